@@ -1,0 +1,206 @@
+//! Settings, read once from the environment. Errors name the variable, never its value.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::config::SslMode;
+
+use crate::pii::ShortSalt;
+use crate::secrets::SecretError;
+
+/// Names the salt's secret.
+pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
+/// Names the secret with the database's credentials.
+pub const DATABASE_SECRET_ID: &str = "DATABASE_SECRET_ID";
+/// The database's host, where the secret does not say or says otherwise.
+pub const DATABASE_HOST: &str = "DATABASE_HOST";
+/// The database's port, likewise.
+pub const DATABASE_PORT: &str = "DATABASE_PORT";
+/// The database's name, likewise.
+pub const DATABASE_NAME: &str = "DATABASE_NAME";
+/// Says all of it in one libpq URL instead.
+pub const DATABASE_URL: &str = "DATABASE_URL";
+/// A file with certificates to trust beside the system's.
+pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
+
+/// How long one address of the database may take to answer, unless the URL says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The settings of the ingest function.
+#[derive(Debug)]
+pub struct Settings {
+    /// The name or ARN of the salt's secret.
+    pub salt_secret_id: String,
+    /// Where the database is.
+    pub database: DatabaseSettings,
+}
+
+/// Where the database is, and what its certificate is verified with.
+#[derive(Debug)]
+pub struct DatabaseSettings {
+    /// The address and the credentials, or where they are kept.
+    pub source: DatabaseSource,
+    /// A PEM bundle to trust beside the system's certificates.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// Where the database's address and credentials come from.
+pub enum DatabaseSource {
+    /// From `DATABASE_URL`.
+    Url(Box<tokio_postgres::Config>),
+    /// From a secret, of which the environment may override parts.
+    Secret {
+        /// The secret's name or ARN.
+        id: String,
+        /// Instead of the secret's `host`.
+        host: Option<String>,
+        /// Instead of the secret's `port`.
+        port: Option<u16>,
+        /// Instead of the secret's `dbname`.
+        name: Option<String>,
+    },
+}
+
+/// A variable that is missing or wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// It is not set, or set to nothing.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// Neither of two is set.
+    #[error("neither {0} nor {1} is set")]
+    MissingBoth(&'static str, &'static str),
+    /// Two are set that exclude each other.
+    #[error("{0} and {1} are both set, and which one is meant is a guess")]
+    Conflict(&'static str, &'static str),
+    /// It is set to something of no use.
+    #[error("{variable} {problem}")]
+    Invalid {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is missing or wrong.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A secret cannot be had, or is not what it should be.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The salt does not protect what it masks.
+    #[error("{SALT_SECRET_ID}: {0}")]
+    Salt(#[from] ShortSalt),
+}
+
+impl Settings {
+    /// Reads the settings with `variable`, which gives the value of an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let salt_secret_id = variable(SALT_SECRET_ID).filter(is_set);
+        Ok(Self {
+            salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
+            database: DatabaseSettings::read(variable)?,
+        })
+    }
+}
+
+impl DatabaseSettings {
+    /// Reads the database's part of the settings, which is all that `migrate` needs.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let variable = |name| variable(name).filter(is_set);
+        let source = match (variable(DATABASE_URL), variable(DATABASE_SECRET_ID)) {
+            (None, None) => return Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
+            (Some(_), Some(_)) => return Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
+            (Some(url), None) => DatabaseSource::Url(Box::new(parse_url(&url)?)),
+            (None, Some(id)) => DatabaseSource::Secret {
+                id,
+                host: variable(DATABASE_HOST),
+                port: variable(DATABASE_PORT).map(|port| parse_port(&port)).transpose()?,
+                name: variable(DATABASE_NAME),
+            },
+        };
+        Ok(Self { source, ca_bundle: variable(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+    }
+}
+
+impl fmt::Debug for DatabaseSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Url(_) => "Url",
+            Self::Secret { .. } => "Secret",
+        })
+    }
+}
+
+/// Gives a connection the timeouts that every one of ours has.
+pub(crate) fn with_timeouts(mut config: tokio_postgres::Config) -> tokio_postgres::Config {
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("login-etl");
+    }
+    config
+}
+
+/// What a template leaves empty is not set.
+#[expect(clippy::ptr_arg, reason = "`Option<String>::filter` gives a `&String`")]
+fn is_set(value: &String) -> bool {
+    !value.trim().is_empty()
+}
+
+fn parse_port(port: &str) -> Result<u16, SettingError> {
+    port.trim()
+        .parse()
+        .map_err(|_| SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" })
+}
+
+/// Parses a libpq URL. The client knows fewer of [libpq's `sslmode`s][modes] than there are, so that
+/// parameter is taken out and read here: `disable` is what it says, and every other mode, as well as
+/// none, is encrypted and verified.
+///
+/// [modes]: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
+fn parse_url(url: &str) -> Result<tokio_postgres::Config, SettingError> {
+    let invalid = |problem| SettingError::Invalid { variable: DATABASE_URL, problem };
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(invalid("does not start with postgresql://"));
+    }
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut ssl_mode = SslMode::Require;
+    let mut parameters = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("sslmode", "disable")) => ssl_mode = SslMode::Disable,
+            Some(("sslmode", "allow" | "prefer" | "require" | "verify-ca" | "verify-full")) => {
+                ssl_mode = SslMode::Require;
+            }
+            Some(("sslmode", _)) => return Err(invalid("has an unknown sslmode")),
+            Some(("sslrootcert", _)) => {
+                return Err(invalid("has an sslrootcert; set DATABASE_CA_BUNDLE instead"));
+            }
+            _ => parameters.push(parameter),
+        }
+    }
+    let url = format!("{address}?{}", parameters.join("&"));
+    // The parser's error may quote the password.
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|_| invalid("is not a URL that names a Postgres"))?;
+    if config.get_hosts().is_empty() {
+        return Err(invalid("names no host"));
+    }
+    config.ssl_mode(ssl_mode);
+    Ok(with_timeouts(config))
+}

@@ -1,0 +1,315 @@
+//! Decodes a message into a [`Login`], or refuses it: what decodes, Postgres can store.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::event::SqsMessage;
+use crate::flatten::{Flat, JsonType, Leaf, flatten};
+use crate::pii::{DeviceId, Ip, Pii};
+
+/// The columns of a body, as flat keys.
+const COLUMNS: [&str; 6] = ["user_id", "app_version", "device_type", "ip", "locale", "device_id"];
+
+/// The keys that make a body an envelope.
+const ENVELOPE: [&str; 4] = ["Type", "Message", "detail-type", "detail"];
+
+/// How many envelopes may be around one login. EventBridge to SNS to SQS makes two.
+const MAX_ENVELOPES: usize = 4;
+
+/// The limits of the table's text columns, in characters as Postgres counts them.
+const MAX_USER_ID: usize = 128;
+const MAX_TEXT: usize = 32;
+
+/// The last millisecond of the year 9999, beyond which no client prints a date as it should.
+const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
+
+/// A login, good to be stored once its personal values are masked.
+///
+/// It has no `Debug`, since a user's id is personal too.
+#[expect(missing_debug_implementations, reason = "a user's id is personal data")]
+pub struct Login {
+    /// Which message it came in.
+    pub arrival: Arrival,
+    /// 1 to 128 characters.
+    pub user_id: String,
+    /// Up to 32 characters.
+    pub device_type: Option<String>,
+    /// The address, raw.
+    pub ip: Option<Pii<Ip>>,
+    /// Up to 32 characters.
+    pub locale: Option<String>,
+    /// The device's id, raw.
+    pub device_id: Option<Pii<DeviceId>>,
+    /// `major * 1_000_000 + minor * 1_000 + patch`.
+    pub app_version: Option<i32>,
+}
+
+/// What identifies a message, here and at every redelivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The place in the batch, from 0.
+    pub position: usize,
+    /// When the message was sent, which redelivery does not change.
+    pub sent_at: SystemTime,
+    /// The message's id, as the ledger keeps it.
+    pub ledger_id: Uuid,
+    /// The FIFO message group, if the queue is one.
+    pub group: Option<Box<str>>,
+}
+
+/// Why a message is refused: the place, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The message has no body, or one that is not text.
+    #[error("the message has no body")]
+    MissingBody,
+    /// The body is not Unicode text: half of a surrogate pair stands alone in it.
+    #[error("the body is not Unicode text")]
+    NotText,
+    /// The body is not JSON.
+    #[error("the body is not JSON, at line {line}, column {column}")]
+    NotJson {
+        /// From 1; of the innermost envelope's content.
+        line: usize,
+        /// From 0 at the end of a line before, in bytes.
+        column: usize,
+    },
+    /// The body is JSON, but not an object.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    /// There are envelopes around envelopes around envelopes.
+    #[error("the body has more than {MAX_ENVELOPES} envelopes")]
+    TooManyEnvelopes,
+    /// The body spells one column more than once, so which one is meant is a guess.
+    #[error("{field} is there more than once")]
+    Ambiguous {
+        /// The column.
+        field: &'static str,
+    },
+    /// A column that every login has is absent or null.
+    #[error("{field} is missing")]
+    MissingField {
+        /// The column.
+        field: &'static str,
+    },
+    /// A column holds another JSON type than a string.
+    #[error("{field} is {found}, not a string")]
+    WrongType {
+        /// The column.
+        field: &'static str,
+        /// What is there.
+        found: JsonType,
+    },
+    /// A text has no characters.
+    #[error("{field} is empty")]
+    EmptyText {
+        /// The column.
+        field: &'static str,
+    },
+    /// A text is longer than its column.
+    #[error("{field} is longer than {limit} characters")]
+    TooLong {
+        /// The column.
+        field: &'static str,
+        /// The column's limit in characters.
+        limit: usize,
+    },
+    /// A text holds U+0000, which [Postgres cannot store][pg].
+    ///
+    /// [pg]: https://www.postgresql.org/docs/current/datatype-character.html
+    #[error("{field} holds the character U+0000")]
+    NulCharacter {
+        /// The column.
+        field: &'static str,
+    },
+    /// `app_version` is not one to three dotted decimal numbers within their limits.
+    #[error("app_version is not a version of one to three numbers")]
+    BadVersion,
+    /// `SentTimestamp` is not a number of milliseconds.
+    #[error("SentTimestamp is not a number of milliseconds")]
+    BadSentTimestamp,
+}
+
+impl DecodeError {
+    /// The reason's stable name, for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::MissingBody => "MissingBody",
+            Self::NotText => "NotText",
+            Self::NotJson { .. } => "NotJson",
+            Self::NotAnObject => "NotAnObject",
+            Self::TooManyEnvelopes => "TooManyEnvelopes",
+            Self::Ambiguous { .. } => "Ambiguous",
+            Self::MissingField { .. } => "MissingField",
+            Self::WrongType { .. } => "WrongType",
+            Self::EmptyText { .. } => "EmptyText",
+            Self::TooLong { .. } => "TooLong",
+            Self::NulCharacter { .. } => "NulCharacter",
+            Self::BadVersion => "BadVersion",
+            Self::BadSentTimestamp => "BadSentTimestamp",
+        }
+    }
+}
+
+/// Decodes the message at `position` of its batch.
+///
+/// `today` is when a message counts as sent that has no `SentTimestamp`, as hand-made test events
+/// have none.
+///
+/// # Errors
+///
+/// The first reason found why the message cannot be stored.
+pub fn decode(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> Result<Login, DecodeError> {
+    let sent_at = message.sent_timestamp.map_or(Ok(today), sent_at)?;
+    let body = message.body.ok_or(DecodeError::MissingBody)?;
+    let mut json = text_of(body)?;
+    for _ in 0..=MAX_ENVELOPES {
+        let flat = flatten(&json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
+        let Some(content) = unwrap(&flat)? else {
+            let arrival = Arrival {
+                position,
+                sent_at,
+                ledger_id: ledger_id(&message.id),
+                group: message.group.as_deref().map(Into::into),
+            };
+            return login(flat, arrival);
+        };
+        drop(flat);
+        json = Cow::Owned(content);
+    }
+    Err(DecodeError::TooManyEnvelopes)
+}
+
+/// The JSON inside an [SNS notification][sns] or an [EventBridge event][eventbridge]; `None` where
+/// the object is neither.
+///
+/// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+/// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
+fn unwrap<const N: usize>(flat: &Flat<'_, N, 4>) -> Result<Option<String>, DecodeError> {
+    let [kind, message, detail_type, detail] = flat.raw.map(|raw| raw.map(RawValue::get));
+    match (kind, message) {
+        (Some(r#""Notification""#), Some(message)) if message.starts_with('"') => {
+            let content = serde_json::from_str(message).map_err(|error| refusal(&error))?;
+            return Ok(Some(content));
+        }
+        _ => {}
+    }
+    match (detail_type, detail) {
+        (Some(_), Some(detail)) if detail.starts_with('{') => Ok(Some(detail.to_owned())),
+        _ => Ok(None),
+    }
+}
+
+fn login<const RAW: usize>(flat: Flat<'_, 6, RAW>, arrival: Arrival) -> Result<Login, DecodeError> {
+    if let Some(column) = flat.repeated {
+        return Err(DecodeError::Ambiguous { field: COLUMNS[column] });
+    }
+    let mut columns = COLUMNS.into_iter().zip(flat.leaves).map(|(field, leaf)| text(field, leaf));
+    let mut next = || columns.next().unwrap_or(Ok(None));
+    let [user_id, app_version, device_type, ip, locale, device_id] =
+        [next()?, next()?, next()?, next()?, next()?, next()?];
+
+    let user_id = user_id.ok_or(DecodeError::MissingField { field: "user_id" })?;
+    if user_id.is_empty() {
+        return Err(DecodeError::EmptyText { field: "user_id" });
+    }
+    Ok(Login {
+        arrival,
+        user_id: limited("user_id", user_id, MAX_USER_ID)?,
+        device_type: device_type.map(|text| limited("device_type", text, MAX_TEXT)).transpose()?,
+        ip: ip.and_then(Pii::new),
+        locale: locale.map(|text| limited("locale", text, MAX_TEXT)).transpose()?,
+        device_id: device_id.and_then(Pii::new),
+        app_version: app_version.map(|text| version(&text)).transpose()?,
+    })
+}
+
+/// The text of a column; null is as good as absent.
+fn text<'a>(field: &'static str, leaf: Option<Leaf<'a>>) -> Result<Option<Cow<'a, str>>, DecodeError> {
+    match leaf {
+        None | Some(Leaf::Null) => Ok(None),
+        Some(Leaf::Text(text)) if text.contains('\0') => Err(DecodeError::NulCharacter { field }),
+        Some(Leaf::Text(text)) => Ok(Some(text)),
+        Some(Leaf::Other(found)) => Err(DecodeError::WrongType { field, found }),
+    }
+}
+
+fn limited(field: &'static str, text: Cow<'_, str>, limit: usize) -> Result<String, DecodeError> {
+    // A text of so few bytes cannot have more characters.
+    if text.len() > limit && text.chars().count() > limit {
+        return Err(DecodeError::TooLong { field, limit });
+    }
+    Ok(text.into_owned())
+}
+
+/// A version as one number that sorts like it, the way [SQLite numbers its own][sqlite].
+///
+/// [sqlite]: https://www.sqlite.org/c3ref/c_source_id.html
+fn version(text: &str) -> Result<i32, DecodeError> {
+    let mut numbers = [0, 0, 0];
+    let mut places = numbers.iter_mut().zip([2146, 999, 999]);
+    for part in text.split('.') {
+        let (number, limit) = places.next().ok_or(DecodeError::BadVersion)?;
+        // `parse` alone would allow a sign.
+        if !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(DecodeError::BadVersion);
+        }
+        *number = part.parse().ok().filter(|value| *value <= limit).ok_or(DecodeError::BadVersion)?;
+    }
+    let [major, minor, patch] = numbers;
+    Ok(major * 1_000_000 + minor * 1_000 + patch)
+}
+
+fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
+    // Lambda sends the digits as a string; a number, as a person would write it, means the same.
+    let digits = timestamp.get().trim_matches('"');
+    let millis = digits.parse().ok().filter(|millis| *millis <= MAX_SENT_MILLIS);
+    // `parse` alone would allow a sign.
+    match millis {
+        Some(millis) if !digits.starts_with('+') => {
+            Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+        }
+        _ => Err(DecodeError::BadSentTimestamp),
+    }
+}
+
+fn text_of(body: &RawValue) -> Result<Cow<'_, str>, DecodeError> {
+    if !body.get().starts_with('"') {
+        return Err(DecodeError::MissingBody);
+    }
+    let unquoted = &body.get()[1..body.get().len() - 1];
+    if !unquoted.contains('\\') {
+        return Ok(Cow::Borrowed(unquoted));
+    }
+    // The source is a string literal already, so nothing but its escapes can be wrong.
+    serde_json::from_str(body.get()).map(Cow::Owned).map_err(|_| DecodeError::NotText)
+}
+
+/// An id as the 16 bytes that the ledger keeps: SQS's ids are UUIDs and stay as they are; any other
+/// id, as test events have them, becomes the UUID (version 8) of its SHA-256.
+fn ledger_id(message_id: &str) -> Uuid {
+    match Uuid::try_parse(message_id) {
+        // Only the one spelling that SQS uses, so that no two ids are taken for one.
+        Ok(id) if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == message_id => id,
+        _ => {
+            use sha2::{Digest, Sha256};
+            let digest: [u8; 32] = Sha256::digest(message_id).into();
+            let mut half = [0; 16];
+            half.copy_from_slice(&digest[..16]);
+            uuid::Builder::from_custom_bytes(half).into_uuid()
+        }
+    }
+}
+
+/// The parser's complaint without its text, which may quote a value.
+fn refusal(error: &serde_json::Error) -> DecodeError {
+    if error.is_data() {
+        DecodeError::NotAnObject
+    } else {
+        DecodeError::NotJson { line: error.line(), column: error.column() }
+    }
+}

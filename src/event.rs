@@ -1,0 +1,98 @@
+//! The invocation's payload as messages: reads what Lambda's event-source mapping sends.
+//!
+//! The payload is taken apart here and not by `aws_lambda_events`, because its parser refuses the
+//! whole batch for one bad field and its errors quote the value that they refuse.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::handler::BatchError;
+
+/// One message of the batch, as the queue delivered it: nothing in it has been judged yet.
+///
+/// It has no `Debug`, since the body is personal data.
+#[expect(missing_debug_implementations, reason = "the body is personal data")]
+pub struct SqsMessage<'a> {
+    /// The id that SQS gave the message, the same at every redelivery.
+    pub id: Cow<'a, str>,
+    /// The body, still as JSON source: a string literal, `null`, or something that is neither.
+    pub(crate) body: Option<&'a RawValue>,
+    /// `SentTimestamp`, still as JSON source.
+    pub(crate) sent_timestamp: Option<&'a RawValue>,
+    /// The message group within which the order counts, that is, of a FIFO queue.
+    ///
+    /// Standard queues may carry a `MessageGroupId` too (for fair queues), but promise no order:
+    /// there it is ignored.
+    pub group: Option<Cow<'a, str>>,
+}
+
+/// Reads the messages of an SQS event.
+///
+/// # Errors
+///
+/// [`BatchError::MalformedEvent`] if the payload is not an SQS event, and
+/// [`BatchError::MissingMessageId`] if a message has no id: its failure could not be reported, so
+/// nothing of the batch is touched. See [the event's shape][aws].
+///
+/// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
+pub fn read(payload: &str) -> Result<Vec<SqsMessage<'_>>, BatchError> {
+    let event: Event<'_> = serde_json::from_str(payload)
+        .map_err(|error| BatchError::MalformedEvent { line: error.line(), column: error.column() })?;
+    let numbered = event.records.into_iter().enumerate();
+    numbered.map(|(position, record)| record.into_message(position)).collect()
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, rename = "Records")]
+    records: Vec<Record<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    #[serde(borrow)]
+    message_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    attributes: Option<Attributes<'a>>,
+    #[serde(borrow, rename = "eventSourceARN")]
+    event_source_arn: Option<Text<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    sent_timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message_group_id: Option<Text<'a>>,
+}
+
+/// A string that is borrowed where the JSON has no escapes. (Serde borrows a `Cow` on its own, but
+/// not one inside an `Option`.)
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Record<'a> {
+    fn into_message(self, position: usize) -> Result<SqsMessage<'a>, BatchError> {
+        let attributes = self.attributes.unwrap_or_default();
+        let fifo = self.event_source_arn.is_some_and(|arn| arn.0.ends_with(".fifo"));
+        Ok(SqsMessage {
+            id: self
+                .message_id
+                .map(|id| id.0)
+                .filter(|id| !id.is_empty())
+                .ok_or(BatchError::MissingMessageId { position })?,
+            body: self.body,
+            sent_timestamp: attributes.sent_timestamp,
+            // A FIFO message always has a group; if a hand-made one has none, it is ordered with
+            // its like, which is the careful reading.
+            group: fifo.then(|| attributes.message_group_id.unwrap_or_default().0),
+        })
+    }
+}

@@ -1,0 +1,279 @@
+//! Flattens a nested JSON object to the columns that are wanted, in the same pass as parsing.
+//!
+//! Nested keys are joined with `_`, so `{"device":{"id":"x"}}` holds the column `device_id`.
+//! Whatever leads to no wanted column is skipped where it stands, at any depth, unread.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What a wanted column holds.
+#[expect(missing_debug_implementations, reason = "the text is personal data")]
+pub enum Leaf<'a> {
+    /// JSON's `null`.
+    Null,
+    /// A string, unescaped.
+    Text(Cow<'a, str>),
+    /// Something else, of this JSON type.
+    Other(JsonType),
+}
+
+/// A JSON type that is not a string or `null`, as an error names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonType {
+    /// `true` or `false`.
+    Boolean,
+    /// A number, whatever its size.
+    Number,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+/// The wanted columns of one object, and the top-level values that were asked for unparsed.
+#[expect(missing_debug_implementations, reason = "the leaves are personal data")]
+pub struct Flat<'a, const COLUMNS: usize, const RAW: usize> {
+    /// The leaf of each column, or `None` where the object does not have it.
+    pub leaves: [Option<Leaf<'a>>; COLUMNS],
+    /// The JSON source of each of the top-level keys asked for.
+    pub raw: [Option<&'a RawValue>; RAW],
+    /// The index of a column that the object spells more than once.
+    pub repeated: Option<usize>,
+}
+
+/// Flattens the object that is all of `json`.
+///
+/// `columns` are flat keys; `raw` are top-level keys whose values are kept as JSON source.
+///
+/// # Errors
+///
+/// The parser's own, if `json` is not one object. Its text may quote a value: use its line and
+/// column, and nothing else.
+pub fn flatten<'a, const COLUMNS: usize, const RAW: usize>(
+    json: &'a str,
+    columns: &[&str; COLUMNS],
+    raw: &[&str; RAW],
+) -> serde_json::Result<Flat<'a, COLUMNS, RAW>> {
+    let mut flat = Flat { leaves: [const { None }; COLUMNS], raw: [None; RAW], repeated: None };
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let walk = Walk { columns, raw, path: &mut String::new(), flat: &mut flat };
+    deserializer.deserialize_map(walk)?;
+    deserializer.end()?;
+    Ok(flat)
+}
+
+impl fmt::Display for JsonType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boolean => "a boolean",
+            Self::Number => "a number",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        })
+    }
+}
+
+/// Walks one object, the outermost or one inside it.
+struct Walk<'s, 'a, const COLUMNS: usize, const RAW: usize> {
+    columns: &'s [&'s str; COLUMNS],
+    raw: &'s [&'s str; RAW],
+    /// The keys above this object, each followed by `_`; empty at the top.
+    path: &'s mut String,
+    flat: &'s mut Flat<'a, COLUMNS, RAW>,
+}
+
+/// Where a key leads.
+enum Lead {
+    Column(usize),
+    Raw(usize),
+    /// Towards a column: the path has grown by this key.
+    Deeper,
+    Nowhere,
+}
+
+impl<'a, const COLUMNS: usize, const RAW: usize> Walk<'_, 'a, COLUMNS, RAW> {
+    fn lead(&mut self, key: &str) -> Lead {
+        let at_top = self.path.is_empty();
+        let is_path_and_key = |column: &&str| column.strip_prefix(self.path.as_str()) == Some(key);
+        if let Some(column) = self.columns.iter().position(is_path_and_key) {
+            return Lead::Column(column);
+        }
+        if let Some(raw) = self.raw.iter().position(|raw| at_top && *raw == key) {
+            return Lead::Raw(raw);
+        }
+        let leads_on = |column: &&str| {
+            let rest = column.strip_prefix(self.path.as_str()).and_then(|rest| rest.strip_prefix(key));
+            rest.is_some_and(|rest| rest.starts_with('_'))
+        };
+        if self.columns.iter().any(leads_on) {
+            self.path.push_str(key);
+            self.path.push('_');
+            return Lead::Deeper;
+        }
+        Lead::Nowhere
+    }
+
+    fn put(&mut self, column: usize, leaf: Leaf<'a>) {
+        if self.flat.leaves[column].replace(leaf).is_some() {
+            self.flat.repeated = Some(column);
+        }
+    }
+
+    fn reborrow(&mut self) -> Walk<'_, 'a, COLUMNS, RAW> {
+        Walk { columns: self.columns, raw: self.raw, path: self.path, flat: self.flat }
+    }
+}
+
+impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de, COLUMNS, RAW> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.path.len();
+        while let Some(lead) = map.next_key_seed(Key(&mut self))? {
+            match lead {
+                Lead::Column(column) => {
+                    let leaf = map.next_value()?;
+                    self.put(column, leaf);
+                }
+                Lead::Raw(raw) => self.flat.raw[raw] = Some(map.next_value()?),
+                Lead::Deeper => map.next_value_seed(Inside(self.reborrow()))?,
+                Lead::Nowhere => _ = map.next_value::<IgnoredAny>()?,
+            }
+            self.path.truncate(depth);
+        }
+        Ok(())
+    }
+}
+
+/// A key, read without a copy.
+struct Key<'k, 's, 'a, const COLUMNS: usize, const RAW: usize>(&'k mut Walk<'s, 'a, COLUMNS, RAW>);
+
+impl<'de, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de> for Key<'_, '_, 'de, COLUMNS, RAW> {
+    type Value = Lead;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Lead, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<const COLUMNS: usize, const RAW: usize> Visitor<'_> for Key<'_, '_, '_, COLUMNS, RAW> {
+    type Value = Lead;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Lead, E> {
+        Ok(self.0.lead(key))
+    }
+}
+
+/// The value of a key on the way to a column: an object is walked, anything else leads nowhere.
+struct Inside<'s, 'a, const COLUMNS: usize, const RAW: usize>(Walk<'s, 'a, COLUMNS, RAW>);
+
+impl<'de, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de> for Inside<'_, 'de, COLUMNS, RAW> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Inside<'_, 'de, COLUMNS, RAW> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        self.0.visit_map(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        IgnoredAny.visit_seq(seq).map(drop)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Leaf<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LeafVisitor)
+    }
+}
+
+struct LeafVisitor;
+
+impl<'de> Visitor<'de> for LeafVisitor {
+    type Value = Leaf<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Other(JsonType::Boolean))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Other(JsonType::Number))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Other(JsonType::Number))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Other(JsonType::Number))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Leaf<'de>, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Leaf::Other(JsonType::Array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Leaf<'de>, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| Leaf::Other(JsonType::Object))
+    }
+}

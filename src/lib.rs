@@ -1,0 +1,36 @@
+//! Writes login messages from an SQS queue to Postgres, masked, exactly once.
+//!
+//! ```text
+//! SqsEvent ── decode ──▶ Login ── mask ──▶ LoginRow ── store ──▶ Postgres
+//!               │                                        │
+//!               └───────────── Failure ──── report ──────┴──▶ SqsBatchResponse
+//! ```
+//!
+//! An invocation goes through the modules in this order:
+//!
+//! - [`handler`] takes the batch through the stages and logs what becomes of it,
+//! - [`event`] reads the payload as messages,
+//! - [`decode`] turns a message into a [`Login`](decode::Login), with [`flatten`] for its body,
+//! - [`mask`] turns that into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
+//! - [`store`] writes the rows within the [`deadline`],
+//! - [`report`] answers with what failed.
+//!
+//! Around them, [`config`] and [`secrets`] say what to start with, [`telemetry`] logs, and [`schema`]
+//! is the database's, brought up to date by the program `migrate`.
+//!
+//! Three kinds of failure have a type each: [`DecodeError`](decode::DecodeError) fails one message,
+//! [`BatchError`](handler::BatchError) the batch, and [`StartError`](config::StartError) the process.
+
+pub mod config;
+pub mod deadline;
+pub mod decode;
+pub mod event;
+pub mod flatten;
+pub mod handler;
+pub mod mask;
+pub mod pii;
+pub mod report;
+pub mod schema;
+pub mod secrets;
+pub mod store;
+pub mod telemetry;

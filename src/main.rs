@@ -1,0 +1,26 @@
+//! The ingest function: an executable for Lambda's `provided` runtimes.
+
+use std::process::ExitCode;
+
+use lambda_runtime::service_fn;
+use login_etl::config::Settings;
+use login_etl::handler::Ingest;
+use login_etl::telemetry;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::fatal(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), lambda_runtime::Error> {
+    let variable = |name: &str| std::env::var(name).ok();
+    telemetry::start(variable(telemetry::RUST_LOG).as_deref())?;
+    let ingest = Ingest::start(Settings::read(variable)?).await?;
+    lambda_runtime::run(service_fn(|event| ingest.handle(event))).await
+}

@@ -1,0 +1,92 @@
+//! Reports the messages that failed, so that SQS redrives those and no others.
+
+use std::collections::HashSet;
+
+use aws_lambda_events::sqs::SqsBatchResponse;
+use tokio_postgres::error::SqlState;
+
+use crate::decode::DecodeError;
+use crate::event::SqsMessage;
+
+/// A message that was not written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The message's place in the batch, from 0.
+    pub position: usize,
+    /// Why it was not written.
+    pub reason: Reason,
+}
+
+/// Why a message was not written.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It cannot be decoded.
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
+    /// Postgres refused its row.
+    #[error("Postgres refused the row, SQLSTATE {}", .0.code())]
+    RowRefused(SqlState),
+    /// An earlier message of its FIFO group failed, and order counts there.
+    #[error("an earlier message of the same group failed")]
+    HeldBack,
+}
+
+/// The failures of a batch, as they are found.
+#[derive(Debug, Default)]
+pub struct Failures<'m> {
+    list: Vec<Failure>,
+    /// The FIFO groups with a failure.
+    groups: HashSet<&'m str>,
+}
+
+impl Reason {
+    /// The reason's stable name, for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Undecodable(error) => error.code(),
+            Self::RowRefused(_) => "RowRefused",
+            Self::HeldBack => "HeldBack",
+        }
+    }
+}
+
+impl<'m> Failures<'m> {
+    /// Adds the failure of a message.
+    pub fn add(&mut self, message: &'m SqsMessage<'_>, failure: Failure) {
+        self.groups.extend(message.group.as_deref());
+        self.list.push(failure);
+    }
+
+    /// Whether an earlier message of this one's FIFO group has failed, so that this one must be
+    /// [neither written nor deleted][fifo].
+    ///
+    /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+    #[must_use]
+    pub fn hold_back(&self, message: &SqsMessage<'_>) -> bool {
+        message.group.as_deref().is_some_and(|group| self.groups.contains(group))
+    }
+
+    /// The failures, in the order of the batch.
+    #[must_use]
+    pub fn into_list(mut self) -> Vec<Failure> {
+        self.list.sort_by_key(|failure| failure.position);
+        self.list
+    }
+}
+
+/// The answer that makes SQS redrive the failed messages: [each id once][shape].
+///
+/// [shape]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+#[must_use]
+pub fn report(messages: &[SqsMessage<'_>], failures: &[Failure]) -> SqsBatchResponse {
+    let mut response = SqsBatchResponse::default();
+    let mut reported = HashSet::new();
+    for failure in failures {
+        let id = &messages[failure.position].id;
+        if reported.insert(id) {
+            response.add_failure(id.clone());
+        }
+    }
+    response
+}

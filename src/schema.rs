@@ -1,0 +1,71 @@
+//! The database's schema: the migrations under `src/sql/migrations`, and the upkeep of the ledger.
+
+use refinery::{Report, Target};
+use tokio_postgres::Client;
+
+mod embedded {
+    refinery::embed_migrations!("src/sql/migrations");
+}
+
+/// Empties the days of the ledger that are too old to matter.
+const PRUNE: &str = include_str!("sql/prune.sql");
+
+/// Any number, so long as nobody else's migrations take the same one.
+const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// A migration failed; those before it stay.
+    #[error("a migration failed: {}", reason(.0))]
+    Migration(#[source] Box<refinery::Error>),
+    /// A statement around the migrations failed.
+    #[error("Postgres refused: {}", postgres_reason(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+}
+
+/// Brings the schema up to date, and returns the names of the migrations that it took.
+///
+/// Those who call at the same time wait for each other. `user_logins` is created where it is absent
+/// and left as it is where it exists.
+///
+/// # Errors
+///
+/// [`SchemaError`]; what was done before stays done, and the next call goes on from there.
+pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
+    client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
+    let outcome = embedded::migrations::runner().set_target(Target::Latest).run_async(client).await;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
+    let report: Report = outcome.map_err(|error| SchemaError::Migration(Box::new(error)))?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// Drops the ledger's entries that SQS cannot redeliver any more. Harmless to miss, and to repeat.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`].
+pub async fn prune(client: &Client) -> Result<(), SchemaError> {
+    Ok(client.batch_execute(PRUNE).await?)
+}
+
+fn reason(error: &refinery::Error) -> String {
+    use std::error::Error;
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>() {
+            return postgres_reason(postgres);
+        }
+        next = cause.source();
+    }
+    error.to_string()
+}
+
+/// Postgres's message and code. The message of a refused DDL statement names objects and roles;
+/// it is in `DETAIL` that Postgres quotes rows, and that stays behind.
+fn postgres_reason(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refusal) => format!("{}, SQLSTATE {}", refusal.message(), refusal.code().code()),
+        None => crate::store::connect::cause(error),
+    }
+}

@@ -1,0 +1,283 @@
+//! Writes rows to Postgres: a batch in one transaction, exactly once.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use deadpool::managed::{Object, Pool, PoolError};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::config::{DatabaseSettings, StartError};
+use crate::deadline::{Deadline, Passed};
+use crate::mask::LoginRow;
+use crate::pii::Masked;
+use crate::secrets::{SecretError, Secrets};
+
+pub mod connect;
+mod isolate;
+
+use connect::{Connection, Connector};
+
+/// The statement of the normal path.
+const WRITE: &str = include_str!("sql/write.sql");
+
+/// The connection to Postgres, and what is written through it.
+#[derive(Debug)]
+pub struct Store {
+    pool: Pool<Connector>,
+}
+
+/// What became of the rows of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// How many rows the table has more.
+    pub inserted: u64,
+    /// The messages that were not written; all others are in the table now.
+    pub refused: Vec<Refused>,
+}
+
+/// A message that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The message's place in the batch.
+    pub position: usize,
+    /// What Postgres said of its row; `None` if it was held back because an earlier message of its
+    /// FIFO group was refused.
+    pub sqlstate: Option<SqlState>,
+}
+
+/// Why a batch could not be written. Nothing of it was committed, or it is safe to repeat.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no way to Postgres, or the connection broke.
+    #[error("Postgres cannot be reached: {cause}")]
+    Unreachable {
+        /// What happened to the connection, in words that hold nothing of what was sent.
+        cause: String,
+    },
+    /// Postgres does not let the function in.
+    #[error("Postgres refused the login, SQLSTATE {}", .sqlstate.code())]
+    LoginRefused {
+        /// Why.
+        sqlstate: SqlState,
+    },
+    /// Postgres has no connection to spare: fewer concurrent functions would.
+    #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
+    OutOfConnections {
+        /// Which limit it was.
+        sqlstate: SqlState,
+    },
+    /// Other transactions were in the way, and are likely gone at the next delivery.
+    #[error("the transaction lost against another one, SQLSTATE {}", .sqlstate.code())]
+    Deadlock {
+        /// How it lost.
+        sqlstate: SqlState,
+    },
+    /// Postgres took too long.
+    #[error("Postgres did not answer in time")]
+    TimedOut,
+    /// Postgres refuses the statement itself: a missing table or privilege, a full disk.
+    #[error("Postgres refused the statement, SQLSTATE {}", .sqlstate.code())]
+    Refused {
+        /// Why.
+        sqlstate: SqlState,
+    },
+    /// The credentials were to be fetched again, and could not be.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl Store {
+    /// Prepares to connect; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] if the certificates to trust cannot be read.
+    pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, StartError> {
+        let connector = Connector::new(settings, secrets)?;
+        // A function handles one batch at a time.
+        let pool = Pool::builder(connector).max_size(1).build();
+        Ok(Self { pool: pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime")) })
+    }
+
+    /// Fetches the credentials and connects ahead of the first batch.
+    ///
+    /// A Postgres that is out of reach is no reason not to start: a batch may find it back.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Secret`] if the credentials cannot be had.
+    pub async fn warm_up(&self, deadline: Deadline) -> Result<(), StartError> {
+        self.pool.manager().config(false).await?;
+        if let Err(error) = self.connection(deadline).await {
+            tracing::warn!(error_type = error.error_type(), cause = %error, "started without a connection to Postgres");
+        }
+        Ok(())
+    }
+
+    /// Writes the rows, each once however often its message was delivered.
+    ///
+    /// A row that Postgres refuses does not keep the others from being written. If the connection
+    /// turns out to have died since the last batch, it is replaced and the batch tried once more:
+    /// the ledger makes that safe, even where it was the answer to the commit that got lost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the whole batch may be written again.
+    pub async fn write(&self, rows: &[LoginRow], deadline: Deadline) -> Result<Written, StoreError> {
+        let rows = distinct(rows);
+        if rows.is_empty() {
+            return Ok(Written::default());
+        }
+        match self.attempt(&rows, deadline).await {
+            Err(Failed { may_be_stale: true, .. }) => self.attempt(&rows, deadline).await,
+            outcome => outcome,
+        }
+        .map_err(|failed| failed.error)
+    }
+
+    async fn attempt(&self, rows: &[&LoginRow], deadline: Deadline) -> Result<Written, Failed> {
+        let mut connection = self.connection(deadline).await?;
+        let reused = Object::metrics(&connection).recycle_count > 0;
+        // A socket that died while the function was frozen may never answer.
+        let limit = if reused { deadline.halved() } else { deadline };
+        let error = match limit.bound(write_once(&mut connection, rows)).await {
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(error)) => StoreError::from(&error),
+            Err(Passed) => {
+                connection.cancel().await;
+                StoreError::TimedOut
+            }
+        };
+        // After an error a connection is not trusted with another batch.
+        drop(Object::take(connection));
+        Err(Failed {
+            may_be_stale: error.is_of_connection() || (reused && error == StoreError::TimedOut),
+            error,
+        })
+    }
+
+    async fn connection(&self, deadline: Deadline) -> Result<Object<Connector>, StoreError> {
+        match deadline.bound(self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            // The pool itself sets no time and is never closed.
+            Ok(Err(_)) | Err(Passed) => Err(StoreError::TimedOut),
+        }
+    }
+}
+
+impl StoreError {
+    /// The error's stable name, which is the `errorType` of the invocation that it ends.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "DatabaseUnreachable",
+            Self::LoginRefused { .. } => "DatabaseLoginRefused",
+            Self::OutOfConnections { .. } => "DatabaseOutOfConnections",
+            Self::Deadlock { .. } => "DatabaseDeadlock",
+            Self::TimedOut => "DatabaseTimedOut",
+            Self::Refused { .. } => "DatabaseRefused",
+            Self::Secret(_) => "SecretsUnavailable",
+        }
+    }
+
+    /// Whether another connection might do better: this one broke, or leads to a server that a
+    /// failover has made a standby.
+    fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { sqlstate } => *sqlstate == SqlState::READ_ONLY_SQL_TRANSACTION,
+            _ => false,
+        }
+    }
+}
+
+/// Sorts by SQLSTATE, after [the manual's list][codes]; Postgres's text stays behind, since it
+/// quotes values.
+///
+/// [codes]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+impl From<&tokio_postgres::Error> for StoreError {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        let Some(sqlstate) = error.code().cloned() else {
+            return Self::Unreachable { cause: connect::cause(error) };
+        };
+        match sqlstate.code() {
+            // Connection exceptions, and an operator or a crash that ends the session.
+            "57P01" | "57P02" | "57P03" | "57P05" => {
+                Self::Unreachable { cause: format!("SQLSTATE {}", sqlstate.code()) }
+            }
+            code if code.starts_with("08") => Self::Unreachable { cause: format!("SQLSTATE {code}") },
+            code if code.starts_with("28") => Self::LoginRefused { sqlstate },
+            "53300" => Self::OutOfConnections { sqlstate },
+            "40001" | "40P01" | "55P03" => Self::Deadlock { sqlstate },
+            "57014" => Self::TimedOut,
+            _ => Self::Refused { sqlstate },
+        }
+    }
+}
+
+/// A failed attempt.
+struct Failed {
+    error: StoreError,
+    /// Whether a new connection might not fail.
+    may_be_stale: bool,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { error, may_be_stale: false }
+    }
+}
+
+/// The rows of distinct messages in the order of the ledger's key, so that batches that overlap
+/// wait for each other and never in a circle.
+fn distinct(rows: &[LoginRow]) -> Vec<&LoginRow> {
+    let key = |row: &&LoginRow| (row.arrival.sent_at, row.arrival.ledger_id);
+    let mut rows: Vec<&LoginRow> = rows.iter().collect();
+    rows.sort_by_key(key);
+    rows.dedup_by_key(|row| key(row));
+    rows
+}
+
+async fn write_once(
+    connection: &mut Connection,
+    rows: &[&LoginRow],
+) -> Result<Written, tokio_postgres::Error> {
+    match insert(connection.client(), rows).await {
+        Ok(inserted) => Ok(Written { inserted, refused: Vec::new() }),
+        Err(error) if isolate::is_of_row(&error) => isolate::write(connection.client_mut(), rows).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Inserts the rows whose messages the ledger does not hold yet: one statement, one round trip,
+/// and outside a transaction block a transaction of its own.
+async fn insert(client: &Client, rows: &[&LoginRow]) -> Result<u64, tokio_postgres::Error> {
+    let sent_at: Vec<SystemTime> = rows.iter().map(|row| row.arrival.sent_at).collect();
+    let ledger_ids: Vec<Uuid> = rows.iter().map(|row| row.arrival.ledger_id).collect();
+    let user_ids: Vec<&str> = rows.iter().map(|row| row.user_id.as_str()).collect();
+    let device_types: Vec<Option<&str>> = rows.iter().map(|row| row.device_type.as_deref()).collect();
+    let ips: Vec<Option<&str>> = rows.iter().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
+    let device_ids: Vec<Option<&str>> =
+        rows.iter().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
+    let locales: Vec<Option<&str>> = rows.iter().map(|row| row.locale.as_deref()).collect();
+    let app_versions: Vec<Option<i32>> = rows.iter().map(|row| row.app_version).collect();
+    client
+        .execute_typed(
+            WRITE,
+            &[
+                (&sent_at, Type::TIMESTAMPTZ_ARRAY),
+                (&ledger_ids, Type::UUID_ARRAY),
+                (&user_ids, Type::TEXT_ARRAY),
+                (&device_types, Type::TEXT_ARRAY),
+                (&ips, Type::TEXT_ARRAY),
+                (&device_ids, Type::TEXT_ARRAY),
+                (&locales, Type::TEXT_ARRAY),
+                (&app_versions, Type::INT4_ARRAY),
+            ],
+        )
+        .await
+}

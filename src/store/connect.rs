@@ -1,0 +1,217 @@
+//! Connects to Postgres: credentials, TLS, and one connection that is kept.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use native_tls::{Certificate, Protocol, TlsConnector};
+use postgres_native_tls::MakeTlsConnector;
+use secrecy::ExposeSecret;
+use tokio::sync::Mutex;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::StoreError;
+use crate::config::{
+    DATABASE_CA_BUNDLE, DATABASE_SECRET_ID, DatabaseSettings, DatabaseSource, SettingError, with_timeouts,
+};
+use crate::secrets::{Credentials, SecretError, Secrets};
+
+/// How long a request to cancel may take: it is sent when there is no time left.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Makes connections.
+pub struct Connector {
+    source: DatabaseSource,
+    secrets: Secrets,
+    tls: Tls,
+    /// The address with the credentials that were fetched last.
+    fetched: Mutex<Option<Config>>,
+}
+
+/// A connection to Postgres.
+pub struct Connection {
+    client: Client,
+    tls: Tls,
+}
+
+#[derive(Clone)]
+enum Tls {
+    Off,
+    Verified(MakeTlsConnector),
+}
+
+impl Connector {
+    /// Reads the certificates to trust; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
+    pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
+        let off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
+        let tls = if off { Tls::Off } else { Tls::verified(settings.ca_bundle.as_deref())? };
+        Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
+    }
+
+    /// The address with the credentials: those at hand, or if there are none or `anew` is asked for,
+    /// those that the secret holds now.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if the credentials cannot be had, or do not say where the database is.
+    pub async fn config(&self, anew: bool) -> Result<Config, SecretError> {
+        let (id, host, port, name) = match &self.source {
+            DatabaseSource::Url(config) => return Ok((**config).clone()),
+            DatabaseSource::Secret { id, host, port, name } => (id, host, port, name),
+        };
+        let mut fetched = self.fetched.lock().await;
+        if let Some(config) = fetched.as_ref().filter(|_| !anew) {
+            return Ok(config.clone());
+        }
+        let secret = self.secrets.credentials(id).await?;
+        let config = address(secret, host.as_deref(), *port, name.as_deref())?;
+        *fetched = Some(config.clone());
+        Ok(config)
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
+        let connected = match &self.tls {
+            Tls::Off => config.connect(NoTls).await.map(|(client, connection)| {
+                tokio::spawn(connection);
+                client
+            }),
+            Tls::Verified(tls) => config.connect(tls.clone()).await.map(|(client, connection)| {
+                tokio::spawn(connection);
+                client
+            }),
+        };
+        Ok(Connection { client: connected.map_err(|error| StoreError::from(&error))?, tls: self.tls.clone() })
+    }
+}
+
+impl Manager for Connector {
+    type Type = Connection;
+    type Error = StoreError;
+
+    /// Connects, with credentials fetched again if Postgres refuses the login: they may have been
+    /// rotated.
+    async fn create(&self) -> Result<Connection, StoreError> {
+        match (self.connect(&self.config(false).await?).await, &self.source) {
+            (Err(StoreError::LoginRefused { .. }), DatabaseSource::Secret { .. }) => {
+                self.connect(&self.config(true).await?).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<StoreError> {
+        if connection.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// What statements are sent with.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What transactions are begun with.
+    #[must_use]
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Asks Postgres to give up the statement that runs, so that it does not hold its locks while
+    /// the batch is tried again. Best effort: the answer is not worth waiting for.
+    pub(super) async fn cancel(&self) {
+        let token = self.client.cancel_token();
+        let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, async {
+            match &self.tls {
+                Tls::Off => token.cancel_query(NoTls).await,
+                Tls::Verified(tls) => token.cancel_query(tls.clone()).await,
+            }
+        });
+        drop(cancelled.await);
+    }
+}
+
+impl Tls {
+    /// TLS with a verified certificate and host name, whatever a server would settle for.
+    fn verified(ca_bundle: Option<&Path>) -> Result<Self, SettingError> {
+        let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE, problem };
+        let mut builder = TlsConnector::builder();
+        builder.min_protocol_version(Some(Protocol::Tlsv12));
+        if let Some(path) = ca_bundle {
+            let pem = std::fs::read(path).map_err(|_| invalid("cannot be read"))?;
+            let certificates = Certificate::stack_from_pem(&pem).unwrap_or_default();
+            if certificates.is_empty() {
+                return Err(invalid("is not a file of PEM certificates"));
+            }
+            for certificate in certificates {
+                builder.add_root_certificate(certificate);
+            }
+        }
+        let connector = builder.build().map_err(|_| invalid("cannot be used by the TLS library"))?;
+        Ok(Self::Verified(MakeTlsConnector::new(connector)))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// What broke a connection or kept it from being made: the kind of the I/O error or the TLS
+/// library's words. Neither sees what is sent.
+pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
+    let mut next: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return io.kind().to_string();
+        }
+        if let Some(tls) = cause.downcast_ref::<native_tls::Error>() {
+            return tls.to_string();
+        }
+        next = cause.source();
+    }
+    if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
+}
+
+/// The secret and the settings put together, the settings first.
+fn address(
+    secret: Credentials,
+    host: Option<&str>,
+    port: Option<u16>,
+    name: Option<&str>,
+) -> Result<Config, SecretError> {
+    let lacks = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
+    let host = host.or(secret.host.as_deref());
+    let name = name.or(secret.dbname.as_deref());
+    let mut config = Config::new();
+    config
+        .user(secret.username)
+        .password(secret.password.expose_secret())
+        .host(host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?)
+        .port(port.or(secret.port).unwrap_or(5432))
+        .dbname(name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?)
+        .ssl_mode(SslMode::Require);
+    Ok(with_timeouts(config))
+}
