@@ -313,3 +313,95 @@ fn refusal(error: &serde_json::Error) -> DecodeError {
         DecodeError::NotJson { line: error.line(), column: error.column() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_numbered_as_sqlite_numbers_its_own() {
+        for (text, number) in [
+            ("2.3.0", 2_003_000),
+            ("6.02", 6_002_000),
+            ("2.00", 2_000_000),
+            ("9", 9_000_000),
+            ("0.0.1", 1),
+            ("0", 0),
+            ("2146.999.999", 2_146_999_999),
+            ("000000000002.0000000000003", 2_003_000),
+        ] {
+            assert_eq!(version(text), Ok(number), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused() {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".1",
+            "1..2",
+            "1.2.3.4",
+            "v1",
+            "1.2-beta",
+            " 1.2",
+            "1.2 ",
+            "+1",
+            "-1",
+            "1,2",
+            "2147",
+            "1.1000",
+            "1.2.1000",
+            "99999999999999999999",
+            "١.٢",
+            "1.2\n",
+        ] {
+            assert_eq!(version(text), Err(DecodeError::BadVersion), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_sqs_is_its_own_ledger_id() {
+        let id = "059f36b4-87a3-44ab-83d2-661975830a7d";
+
+        assert_eq!(ledger_id(id).to_string(), id);
+        assert_eq!(ledger_id("any other").get_version_num(), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn versions_sort_as_their_numbers(one: (u8, u8, u8), other: (u8, u8, u8)) {
+            let number = |(major, minor, patch): (u8, u8, u8)| version(&format!("{major}.{minor}.{patch}")).unwrap();
+            prop_assert_eq!(number(one).cmp(&number(other)), one.cmp(&other));
+        }
+
+        #[test]
+        fn versions_can_be_read_back(major in 0..=2146_i32, minor in 0..=999_i32, patch in 0..=999_i32) {
+            let number = version(&format!("{major}.{minor}.{patch}")).unwrap();
+            prop_assert_eq!((number / 1_000_000, number / 1_000 % 1_000, number % 1_000), (major, minor, patch));
+        }
+
+        /// No text of ours holds a value: whatever the body is, a refusal reads like one of these.
+        #[test]
+        fn a_refusal_quotes_nothing(body in r#"\PC{0,60}|\{"(user_id|ip|locale|x)":("[a-z0-9 \\u]{0,200}"|[0-9e.]{1,9}|\[\])\}"#) {
+            let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
+            let messages = crate::event::read(&event).unwrap();
+            if let Err(error) = decode(&messages[0], 0, SystemTime::UNIX_EPOCH) {
+                let words = error.to_string();
+                let digits_masked = words.replace(|c: char| c.is_ascii_digit(), "0");
+                let known = [
+                    "the body is not JSON, at line", "the body is not a JSON object", "user_id is missing", "user_id is empty",
+                    "user_id is a number, not a string", "user_id is an array, not a string",
+                    "ip is a number, not a string", "ip is an array, not a string",
+                    "locale is a number, not a string", "locale is an array, not a string",
+                    "user_id is longer than 000 characters", "locale is longer than 00 characters",
+                    "user_id holds the character U+0000", "ip holds the character U+0000", "locale holds the character U+0000",
+                ];
+                prop_assert!(known.iter().any(|known| digits_masked.starts_with(known)), "{}", words);
+            }
+        }
+    }
+}

@@ -277,3 +277,115 @@ impl<'de> Visitor<'de> for LeafVisitor {
         IgnoredAny.visit_map(map).map(|_| Leaf::Other(JsonType::Object))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const COLUMNS: [&str; 4] = ["user_id", "ip", "device_id", "device_type"];
+
+    /// The leaves as plain texts, `null` for what is there and null.
+    fn texts(json: &str) -> serde_json::Result<[Option<String>; 4]> {
+        let flat = flatten(json, &COLUMNS, &[])?;
+        Ok(flat.leaves.map(|leaf| {
+            leaf.map(|leaf| match leaf {
+                Leaf::Null => "null".to_owned(),
+                Leaf::Text(text) => text.into_owned(),
+                Leaf::Other(found) => found.to_string(),
+            })
+        }))
+    }
+
+    fn some(texts: [&str; 4]) -> [Option<String>; 4] {
+        texts.map(|text| (!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    #[test]
+    fn nested_keys_are_joined() {
+        let nested = r#"{"device": {"id": "d", "type": "t"}, "user": {"id": "u"}, "ip": "i"}"#;
+
+        assert_eq!(texts(nested).unwrap(), some(["u", "i", "d", "t"]));
+    }
+
+    #[test]
+    fn what_leads_to_no_column_is_skipped_whatever_it_is() {
+        for value in
+            ["1e999", "[1, [2]]", r#"{"ip": "no"}"#, r#""\ud800""#, "true", "null", r#"{"": {"id": 1}}"#]
+        {
+            for key in ["x", "device", "device_i", "ip_", "", "_ip"] {
+                // On the way to a column a value is read, and these two cannot be.
+                if key == "device" && (value == "1e999" || value == r#""\ud800""#) {
+                    continue;
+                }
+                let json = format!(r#"{{"{key}": {value}, "user_id": "u"}}"#);
+                assert_eq!(texts(&json).unwrap(), some(["u", "", "", ""]), "{json}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_spelt_twice_is_noticed() {
+        for json in [
+            r#"{"ip": "a", "ip": "a"}"#,
+            r#"{"device_id": null, "device": {"id": "a"}}"#,
+            r#"{"device": {"id": "a"}, "device": {"id": "b"}}"#,
+            r#"{"device": {"id": "a", "id": "b"}}"#,
+        ] {
+            assert!(flatten(json, &COLUMNS, &[]).unwrap().repeated.is_some(), "{json}");
+        }
+        let once = r#"{"device": {"id": "a"}, "device": {"type": "b"}}"#;
+        assert!(flatten(once, &COLUMNS, &[]).unwrap().repeated.is_none());
+    }
+
+    #[test]
+    fn raw_values_are_those_at_the_top() {
+        let json = r#"{"detail": {"a" : 1}, "x": {"detail": 2}}"#;
+
+        let flat = flatten(json, &["user_id"], &["detail"]).unwrap();
+
+        assert_eq!(flat.raw[0].map(RawValue::get), Some(r#"{"a" : 1}"#));
+    }
+
+    #[test]
+    fn depth_does_not_matter() {
+        let deep = format!(r#"{{"x": {}{}, "user_id": "u"}}"#, "[".repeat(100_000), "]".repeat(100_000));
+
+        assert_eq!(texts(&deep).unwrap(), some(["u", "", "", ""]));
+    }
+
+    proptest! {
+        /// However an object is nested, its columns are those of the object spelt flat.
+        #[test]
+        fn nesting_changes_nothing(values in proptest::array::uniform4(".{1,9}"), nest in any::<[bool; 3]>()) {
+            let [user_id, ip, device_id, device_type] = &values;
+            let mut body = json!({ "ip": ip });
+            let mut put = |nested: bool, outer: &str, inner: &str, value: &String| {
+                if nested {
+                    if body[outer].is_null() {
+                        body[outer] = json!({});
+                    }
+                    body[outer][inner] = json!(value);
+                } else {
+                    body[format!("{outer}_{inner}")] = json!(value);
+                }
+            };
+            put(nest[0], "user", "id", user_id);
+            put(nest[1], "device", "id", device_id);
+            put(nest[2], "device", "type", device_type);
+
+            prop_assert_eq!(texts(&body.to_string()).unwrap(), values.map(Some));
+        }
+
+        /// It takes and refuses what the parser itself does, give or take what it need not read.
+        #[test]
+        fn any_text_is_taken_as_json_or_refused(text in r#"[\[\]{}":,a-z0-9\\. ]{0,40}"#) {
+            let parsed = serde_json::from_str::<Value>(&text);
+            if parsed.is_ok_and(|value| value.is_object()) {
+                prop_assert!(texts(&text).is_ok());
+            }
+        }
+    }
+}

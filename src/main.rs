@@ -22,5 +22,6 @@ async fn serve() -> Result<(), lambda_runtime::Error> {
     let variable = |name: &str| std::env::var(name).ok();
     telemetry::start(variable(telemetry::RUST_LOG).as_deref())?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
-    lambda_runtime::run(service_fn(|event| ingest.handle(event))).await
+    // Boxed, since it holds the future of every stage, many kilobytes.
+    Box::pin(lambda_runtime::run(service_fn(|event| ingest.handle(event)))).await
 }

@@ -72,6 +72,7 @@ pub struct ShortSalt;
 impl<F: Field> Pii<F> {
     /// Takes a raw value in; `None` if there is nothing in it but blanks, which is no value at all
     /// and never the hash of nothing.
+    #[must_use]
     pub fn new(raw: Cow<'_, str>) -> Option<Self> {
         if raw.trim().is_empty() {
             return None;
@@ -183,5 +184,103 @@ mod sealed {
 
         /// The one form of all the spellings of a value.
         fn canonical(trimmed: &str) -> Cow<'_, str>;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn masker() -> Masker {
+        Masker::new(&"0123456789abcdef0123456789abcdef".into()).unwrap()
+    }
+
+    fn mask<F: Field>(raw: &str) -> Option<String> {
+        Pii::<F>::new(raw.into()).map(|pii| masker().mask(&pii).as_str().to_owned())
+    }
+
+    /// These tokens are in users' tables, so they are the same for ever.
+    #[test]
+    fn tokens_are_what_openssl_computes() {
+        let ip = "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3";
+        let device_id = "02bf14ce51f48ed08e5a575ef1ddf777477cc7ff86a0e6b50721ca8efbb959a4";
+
+        assert_eq!(mask::<Ip>("192.0.2.1").as_deref(), Some(ip));
+        assert_eq!(mask::<DeviceId>("593-47-5928").as_deref(), Some(device_id));
+    }
+
+    #[test]
+    fn spellings_of_one_address_have_one_token() {
+        for spellings in [
+            ["192.0.2.1", " 192.0.2.1\t", "::ffff:192.0.2.1", "::FFFF:c000:201", "0:0:0:0:0:ffff:192.0.2.1"],
+            [
+                "2001:db8::1",
+                "2001:DB8:0:0:0:0:0:1",
+                "2001:0db8::0001",
+                "2001:db8:0::1",
+                "\u{a0}2001:db8::1\n",
+            ],
+        ] {
+            for spelling in spellings {
+                assert_eq!(mask::<Ip>(spelling), mask::<Ip>(spellings[0]), "{spelling:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_stays_as_it_is() {
+        let texts =
+            ["192.0.2.01", "192.0.2.1:80", "[2001:db8::1]", "fe80::1%eth0", "unknown", "192.0.2", "UNKNOWN"];
+
+        for (one, other) in texts.iter().zip(&texts[1..]) {
+            assert_ne!(mask::<Ip>(one), mask::<Ip>(other));
+        }
+        assert_ne!(mask::<Ip>("192.0.2.01"), mask::<Ip>("192.0.2.1"));
+    }
+
+    #[test]
+    fn nothing_is_masked_as_nothing() {
+        for blank in ["", " ", "\t\r\n", "\u{3000}"] {
+            assert_eq!(mask::<Ip>(blank), None, "{blank:?}");
+            assert_eq!(mask::<DeviceId>(blank), None, "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn a_salt_is_counted_in_bytes() {
+        assert_eq!(Masker::new(&"x".repeat(31).into()).err(), Some(ShortSalt));
+        assert!(Masker::new(&"é".repeat(16).into()).is_ok());
+    }
+
+    #[test]
+    fn debug_is_silent() {
+        let pii = Pii::<Ip>::new("192.0.2.1".into()).unwrap();
+
+        assert_eq!(
+            format!("{pii:?} {:?} {:?}", masker().mask(&pii), masker()),
+            "Pii<ip> Masked<ip> Masker { .. }"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn equal_values_have_equal_tokens_and_others_have_not(one in ".{0,20}", other in ".{0,20}") {
+            prop_assert_eq!(mask::<DeviceId>(&one) == mask::<DeviceId>(&other), one.trim() == other.trim());
+        }
+
+        #[test]
+        fn the_fields_never_share_a_token(value in ".{1,20}") {
+            prop_assume!(!value.trim().is_empty());
+            prop_assert_ne!(mask::<DeviceId>(&value), mask::<Ip>(&value));
+        }
+
+        #[test]
+        fn every_spelling_of_an_address_is_canonical(address: std::net::Ipv6Addr, v4: std::net::Ipv4Addr) {
+            let full = address.segments().map(|segment| format!("{segment:04X}")).join(":");
+            prop_assert_eq!(mask::<Ip>(&full), mask::<Ip>(&address.to_canonical().to_string()));
+            prop_assert_eq!(mask::<Ip>(&format!("::ffff:{v4}")), mask::<Ip>(&v4.to_string()));
+        }
     }
 }

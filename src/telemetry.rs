@@ -6,38 +6,50 @@
 
 use std::panic::PanicHookInfo;
 
-use tracing::error;
+use tracing::{Subscriber, error};
 use tracing_subscriber::filter::{Targets, filter_fn};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
 
 use crate::config::SettingError;
 
 /// The log filter: a level, or pairs of a module's path and a level.
 pub const RUST_LOG: &str = "RUST_LOG";
 
-/// Starts logging, with a filter like `info` or `login_etl::store=debug`; the default is `info`.
+/// Starts logging to standard output, with a filter like `info` or `login_etl::store=debug`; the
+/// default is `info`.
 ///
 /// # Errors
 ///
 /// [`SettingError`] if the filter is not one. Logging has started all the same, at `info`.
 pub fn start(filter: Option<&str>) -> Result<(), SettingError> {
     let parsed: Result<Targets, _> = filter.unwrap_or("info").parse();
-    let invalid = parsed.is_err();
-    let lines = fmt::layer()
+    let valid = parsed.is_ok();
+    let filter = parsed.unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    tracing_subscriber::registry().with(lines(filter, std::io::stdout)).init();
+    std::panic::set_hook(Box::new(log_panic));
+    if valid {
+        return Ok(());
+    }
+    Err(SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" })
+}
+
+/// The log: this crate's events that pass the filter, each a JSON object on a line.
+pub fn lines<S, W>(filter: Targets, writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_filter(parsed.unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO)))
-        .with_filter(filter_fn(|metadata| metadata.target().starts_with("login_etl")));
-    tracing_subscriber::registry().with(lines).init();
-    std::panic::set_hook(Box::new(log_panic));
-    if invalid {
-        return Err(SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" });
-    }
-    Ok(())
+        .with_writer(writer)
+        .with_filter(filter)
+        .with_filter(filter_fn(|metadata| metadata.target().starts_with("login_etl")))
 }
 
 /// Logs what ends the process.

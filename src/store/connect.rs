@@ -82,12 +82,13 @@ impl Connector {
     ///
     /// [`StoreError`].
     pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
+        // Boxed, since the handshake would make every future above it many kilobytes large.
         let connected = match &self.tls {
-            Tls::Off => config.connect(NoTls).await.map(|(client, connection)| {
+            Tls::Off => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
                 tokio::spawn(connection);
                 client
             }),
-            Tls::Verified(tls) => config.connect(tls.clone()).await.map(|(client, connection)| {
+            Tls::Verified(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
                 tokio::spawn(connection);
                 client
             }),

@@ -1,1 +1,13 @@
-//! Integration tests.
+//! Integration tests: the library and the built programs against a real Postgres and a real
+//! emulator of Secrets Manager. `make test` starts both and says where they are.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod bad_input;
+mod connection;
+mod events;
+mod ledger;
+mod programs;
+mod refused_rows;
+mod roles;
+mod support;

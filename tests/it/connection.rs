@@ -1,0 +1,208 @@
+//! What happens between the function and Postgres.
+
+use std::time::{Duration, Instant};
+
+use login_etl::deadline::Deadline;
+
+use crate::support::{
+    Database, Logs, address, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
+    store_with, superuser,
+};
+
+#[tokio::test]
+async fn a_connection_that_died_between_batches_is_replaced() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+    assert_eq!(database.end_sessions().await, 1);
+
+    let answer = invoke(&ingest, &batch([login("b", "b")])).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_locked_table_ends_in_an_answer_before_the_deadline_and_in_no_stuck_session() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let locker = connect(superuser().dbname(&database.name)).await;
+    locker.batch_execute("BEGIN; LOCK TABLE user_logins").await.unwrap();
+    let started = Instant::now();
+
+    let outcome = invoke_within(&ingest, &batch([login("a", "a")]).to_string(), Duration::from_secs(2)).await;
+
+    assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let waiting = "SELECT FROM pg_stat_activity WHERE usename = $1 AND state = 'active'";
+    assert_eq!(database.admin.query(waiting, &[&database.name]).await.unwrap().len(), 0);
+
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    let answer = invoke(&ingest, &batch([login("a", "a")])).await;
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a"]);
+}
+
+#[tokio::test]
+async fn an_invocation_with_no_time_left_writes_nothing() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+
+    let outcome = invoke_within(&ingest, &batch([login("a", "a")]).to_string(), Duration::ZERO).await;
+
+    assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+}
+
+#[tokio::test]
+async fn a_postgres_that_cannot_be_reached_fails_the_batch_and_not_the_start() {
+    let logs = Logs::capture();
+    // The discard port, where nothing listens.
+    let ingest = ingest_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
+
+    let outcome = invoke(&ingest, &batch([login("a", "a")])).await;
+
+    assert_eq!(error_type(&outcome), "DatabaseUnreachable");
+    assert_eq!(outcome.unwrap_err().error_message, "Postgres cannot be reached: connection refused");
+    assert_eq!(logs.lines("batch failed")[0]["error_type"], "DatabaseUnreachable");
+}
+
+#[tokio::test]
+async fn each_trouble_of_the_whole_batch_has_its_error_type() {
+    let database = Database::create().await;
+    let name = &database.name;
+    let cases = [
+        (vec![format!("ALTER ROLE {name} CONNECTION LIMIT 0")], "DatabaseOutOfConnections"),
+        (vec![format!("ALTER ROLE {name} CONNECTION LIMIT -1 PASSWORD 'other'")], "DatabaseLoginRefused"),
+        (
+            vec![
+                format!("ALTER ROLE {name} PASSWORD '{name}'"),
+                format!("ALTER ROLE {name} SET default_transaction_read_only = on"),
+            ],
+            "DatabaseRefused",
+        ),
+        (
+            vec![
+                format!("ALTER ROLE {name} RESET ALL"),
+                "REVOKE INSERT ON user_logins FROM login_writer".to_owned(),
+            ],
+            "DatabaseRefused",
+        ),
+        (
+            vec![
+                "GRANT INSERT ON user_logins TO login_writer".to_owned(),
+                format!("ALTER ROLE {name} SET lock_timeout = '50ms'"),
+                "BEGIN".to_owned(),
+                "LOCK user_logins".to_owned(),
+            ],
+            "DatabaseDeadlock",
+        ),
+        (vec!["ALTER TABLE user_logins RENAME TO elsewhere".to_owned()], "DatabaseRefused"),
+    ];
+    for (trouble, expected) in cases {
+        for statement in &trouble {
+            database.admin.batch_execute(statement).await.unwrap();
+        }
+        let ingest = database.ingest().await;
+        let outcome = invoke(&ingest, &batch([login("a", "a")])).await;
+        assert_eq!(error_type(&outcome), expected, "{trouble:?}");
+        // A lock would hold up the next case too.
+        database.admin.batch_execute("ROLLBACK").await.unwrap();
+    }
+
+    database.admin.batch_execute("ALTER TABLE elsewhere RENAME TO user_logins").await.unwrap();
+    database.admin.batch_execute(&format!("ALTER ROLE {name} RESET ALL")).await.unwrap();
+    let ingest = database.ingest().await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a"]);
+}
+
+#[tokio::test]
+async fn tls_is_verified_against_the_bundle_by_name() {
+    let database = Database::create().await;
+    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
+    let url = database.url();
+    let event = batch([login("a", "a")]);
+
+    // Every mode but `disable` verifies, and so does none.
+    for mode in ["sslmode=verify-full", "sslmode=require", "sslmode=prefer", ""] {
+        let url = url.replace("sslmode=disable", mode);
+        let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", &bundle)]).await;
+        assert_eq!(invoke(&ingest, &event).await, failures(&[]), "{mode}");
+
+        let ingest = ingest_with(&[("DATABASE_URL", &url)]).await;
+        assert_eq!(error_type(&invoke(&ingest, &event).await), "DatabaseUnreachable", "{mode}");
+    }
+    let encrypted =
+        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = $1 AND ssl";
+    let ingest = ingest_with(&[
+        ("DATABASE_URL", &url.replace("sslmode=disable", "sslmode=verify-full")),
+        ("DATABASE_CA_BUNDLE", &bundle),
+    ])
+    .await;
+    let sessions: i64 = database.admin.query_one(encrypted, &[&database.name]).await.unwrap().get(0);
+    assert_eq!(sessions, 1);
+    drop(ingest);
+
+    // The certificate is for localhost and 127.0.0.1, not for this name of the same host.
+    let url = url.replace("sslmode=disable", "").replace("localhost", "127.0.0.2");
+    let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", &bundle)]).await;
+    assert_eq!(error_type(&invoke(&ingest, &event).await), "DatabaseUnreachable");
+}
+
+#[tokio::test]
+async fn a_bundle_may_hold_many_certificates() {
+    let database = Database::create().await;
+    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
+    let ours = std::fs::read_to_string(bundle).unwrap();
+    let other = include_str!("other_ca.pem");
+    let path = std::env::temp_dir().join(format!("{}.pem", database.name));
+    std::fs::write(&path, format!("# a comment\n{other}\n{ours}")).unwrap();
+    let url = database.url().replace("disable", "verify-full");
+
+    let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", path.to_str().unwrap())]).await;
+
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn rotated_credentials_are_fetched_again() {
+    let database = Database::create().await;
+    let address = address();
+    let (host, port) = address.split_once(':').unwrap();
+    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
+    let name = &database.name;
+    let secrets = aws_sdk_secretsmanager::Client::new(
+        &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
+    );
+    // As RDS manages it: user and password, and no address.
+    let credentials = |password: &str| format!(r#"{{"username":"{name}","password":"{password}"}}"#);
+    secrets.create_secret().name(name).secret_string(credentials(name)).send().await.unwrap();
+    let ingest = ingest_with(&[
+        ("DATABASE_SECRET_ID", name),
+        ("DATABASE_HOST", host),
+        ("DATABASE_PORT", port),
+        ("DATABASE_NAME", name),
+        ("DATABASE_CA_BUNDLE", &bundle),
+    ])
+    .await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+
+    let rotate = format!("ALTER ROLE {name} PASSWORD 'rotated'");
+    database.admin.batch_execute(&rotate).await.unwrap();
+    secrets.put_secret_value().secret_id(name).secret_string(credentials("rotated")).send().await.unwrap();
+    database.end_sessions().await;
+    let answer = invoke(&ingest, &batch([login("b", "b")])).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_an_empty_batch() {
+    let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
+
+    let written = store.write(&[], Deadline::within(Duration::from_secs(1))).await;
+
+    assert_eq!(written, Ok(login_etl::store::Written::default()));
+}

@@ -1,0 +1,181 @@
+//! Each message is written once, however often it comes.
+
+use serde_json::json;
+
+use crate::support::{Database, batch, failures, invoke, login, record};
+
+#[tokio::test]
+async fn a_batch_that_comes_again_adds_nothing() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let event = batch([login("a", "a"), login("b", "b")]);
+
+    let first = invoke(&ingest, &event).await;
+    let again = invoke(&ingest, &event).await;
+    let regrouped = invoke(&ingest, &batch([login("c", "c"), login("b", "b")])).await;
+
+    assert_eq!([first, again, regrouped], [failures(&[]), failures(&[]), failures(&[])]);
+    assert_eq!(database.user_ids().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_message_twice_in_one_batch_is_one_row() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+
+    let answer = invoke(&ingest, &batch([login("a", "a"), login("b", "b"), login("a", "a")])).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn equal_logins_in_two_messages_are_two_rows() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+
+    invoke(&ingest, &batch([login("a", "same"), login("b", "same")])).await.unwrap();
+
+    assert_eq!(database.user_ids().await, ["same", "same"]);
+}
+
+#[tokio::test]
+async fn ids_of_any_shape_are_told_apart() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let ids = [
+        "059f36b4-87a3-44ab-83d2-661975830a7d",
+        "059F36B4-87A3-44AB-83D2-661975830A7D",
+        "059f36b487a344ab83d2661975830a7d",
+        "{059f36b4-87a3-44ab-83d2-661975830a7d}",
+        "nul \0 inside",
+        "é",
+    ];
+
+    let answer = invoke(&ingest, &batch(ids.map(|id| login(id, "u")))).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.ledger_entries().await, 6);
+    let sql = "SELECT FROM processed_messages WHERE message_id = '059f36b4-87a3-44ab-83d2-661975830a7d'";
+    assert_eq!(database.admin.query(sql, &[]).await.unwrap().len(), 1, "an id of SQS is found by itself");
+}
+
+#[tokio::test]
+async fn batches_that_overlap_at_the_same_time_write_each_message_once() {
+    let database = Database::create().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..8_usize {
+        let ingest = database.ingest().await;
+        tasks.spawn(async move {
+            for round in 0..20_usize {
+                // Each worker sees each message, in batches and orders of its own.
+                let mut numbers: Vec<usize> = (0..30).map(|number| round * 20 + number).collect();
+                numbers.rotate_left(worker * 3);
+                let records =
+                    numbers.iter().map(|number| login(&format!("m{number}"), &format!("{number:03}")));
+                assert_eq!(invoke(&ingest, &batch(records)).await, failures(&[]));
+            }
+        });
+    }
+    while let Some(outcome) = tasks.join_next().await {
+        outcome.unwrap();
+    }
+
+    let expected: Vec<_> = (0..410).map(|number| format!("{number:03}")).collect();
+    assert_eq!(database.user_ids().await, expected);
+}
+
+#[tokio::test]
+async fn the_date_is_the_utc_day_on_which_the_message_was_sent() {
+    let database = Database::create().await;
+    let zone = format!("ALTER ROLE {} SET timezone = 'Pacific/Kiritimati'", database.name);
+    database.admin.batch_execute(&zone).await.unwrap();
+    let ingest = database.ingest().await;
+    let sent = |id: &str, millis: &str| {
+        let mut record = login(id, id);
+        record["attributes"]["SentTimestamp"] = json!(millis);
+        record
+    };
+    let mut undated = login("d today", "d today");
+    undated.as_object_mut().unwrap().remove("attributes");
+
+    let event = batch([
+        sent("a epoch", "0"),
+        sent("b last of 2026", "1798761599999"),
+        sent("c first of 2027", "1798761600000"),
+        undated,
+    ]);
+    invoke(&ingest, &event).await.unwrap();
+    invoke(&ingest, &event).await.unwrap();
+
+    let sql = "SELECT create_date::text, create_date = (now() AT TIME ZONE 'UTC')::date
+               FROM user_logins ORDER BY user_id";
+    let rows = database.admin.query(sql, &[]).await.unwrap();
+    let dates: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(dates[..3], ["1970-01-01", "2026-12-31", "2027-01-01"]);
+    assert!(rows[3].get::<_, bool>(1));
+    assert_eq!(rows.len(), 4);
+}
+
+#[tokio::test]
+async fn a_batch_of_ten_thousand_is_written() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let event = batch((0..10_000).map(|number| login(&format!("m{number}"), &format!("{number}"))));
+
+    let answer = invoke(&ingest, &event).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.ledger_entries().await, 10_000);
+    assert_eq!(database.user_ids().await.len(), 10_000);
+}
+
+#[tokio::test]
+async fn entries_that_sqs_cannot_redeliver_are_dropped_and_the_others_stay() {
+    let database = Database::create().await;
+    let fill = "INSERT INTO processed_messages
+                SELECT (day - DATE '1970-01-01') % 32, day::timestamp AT TIME ZONE 'UTC', gen_random_uuid()
+                FROM (SELECT (now() AT TIME ZONE 'UTC')::date - age AS day FROM generate_series(-1, 30) AS age) AS days";
+    database.admin.batch_execute(fill).await.unwrap();
+
+    login_etl::schema::prune(&database.admin).await.unwrap();
+    login_etl::schema::prune(&database.admin).await.unwrap();
+
+    let sql = "SELECT (now() AT TIME ZONE 'UTC')::date - (sent_at AT TIME ZONE 'UTC')::date
+               FROM processed_messages ORDER BY 1";
+    let ages: Vec<i32> = database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(ages, (-1..=15).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn whatever_decodes_is_stored() {
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::{Config, TestRunner};
+
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let mut runner = TestRunner::new(Config::default());
+    let text = || proptest::option::of(proptest::string::string_regex(r"(?s).{0,40}").unwrap());
+    let version = proptest::option::of("[0-9]{1,5}(\\.[0-9]{1,4}){0,3}");
+    let fields = (text(), version, text(), text(), text(), text());
+    let mut refused = 0;
+    for round in 0..40 {
+        let records = (0..50).map(|number| {
+            let (user_id, app_version, device_type, ip, locale, device_id) =
+                fields.new_tree(&mut runner).unwrap().current();
+            let body = json!({
+                "user_id": user_id, "app_version": app_version, "device_type": device_type,
+                "ip": ip, "locale": locale, "device_id": device_id,
+            });
+            record(&format!("{round}-{number}"), body.to_string())
+        });
+        let logs = crate::support::Logs::capture();
+        invoke(&ingest, &batch(records)).await.unwrap();
+        assert!(!logs.text().contains("RowRefused"), "Postgres refuses nothing that decodes");
+        refused += logs.lines("message failed").len();
+    }
+
+    let written = database.ledger_entries().await;
+    assert_eq!(written, 2000 - i64::try_from(refused).unwrap());
+    assert!(written > 100, "the generator makes good messages too, {written} of them");
+}

@@ -1,0 +1,214 @@
+//! The built programs, where they start or refuse to.
+
+use std::process::{Command, Output};
+
+use crate::support::{Database, SALT};
+
+/// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
+fn run(program: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program);
+    command.env_clear().env("AWS_MAX_ATTEMPTS", "1");
+    // Nothing listens there, so a function that starts ends when it asks for an event.
+    command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_LAMBDA_FUNCTION_NAME", "ingest");
+    command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command
+            .env(name, std::env::var(name).unwrap_or_else(|_| panic!("{name} is set, as `make test` does")));
+    }
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    assert_eq!(output.stderr, b"", "programs log on standard output alone");
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let last = lines.last().expect("a log line");
+    last["error"].as_str().unwrap_or_else(|| last["message"].as_str().unwrap()).to_owned()
+}
+
+fn refusal(variables: &[(&str, &str)]) -> String {
+    let output = run(env!("CARGO_BIN_EXE_bootstrap"), variables);
+    assert_eq!(output.status.code(), Some(1));
+    said(&output)
+}
+
+async fn secret(text: &str) -> String {
+    let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let client = aws_sdk_secretsmanager::Client::new(&config);
+    let name = format!("programs-{}", uuid::Uuid::from_u128(rand()));
+    client.create_secret().name(&name).secret_string(text).send().await.unwrap();
+    name
+}
+
+fn rand() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1))
+}
+
+const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
+
+#[test]
+fn a_setting_that_is_missing_or_wrong_is_named() {
+    let salt = ("SALT_SECRET_ID", "salt");
+    assert_eq!(refusal(&[NOWHERE]), "SALT_SECRET_ID is not set");
+    assert_eq!(refusal(&[NOWHERE, ("SALT_SECRET_ID", "")]), "SALT_SECRET_ID is not set");
+    assert_eq!(refusal(&[salt]), "neither DATABASE_SECRET_ID nor DATABASE_URL is set");
+    assert_eq!(
+        refusal(&[salt, NOWHERE, ("DATABASE_SECRET_ID", "x")]),
+        "DATABASE_SECRET_ID and DATABASE_URL are both set, and which one is meant is a guess"
+    );
+    assert_eq!(
+        refusal(&[salt, ("DATABASE_SECRET_ID", "x"), ("DATABASE_PORT", "hunter2")]),
+        "DATABASE_PORT is not a port number"
+    );
+    assert_eq!(refusal(&[salt, NOWHERE, ("RUST_LOG", "a=b=c")]), "RUST_LOG is not a log filter");
+    for (url, problem) in [
+        ("mysql://u:hunter2@h/d", "does not start with postgresql://"),
+        ("postgresql://u:hunter2@h:port/d", "is not a URL that names a Postgres"),
+        ("postgresql://u:hunter2@h/d?sslmode=maybe", "has an unknown sslmode"),
+        (
+            "postgresql://u:hunter2@h/d?sslrootcert=ca.pem",
+            "has an sslrootcert; set DATABASE_CA_BUNDLE instead",
+        ),
+        ("postgresql:///d", "names no host"),
+    ] {
+        assert_eq!(refusal(&[salt, ("DATABASE_URL", url)]), format!("DATABASE_URL {problem}"));
+    }
+    let tls = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d");
+    assert_eq!(
+        refusal(&[salt, tls, ("DATABASE_CA_BUNDLE", "/nowhere")]),
+        "DATABASE_CA_BUNDLE cannot be read"
+    );
+    assert_eq!(
+        refusal(&[salt, tls, ("DATABASE_CA_BUNDLE", env!("CARGO_MANIFEST_PATH"))]),
+        "DATABASE_CA_BUNDLE is not a file of PEM certificates"
+    );
+}
+
+#[tokio::test]
+async fn a_salt_that_is_of_no_use_is_refused() {
+    for (text, problem) in [
+        ("0123456789abcdef0123456789abcde", "the salt has fewer than 32 bytes"),
+        ("", "the salt has fewer than 32 bytes"),
+        (r#"{"salt":"short"}"#, "the salt has fewer than 32 bytes"),
+        (
+            r#"{"pepper":"0123456789abcdef0123456789abcdef"}"#,
+            "the secret is a JSON object without a text under the key salt",
+        ),
+        (
+            r#"{"salt":["0123456789abcdef0123456789abcdef"]}"#,
+            "the secret is a JSON object without a text under the key salt",
+        ),
+    ] {
+        let name = secret(text).await;
+        assert_eq!(refusal(&[("SALT_SECRET_ID", &name), NOWHERE]), format!("SALT_SECRET_ID: {problem}"));
+    }
+    let unknown = refusal(&[("SALT_SECRET_ID", "unknown"), NOWHERE]);
+    assert!(
+        unknown.starts_with(
+            "SALT_SECRET_ID: Secrets Manager did not give the secret: ResourceNotFoundException"
+        )
+    );
+}
+
+#[tokio::test]
+async fn credentials_of_the_wrong_shape_are_refused() {
+    let salt = secret(SALT).await;
+    for (text, problem) in [
+        (
+            "hunter2",
+            "the secret is not a JSON object with username, password and, where it has them, host, port and dbname",
+        ),
+        (
+            r#"{"username":"u"}"#,
+            "the secret is not a JSON object with username, password and, where it has them, host, port and dbname",
+        ),
+        (r#"{"username":"u","password":"hunter2"}"#, "the secret has no host, and DATABASE_HOST is not set"),
+        (
+            r#"{"username":"u","password":"hunter2","host":"h"}"#,
+            "the secret has no dbname, and DATABASE_NAME is not set",
+        ),
+    ] {
+        let name = secret(text).await;
+        let said = refusal(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &name)]);
+        assert_eq!(said, format!("DATABASE_SECRET_ID: {problem}"));
+    }
+}
+
+#[test]
+fn a_secrets_manager_that_cannot_be_reached_is_named_by_the_setting() {
+    let said = refusal(&[("SALT_SECRET_ID", "salt"), NOWHERE, ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]);
+
+    assert!(said.starts_with("SALT_SECRET_ID: Secrets Manager did not give the secret: "), "{said}");
+}
+
+#[tokio::test]
+async fn either_form_of_the_salt_is_accepted() {
+    for text in [SALT.to_owned(), format!(r#"{{"salt":"{SALT}"}}"#), format!("{{{SALT}")] {
+        let name = secret(&text).await;
+        // It starts, and ends for want of a Runtime API.
+        let said = refusal(&[("SALT_SECRET_ID", &name), NOWHERE]);
+        assert!(!said.contains("SALT_SECRET_ID"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
+    let database = Database::create().await;
+    let superuser = std::env::var("TEST_DATABASE_URL").unwrap();
+    let (server, _) = superuser.split_once('?').unwrap();
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let name = format!("{}_migrated", database.name);
+    database.admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let url = format!("{server}/{name}?sslmode=disable");
+    let admin = crate::support::connect(&url.parse().unwrap()).await;
+    // A user's table, from before.
+    let theirs = "CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+                  masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date, note text);
+                  INSERT INTO user_logins (note) VALUES ('kept')";
+    admin.batch_execute(theirs).await.unwrap();
+
+    for _ in 0..2 {
+        let output = run(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)]);
+        assert_eq!(said(&output), "the schema is up to date");
+        assert_eq!(output.status.code(), Some(0));
+    }
+
+    let notes = admin.query("SELECT note FROM user_logins", &[]).await.unwrap();
+    assert_eq!(notes.len(), 1);
+    admin.query("SELECT FROM processed_messages", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_table_is_exactly_as_users_have_it() {
+    let database = Database::create().await;
+    let sql = "SELECT attname::text || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
+               FROM pg_attribute WHERE attrelid = 'user_logins'::regclass AND attnum > 0 ORDER BY attnum";
+
+    let columns: Vec<String> =
+        database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+
+    let expected = [
+        "user_id character varying(128)",
+        "device_type character varying(32)",
+        "masked_ip character varying(256)",
+        "masked_device_id character varying(256)",
+        "locale character varying(32)",
+        "app_version integer",
+        "create_date date",
+    ];
+    assert_eq!(columns, expected);
+    let keys = "SELECT FROM pg_constraint WHERE conrelid = 'user_logins'::regclass";
+    assert_eq!(database.admin.query(keys, &[]).await.unwrap().len(), 0);
+}
+
+#[test]
+fn migrate_says_what_it_cannot_do() {
+    let output = run(env!("CARGO_BIN_EXE_migrate"), &[NOWHERE]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said(&output), "Postgres cannot be reached: connection refused");
+}

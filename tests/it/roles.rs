@@ -1,0 +1,66 @@
+//! Who may do what in the database.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::support::Database;
+
+/// Runs each statement as `role` and returns those that were not refused for want of privilege.
+async fn allowed<'s>(admin: &Client, role: &str, statements: &[&'s str]) -> Vec<&'s str> {
+    let mut allowed = Vec::new();
+    for statement in statements {
+        admin.batch_execute(&format!("BEGIN; SET LOCAL ROLE {role}")).await.unwrap();
+        match admin.batch_execute(statement).await {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            Err(error) => panic!("{statement}: {error:?}"),
+            Ok(()) => allowed.push(*statement),
+        }
+        admin.batch_execute("ROLLBACK").await.unwrap();
+    }
+    allowed
+}
+
+const STATEMENTS: [&str; 17] = [
+    "SELECT FROM user_logins",
+    "INSERT INTO user_logins (user_id) VALUES ('x')",
+    "INSERT INTO user_logins (user_id) VALUES ('x') RETURNING user_id",
+    "UPDATE user_logins SET user_id = 'x'",
+    "DELETE FROM user_logins",
+    "TRUNCATE user_logins",
+    "ALTER TABLE user_logins ADD COLUMN x text",
+    "SELECT FROM processed_messages",
+    "INSERT INTO processed_messages VALUES (0, now(), gen_random_uuid())",
+    "UPDATE processed_messages SET sent_at = now()",
+    "DELETE FROM processed_messages",
+    "TRUNCATE processed_messages",
+    "SELECT FROM processed_messages_00",
+    "INSERT INTO processed_messages_00 VALUES (0, now(), gen_random_uuid())",
+    "SELECT FROM other_table",
+    "SELECT FROM refinery_schema_history",
+    "CREATE TABLE new_table ()",
+];
+
+#[tokio::test]
+async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_does_no_more() {
+    let database = Database::create().await;
+    database.admin.batch_execute("CREATE TABLE other_table ()").await.unwrap();
+
+    let allowed = allowed(&database.admin, "login_writer", &STATEMENTS).await;
+
+    let expected = [
+        "INSERT INTO user_logins (user_id) VALUES ('x')",
+        "SELECT FROM processed_messages",
+        "INSERT INTO processed_messages VALUES (0, now(), gen_random_uuid())",
+    ];
+    assert_eq!(allowed, expected);
+}
+
+#[tokio::test]
+async fn the_reader_reads_the_logins_and_does_no_more() {
+    let database = Database::create().await;
+    database.admin.batch_execute("CREATE TABLE other_table ()").await.unwrap();
+
+    let allowed = allowed(&database.admin, "login_reader", &STATEMENTS).await;
+
+    assert_eq!(allowed, ["SELECT FROM user_logins"]);
+}
