@@ -20,8 +20,10 @@ mod isolate;
 
 use connect::{Connection, Connector};
 
-/// The statement of the normal path.
-const WRITE: &str = include_str!("sql/write.sql");
+/// Writes rows whose messages are all new, or fails.
+const WRITE_NEW: &str = include_str!("sql/write_new.sql");
+/// Writes the rows whose messages the ledger does not hold yet.
+const WRITE_MISSING: &str = include_str!("sql/write_missing.sql");
 
 /// The connection to Postgres, and what is written through it.
 #[derive(Debug)]
@@ -246,16 +248,16 @@ async fn write_once(
     connection: &mut Connection,
     rows: &[&LoginRow],
 ) -> Result<Written, tokio_postgres::Error> {
-    match insert(connection.client(), rows).await {
+    match insert(connection.client(), WRITE_NEW, rows).await {
         Ok(inserted) => Ok(Written { inserted, refused: Vec::new() }),
         Err(error) if isolate::is_of_row(&error) => isolate::write(connection.client_mut(), rows).await,
         Err(error) => Err(error),
     }
 }
 
-/// Inserts the rows whose messages the ledger does not hold yet: one statement, one round trip,
-/// and outside a transaction block a transaction of its own.
-async fn insert(client: &Client, rows: &[&LoginRow]) -> Result<u64, tokio_postgres::Error> {
+/// Writes rows with one of the two statements: one round trip, and outside a transaction block a
+/// transaction of its own. Returns how many rows the table has more.
+async fn insert(client: &Client, statement: &str, rows: &[&LoginRow]) -> Result<u64, tokio_postgres::Error> {
     let sent_at: Vec<SystemTime> = rows.iter().map(|row| row.arrival.sent_at).collect();
     let ledger_ids: Vec<Uuid> = rows.iter().map(|row| row.arrival.ledger_id).collect();
     let user_ids: Vec<&str> = rows.iter().map(|row| row.user_id.as_str()).collect();
@@ -267,7 +269,7 @@ async fn insert(client: &Client, rows: &[&LoginRow]) -> Result<u64, tokio_postgr
     let app_versions: Vec<Option<i32>> = rows.iter().map(|row| row.app_version).collect();
     client
         .execute_typed(
-            WRITE,
+            statement,
             &[
                 (&sent_at, Type::TIMESTAMPTZ_ARRAY),
                 (&ledger_ids, Type::UUID_ARRAY),

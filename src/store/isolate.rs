@@ -1,12 +1,13 @@
-//! Finds the rows that Postgres refuses, inside one transaction, and writes the rest.
+//! Writes a batch that cannot be written as it is: some of its messages are in the ledger already,
+//! or Postgres refuses some of its rows. All in one transaction.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{HashSet, Refused, Written, insert};
+use super::{HashSet, Refused, WRITE_MISSING, Written, insert};
 use crate::mask::LoginRow;
 
-/// Whether an error is about the data of a row, so that the other rows may do without it: a data
+/// Whether an error is about the data of some rows, so that the others may do without them: a data
 /// exception (class 22), a violated constraint (class 23), or what a trigger raises in PL/pgSQL
 /// without a code of its own (`P0001`).
 pub(super) fn is_of_row(error: &tokio_postgres::Error) -> bool {
@@ -16,7 +17,7 @@ pub(super) fn is_of_row(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// Writes all rows but those that Postgres refuses, which it finds by halving.
+/// Writes the rows that are missing but for those that Postgres refuses, which it finds by halving.
 ///
 /// In a FIFO queue the later messages of a refused one's group are held back: rows are tried in
 /// the order of arrival, so what comes later is known to be later.
@@ -31,8 +32,7 @@ pub(super) async fn write(client: &mut Client, rows: &[&LoginRow]) -> Result<Wri
     transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
     let mut written = Written::default();
     let mut held = HashSet::new();
-    // All rows at once have just failed.
-    let mut parts = halves(&rows);
+    let mut parts = vec![rows];
     while let Some(part) = parts.pop() {
         let (behind, part): (Vec<_>, Vec<_>) = part.into_iter().partition(|row| is_held(&held, row));
         written
@@ -42,7 +42,7 @@ pub(super) async fn write(client: &mut Client, rows: &[&LoginRow]) -> Result<Wri
             continue;
         }
         let savepoint = transaction.savepoint("part").await?;
-        match insert(savepoint.client(), &part).await {
+        match insert(savepoint.client(), WRITE_MISSING, &part).await {
             Ok(inserted) => {
                 savepoint.commit().await?;
                 written.inserted += inserted;

@@ -1,0 +1,27 @@
+-- Writes what is missing of a batch whose messages are distinct: the ledger takes every message
+-- that it does not hold yet, and those alone become rows. Parameters as in write_new.sql.
+WITH arrived AS (
+    SELECT
+        *,
+        (sent_at AT TIME ZONE 'UTC')::date AS create_date
+    FROM unnest(
+        $1::timestamptz[], $2::uuid[],
+        $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[]
+    ) AS message (
+        sent_at, message_id,
+        user_id, device_type, masked_ip, masked_device_id, locale, app_version
+    )
+),
+fresh AS (
+    INSERT INTO processed_messages (slot, sent_at, message_id)
+    SELECT (create_date - DATE '1970-01-01') % 32, sent_at, message_id
+    FROM arrived
+    ON CONFLICT DO NOTHING
+    RETURNING sent_at, message_id
+)
+INSERT INTO user_logins (
+    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+)
+SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+FROM arrived
+JOIN fresh USING (sent_at, message_id)
