@@ -47,15 +47,16 @@ pub struct Login {
     pub app_version: Option<i32>,
 }
 
-/// What identifies a message, here and at every redelivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What identifies a message, here and at every redelivery, and in which order it is written: that
+/// of the ledger's key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival {
-    /// The place in the batch, from 0.
-    pub position: usize,
     /// When the message was sent, which redelivery does not change.
     pub sent_at: SystemTime,
     /// The message's id, as the ledger keeps it.
     pub ledger_id: Uuid,
+    /// The place in the batch, from 0.
+    pub position: usize,
     /// The FIFO message group, if the queue is one.
     pub group: Option<Box<str>>,
 }
@@ -155,27 +156,34 @@ impl DecodeError {
     }
 }
 
-/// Decodes the message at `position` of its batch.
+/// Reads what identifies the message at `position` of its batch.
 ///
 /// `today` is when a message counts as sent that has no `SentTimestamp`, as hand-made test events
 /// have none.
 ///
 /// # Errors
 ///
+/// [`DecodeError::BadSentTimestamp`].
+pub fn arrival(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> Result<Arrival, DecodeError> {
+    Ok(Arrival {
+        sent_at: message.sent_timestamp.map_or(Ok(today), sent_at)?,
+        ledger_id: ledger_id(&message.id),
+        position,
+        group: message.group.as_deref().map(Into::into),
+    })
+}
+
+/// Decodes a message.
+///
+/// # Errors
+///
 /// The first reason found why the message cannot be stored.
-pub fn decode(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> Result<Login, DecodeError> {
-    let sent_at = message.sent_timestamp.map_or(Ok(today), sent_at)?;
+pub fn decode(message: &SqsMessage<'_>, arrival: Arrival) -> Result<Login, DecodeError> {
     let body = message.body.ok_or(DecodeError::MissingBody)?;
     let mut json = text_of(body)?;
     for _ in 0..=MAX_ENVELOPES {
         let flat = flatten(&json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
         let Some(content) = unwrap(&flat)? else {
-            let arrival = Arrival {
-                position,
-                sent_at,
-                ledger_id: ledger_id(&message.id),
-                group: message.group.as_deref().map(Into::into),
-            };
             return login(flat, arrival);
         };
         drop(flat);
@@ -389,7 +397,8 @@ mod tests {
         fn a_refusal_quotes_nothing(body in r#"\PC{0,60}|\{"(user_id|ip|locale|x)":("[a-z0-9 \\u]{0,200}"|[0-9e.]{1,9}|\[\])\}"#) {
             let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
             let messages = crate::event::read(&event).unwrap();
-            if let Err(error) = decode(&messages[0], 0, SystemTime::UNIX_EPOCH) {
+            let arrival = arrival(&messages[0], 0, SystemTime::UNIX_EPOCH).unwrap();
+            if let Err(error) = decode(&messages[0], arrival) {
                 let words = error.to_string();
                 let digits_masked = words.replace(|c: char| c.is_ascii_digit(), "0");
                 let known = [

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
-use crate::decode::decode;
+use crate::decode::{Arrival, arrival, decode};
 use crate::event::{self, SqsMessage};
 use crate::mask::{LoginRow, mask};
 use crate::pii::Masker;
@@ -130,8 +130,9 @@ impl Ingest {
     ) -> Result<Outcome, BatchError> {
         let messages = event::read(payload)?;
         let mut failures = Failures::default();
-        let rows = self.rows(&messages, &mut failures);
-        let written = self.store.write(&rows, deadline).await?;
+        let arrivals = arrivals(&messages, &mut failures);
+        let rows = self.rows(&messages, arrivals, &mut failures);
+        let written = self.store.write(rows, deadline).await?;
         for refused in written.refused {
             let reason = refused.sqlstate.map_or(Reason::HeldBack, Reason::RowRefused);
             let position = refused.position;
@@ -150,26 +151,46 @@ impl Ingest {
         })
     }
 
-    /// Decodes and masks what can be, and adds the rest to the failures.
-    fn rows<'m>(&self, messages: &'m [SqsMessage<'_>], failures: &mut Failures<'m>) -> Vec<LoginRow> {
-        let today = today();
-        let mut rows = Vec::with_capacity(messages.len());
-        for (position, message) in messages.iter().enumerate() {
-            if failures.hold_back(message) {
-                let reason = Reason::HeldBack;
-                failures.add(message, Failure { position, reason });
-                continue;
-            }
-            match decode(message, position, today) {
-                Ok(login) => rows.push(mask(login, &self.masker)),
-                Err(error) => {
-                    let reason = error.into();
-                    failures.add(message, Failure { position, reason });
+    /// Decodes and masks one message after the other, and adds those to the failures that cannot be.
+    fn rows<'m>(
+        &self,
+        messages: &'m [SqsMessage<'_>],
+        arrivals: Vec<Arrival>,
+        failures: &mut Failures<'m>,
+    ) -> impl Iterator<Item = LoginRow> {
+        arrivals.into_iter().filter_map(|arrival| {
+            let position = arrival.position;
+            let message = &messages[position];
+            let reason = if failures.hold_back(message, position) {
+                Reason::HeldBack
+            } else {
+                match decode(message, arrival) {
+                    Ok(login) => return Some(mask(login, &self.masker)),
+                    Err(error) => error.into(),
                 }
-            }
-        }
-        rows
+            };
+            failures.add(message, Failure { position, reason });
+            None
+        })
     }
+}
+
+/// What identifies the messages, in the order in which they are written.
+fn arrivals<'m>(messages: &'m [SqsMessage<'_>], failures: &mut Failures<'m>) -> Vec<Arrival> {
+    let today = today();
+    let mut arrivals = Vec::with_capacity(messages.len());
+    for (position, message) in messages.iter().enumerate() {
+        match arrival(message, position, today) {
+            Ok(arrival) => arrivals.push(arrival),
+            Err(error) => failures.add(message, Failure { position, reason: error.into() }),
+        }
+    }
+    // A FIFO queue's messages stay in their order, so that one that fails is seen before the later
+    // ones of its group. No two batches hold messages of one group at the same time.
+    if messages.iter().all(|message| message.group.is_none()) {
+        arrivals.sort_unstable();
+    }
+    arrivals
 }
 
 /// The beginning of this day in UTC.

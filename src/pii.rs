@@ -11,10 +11,10 @@
 //!
 //! And so a login that is not masked cannot be written:
 //!
-//! ```compile_fail,E0308
+//! ```compile_fail,E0271
 //! # use login_etl::{deadline::Deadline, decode::Login, store::Store};
-//! async fn leak(store: &Store, logins: &[Login], deadline: Deadline) {
-//!     let _ = store.write(logins, deadline).await;
+//! async fn leak(store: &Store, logins: Vec<Login>, deadline: Deadline) {
+//!     let _ = store.write(logins.into_iter(), deadline).await;
 //! }
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! Reports the messages that failed, so that SQS redrives those and no others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use tokio_postgres::error::SqlState;
@@ -35,8 +35,8 @@ pub enum Reason {
 #[derive(Debug, Default)]
 pub struct Failures<'m> {
     list: Vec<Failure>,
-    /// The FIFO groups with a failure.
-    groups: HashSet<&'m str>,
+    /// The FIFO groups with a failure, and the place of the first.
+    groups: HashMap<&'m str, usize>,
 }
 
 impl Reason {
@@ -54,17 +54,21 @@ impl Reason {
 impl<'m> Failures<'m> {
     /// Adds the failure of a message.
     pub fn add(&mut self, message: &'m SqsMessage<'_>, failure: Failure) {
-        self.groups.extend(message.group.as_deref());
+        if let Some(group) = message.group.as_deref() {
+            let first = self.groups.entry(group).or_insert(failure.position);
+            *first = failure.position.min(*first);
+        }
         self.list.push(failure);
     }
 
-    /// Whether an earlier message of this one's FIFO group has failed, so that this one must be
-    /// [neither written nor deleted][fifo].
+    /// Whether a message before `position`, where `message` is, has failed in the same FIFO group, so
+    /// that this one must be [neither written nor deleted][fifo].
     ///
     /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     #[must_use]
-    pub fn hold_back(&self, message: &SqsMessage<'_>) -> bool {
-        message.group.as_deref().is_some_and(|group| self.groups.contains(group))
+    pub fn hold_back(&self, message: &SqsMessage<'_>, position: usize) -> bool {
+        let first = message.group.as_deref().and_then(|group| self.groups.get(group));
+        first.is_some_and(|first| *first < position)
     }
 
     /// The failures, in the order of the batch.

@@ -1,6 +1,6 @@
 //! Writes rows to Postgres: a batch in one transaction, exactly once.
 
-use std::collections::HashSet;
+use std::borrow::Borrow;
 use std::time::SystemTime;
 
 use deadpool::managed::{Object, Pool, PoolError};
@@ -17,8 +17,10 @@ use crate::secrets::{SecretError, Secrets};
 
 pub mod connect;
 mod isolate;
+mod pipeline;
 
 use connect::{Connection, Connector};
+use pipeline::Batch;
 
 /// Writes rows whose messages are all new, or fails.
 const WRITE_NEW: &str = include_str!("sql/write_new.sql");
@@ -121,6 +123,10 @@ impl Store {
 
     /// Writes the rows, each once however often its message was delivered.
     ///
+    /// The rows should come in the order of [`Arrival`](crate::decode::Arrival), so that batches that
+    /// overlap wait for each other and never in a circle. They are taken as they are made: Postgres
+    /// writes the first of a large batch while the last are not decoded yet.
+    ///
     /// A row that Postgres refuses does not keep the others from being written. If the connection
     /// turns out to have died since the last batch, it is replaced and the batch tried once more:
     /// the ledger makes that safe, even where it was the answer to the commit that got lost.
@@ -128,24 +134,32 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; the whole batch may be written again.
-    pub async fn write(&self, rows: &[LoginRow], deadline: Deadline) -> Result<Written, StoreError> {
-        let rows = distinct(rows);
-        if rows.is_empty() {
+    pub async fn write(
+        &self,
+        rows: impl Iterator<Item = LoginRow>,
+        deadline: Deadline,
+    ) -> Result<Written, StoreError> {
+        let mut batch = Batch::new(rows);
+        if batch.chunk(0).is_none() {
             return Ok(Written::default());
         }
-        match self.attempt(&rows, deadline).await {
-            Err(Failed { may_be_stale: true, .. }) => self.attempt(&rows, deadline).await,
+        match self.attempt(&mut batch, deadline).await {
+            Err(Failed { may_be_stale: true, .. }) => self.attempt(&mut batch, deadline).await,
             outcome => outcome,
         }
         .map_err(|failed| failed.error)
     }
 
-    async fn attempt(&self, rows: &[&LoginRow], deadline: Deadline) -> Result<Written, Failed> {
+    async fn attempt(
+        &self,
+        batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+        deadline: Deadline,
+    ) -> Result<Written, Failed> {
         let mut connection = self.connection(deadline).await?;
         let reused = Object::metrics(&connection).recycle_count > 0;
         // A socket that died while the function was frozen may never answer.
         let limit = if reused { deadline.halved() } else { deadline };
-        let error = match limit.bound(write_once(&mut connection, rows)).await {
+        let error = match limit.bound(write_once(&mut connection, batch)).await {
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(error)) => StoreError::from(&error),
             Err(Passed) => {
@@ -234,39 +248,36 @@ impl From<StoreError> for Failed {
     }
 }
 
-/// The rows of distinct messages in the order of the ledger's key, so that batches that overlap
-/// wait for each other and never in a circle.
-fn distinct(rows: &[LoginRow]) -> Vec<&LoginRow> {
-    let key = |row: &&LoginRow| (row.arrival.sent_at, row.arrival.ledger_id);
-    let mut rows: Vec<&LoginRow> = rows.iter().collect();
-    rows.sort_by_key(key);
-    rows.dedup_by_key(|row| key(row));
-    rows
-}
-
 async fn write_once(
     connection: &mut Connection,
-    rows: &[&LoginRow],
+    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
 ) -> Result<Written, tokio_postgres::Error> {
-    match insert(connection.client(), WRITE_NEW, rows).await {
+    match pipeline::write(connection.client(), batch).await {
         Ok(inserted) => Ok(Written { inserted, refused: Vec::new() }),
-        Err(error) if isolate::is_of_row(&error) => isolate::write(connection.client_mut(), rows).await,
+        Err(error) if isolate::is_of_row(&error) => {
+            isolate::write(connection.client_mut(), batch.all()).await
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Writes rows with one of the two statements: one round trip, and outside a transaction block a
 /// transaction of its own. Returns how many rows the table has more.
-async fn insert(client: &Client, statement: &str, rows: &[&LoginRow]) -> Result<u64, tokio_postgres::Error> {
-    let sent_at: Vec<SystemTime> = rows.iter().map(|row| row.arrival.sent_at).collect();
-    let ledger_ids: Vec<Uuid> = rows.iter().map(|row| row.arrival.ledger_id).collect();
-    let user_ids: Vec<&str> = rows.iter().map(|row| row.user_id.as_str()).collect();
-    let device_types: Vec<Option<&str>> = rows.iter().map(|row| row.device_type.as_deref()).collect();
-    let ips: Vec<Option<&str>> = rows.iter().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
+async fn insert<R: Borrow<LoginRow>>(
+    client: &Client,
+    statement: &str,
+    rows: &[R],
+) -> Result<u64, tokio_postgres::Error> {
+    let rows = || rows.iter().map(Borrow::borrow);
+    let sent_at: Vec<SystemTime> = rows().map(|row| row.arrival.sent_at).collect();
+    let ledger_ids: Vec<Uuid> = rows().map(|row| row.arrival.ledger_id).collect();
+    let user_ids: Vec<&str> = rows().map(|row| row.user_id.as_str()).collect();
+    let device_types: Vec<Option<&str>> = rows().map(|row| row.device_type.as_deref()).collect();
+    let ips: Vec<Option<&str>> = rows().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
     let device_ids: Vec<Option<&str>> =
-        rows.iter().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
-    let locales: Vec<Option<&str>> = rows.iter().map(|row| row.locale.as_deref()).collect();
-    let app_versions: Vec<Option<i32>> = rows.iter().map(|row| row.app_version).collect();
+        rows().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
+    let locales: Vec<Option<&str>> = rows().map(|row| row.locale.as_deref()).collect();
+    let app_versions: Vec<Option<i32>> = rows().map(|row| row.app_version).collect();
     client
         .execute_typed(
             statement,

@@ -1,7 +1,8 @@
--- Writes what is missing of a batch whose messages are distinct: the ledger takes every message
--- that it does not hold yet, and those alone become rows. Parameters as in write_new.sql.
+-- Writes what is missing of a batch: the ledger takes every message that it does not hold yet, and
+-- those alone become rows. Parameters as in write_new.sql.
 WITH arrived AS (
-    SELECT
+    -- A message may be in its batch twice.
+    SELECT DISTINCT ON (sent_at, message_id)
         *,
         (sent_at AT TIME ZONE 'UTC')::date AS create_date
     FROM unnest(
@@ -11,6 +12,7 @@ WITH arrived AS (
         sent_at, message_id,
         user_id, device_type, masked_ip, masked_device_id, locale, app_version
     )
+    ORDER BY sent_at, message_id
 ),
 fresh AS (
     INSERT INTO processed_messages (slot, sent_at, message_id)

@@ -1,6 +1,6 @@
--- Writes a batch of which the ledger holds nothing yet, which is nearly every batch. One statement
--- is one transaction: a message that the ledger does hold violates its key, nothing is written, and
--- write_missing.sql does it. (That one alone would do; it takes half as long again.)
+-- Writes messages of which the ledger holds none yet, as in nearly every batch. One that it does hold
+-- violates the ledger's key, nothing of the batch is written, and write_missing.sql does it. (That
+-- one alone would do; it takes half as long again.)
 WITH arrived AS (
     SELECT
         *,

@@ -1,10 +1,12 @@
 //! Writes a batch that cannot be written as it is: some of its messages are in the ledger already,
 //! or Postgres refuses some of its rows. All in one transaction.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{HashSet, Refused, WRITE_MISSING, Written, insert};
+use super::{Refused, WRITE_MISSING, Written, insert};
 use crate::mask::LoginRow;
 
 /// Whether an error is about the data of some rows, so that the others may do without them: a data
@@ -21,8 +23,10 @@ pub(super) fn is_of_row(error: &tokio_postgres::Error) -> bool {
 ///
 /// In a FIFO queue the later messages of a refused one's group are held back: rows are tried in
 /// the order of arrival, so what comes later is known to be later.
-pub(super) async fn write(client: &mut Client, rows: &[&LoginRow]) -> Result<Written, tokio_postgres::Error> {
-    let mut rows = rows.to_vec();
+pub(super) async fn write(
+    client: &mut Client,
+    mut rows: Vec<&LoginRow>,
+) -> Result<Written, tokio_postgres::Error> {
     if rows.iter().any(|row| row.arrival.group.is_some()) {
         rows.sort_by_key(|row| row.arrival.position);
     }

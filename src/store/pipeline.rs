@@ -1,0 +1,115 @@
+//! Writes a batch whose rows are all new and good, while its last rows are still being made.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio_postgres::{Client, Error};
+
+use super::{WRITE_NEW, insert};
+use crate::mask::LoginRow;
+
+/// The most rows of one statement. With fewer Postgres begins earlier, with more it plans less.
+const CHUNK: usize = 256;
+
+/// The rows of a batch, made when they are first asked for, and kept for another try.
+pub(super) struct Batch<I> {
+    source: I,
+    chunks: Vec<Arc<[LoginRow]>>,
+}
+
+impl<I: Iterator<Item = LoginRow>> Batch<I> {
+    pub(super) fn new(source: I) -> Self {
+        Self { source, chunks: Vec::new() }
+    }
+
+    /// The chunk of this number, which is at most the next one; `None` after the last.
+    pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<[LoginRow]>> {
+        if number == self.chunks.len() {
+            let chunk: Arc<[_]> = self.source.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return None;
+            }
+            self.chunks.push(chunk);
+        }
+        self.chunks.get(number).cloned()
+    }
+
+    /// All rows.
+    pub(super) fn all(&mut self) -> Vec<&LoginRow> {
+        while self.chunk(self.chunks.len()).is_some() {}
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).collect()
+    }
+}
+
+/// Writes the batch in one transaction, or nothing of it, and returns how many rows there are more.
+///
+/// It is one round trip: a statement, or where there are more rows a transaction of several that are
+/// sent without waiting for each other's answers.
+pub(super) async fn write(
+    client: &Client,
+    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+) -> Result<u64, Error> {
+    match batch.chunk(0) {
+        None => Ok(0),
+        Some(only) if only.len() < CHUNK => insert(client, WRITE_NEW, &only).await,
+        Some(_) => write_chunks(client, batch).await,
+    }
+}
+
+async fn write_chunks(
+    client: &Client,
+    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+) -> Result<u64, Error> {
+    let mut answers = Answers { pending: FuturesOrdered::new(), sum: Ok(0) };
+    answers.send(execute(client, "BEGIN")).await;
+    let mut number = 0;
+    while let Some(chunk) = batch.chunk(number) {
+        answers.send(Box::pin(async move { insert(client, WRITE_NEW, &chunk).await })).await;
+        number += 1;
+    }
+    // After an error Postgres makes a rollback of it.
+    answers.send(execute(client, "COMMIT")).await;
+    while let Some(answer) = answers.pending.next().await {
+        answers.add(answer);
+    }
+    answers.sum
+}
+
+type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send + 'c>>;
+
+fn execute<'c>(client: &'c Client, statement: &'static str) -> Sent<'c> {
+    Box::pin(async move { client.batch_execute(statement).await.map(|()| 0) })
+}
+
+/// The answers to what was sent, in its order.
+struct Answers<'c> {
+    pending: FuturesOrdered<Sent<'c>>,
+    /// The sum of the answers so far, or the first error.
+    sum: Result<u64, Error>,
+}
+
+impl<'c> Answers<'c> {
+    /// Sends a statement, and does not wait for its answer.
+    async fn send(&mut self, statement: Sent<'c>) {
+        self.pending.push_back(statement);
+        // Polled once, a statement is on its way to the connection's task, …
+        let answered = poll_fn(|context| Poll::Ready(self.pending.poll_next_unpin(context))).await;
+        if let Poll::Ready(Some(answer)) = answered {
+            self.add(answer);
+        }
+        // … which has to have its turn to send it.
+        tokio::task::yield_now().await;
+    }
+
+    fn add(&mut self, answer: Result<u64, Error>) {
+        self.sum = match (&self.sum, answer) {
+            (Ok(sum), Ok(rows)) => Ok(sum + rows),
+            (Ok(_), Err(error)) => Err(error),
+            (Err(_), _) => return,
+        };
+    }
+}
