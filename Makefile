@@ -1,0 +1,122 @@
+# Every command of the project. What it needs beyond Rust, Python and a Postgres server is installed
+# by the targets themselves, pinned, under target/tools.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TOOLS := $(CURDIR)/target/tools
+VENV := $(TOOLS)/venv/stamp
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
+DENY := cargo deny --locked --config .cargo-deny.toml
+LOCAL := python -m e2e.local
+
+# cargo-lambda, its zig and Python are those of the virtual environment.
+export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/tests
+# The package is looked for here, wherever else its user lets cargo build.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Seeing it work
+
+.PHONY: run
+run: build ## Send a hundred logins from a queue into Postgres, show what became of them, clean up
+	@$(LOCAL) run
+
+.PHONY: up
+up: build ## Start the same and keep it running; print how to reach it
+	@$(LOCAL) up
+
+.PHONY: down
+down: $(VENV) ## Stop what `up` started
+	@$(LOCAL) down
+
+.PHONY: send
+send: $(VENV) ## Send each line of FILE=… to the queue that is up
+	@$(LOCAL) send "$(or $(FILE),$(error FILE=… is missing))"
+
+.PHONY: watch
+watch: $(VENV) ## Serve the function from its source, built again at every change, beside what is up
+	@$(LOCAL) watch
+
+.PHONY: invoke
+invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and print its answer
+	@$(LOCAL) invoke "$(or $(EVENT),$(error EVENT=… is missing))"
+
+# Making it
+
+.PHONY: build
+build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
+	@cargo lambda build --release --locked
+
+.PHONY: test
+test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
+	$(LOCAL) with-services cargo test --locked
+	pytest tests/e2e
+
+.PHONY: check
+check: fmt clippy doc python template audit ## Check format, lints, documentation, template and dependencies
+
+.PHONY: fmt
+fmt:
+	cargo fmt --check
+
+.PHONY: clippy
+clippy:
+	cargo clippy --all-targets --locked -- -D warnings
+
+.PHONY: doc
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+
+.PHONY: python
+python: $(VENV)
+	ruff check --no-cache tests/e2e
+	ruff format --no-cache --check tests/e2e
+	shellcheck .ci/run
+
+.PHONY: template
+template: $(VENV)
+	cfn-lint template.yaml
+
+# Advisories come from the network. Without it the rest is checked all the same, and that is said.
+.PHONY: audit
+audit: $(CARGO_DENY)
+	$(DENY) check --hide-inclusion-graph bans licenses sources
+	@if $(DENY) fetch db; then \
+	    $(DENY) check --hide-inclusion-graph --disable-fetch advisories; \
+	else \
+	    echo "advisory database could not be fetched; advisories NOT checked (bans, licences and sources were)"; \
+	fi
+
+# Measuring it
+
+.PHONY: bench
+bench: build ## Measure the speed beside a bare COPY and Python; QUICK=1 for a look, ONLY=… for a part
+	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
+	@python -m bench $(if $(QUICK),--quick) $(ONLY)
+
+.PHONY: bench-instructions
+bench-instructions: $(VENV) ## Count the instructions of the pure stages, with valgrind
+	@cargo bench --quiet --locked --bench instructions \
+	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
+
+# Tools
+
+$(VENV): tests/e2e/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=… names one." if sys.version_info < (3, 11) else 0)'
+	@echo "Installing the tools of $< into $(@D)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Without the target folder of the project, which another cargo may hold locked.
+$(CARGO_DENY):
+	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny

@@ -1,0 +1,43 @@
+"""One system for all tests, empty at the start of each."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e import TARGET, stack
+from e2e.driver import Driver
+from e2e.processes import end_in_good_order
+from e2e.sandbox import running
+
+# What a log could say is said: by the function, and by Postgres of every statement and parameter.
+LOUD_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
+LOUD_FUNCTION = "trace"
+
+
+@pytest.fixture(scope="session")
+def everything() -> Iterator[Driver]:
+    """Start the system, and stop it when the last test is done."""
+    with running(TARGET / "e2e", LOUD_POSTGRES, LogFilter=LOUD_FUNCTION) as sandbox:
+        yield Driver(sandbox)
+
+
+@pytest.fixture
+def driver(everything: Driver) -> Driver:
+    """Return the system with empty tables and queues."""
+    sandbox = everything.sandbox
+    everything.execute("TRUNCATE user_logins, processed_messages")
+    sqs = sandbox.emulator.client("sqs")
+    for url in (sandbox.stack.queue_url, sandbox.stack.dead_letter_queue_url):
+        if stack.count(sandbox.emulator, url):
+            sqs.purge_queue(QueueUrl=url)
+    return everything
+
+
+def pytest_configure() -> None:
+    """Stop what was started also where the tests are ended from outside."""
+    end_in_good_order()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the search of all logs when all else has logged."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -1,0 +1,101 @@
+"""What a test does with the running system: invoke, send, read, and remember what it showed it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from e2e import logs, stack
+from e2e.logins import raw_values
+from e2e.sandbox import Sandbox
+
+PATIENCE_S = 60
+
+
+@dataclass
+class Driver:
+    """The system under test, and every raw value that it was ever shown."""
+
+    sandbox: Sandbox
+    shown: set[str] = field(default_factory=set)
+
+    @property
+    def salt(self) -> str:
+        """The salt of the deployed stack."""
+        return stack.salt(self.sandbox.emulator, self.sandbox.stack)
+
+    def invoke(self, *records: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the function with a batch, and return its whole answer."""
+        return self.invoke_with({"Records": records})
+
+    def invoke_file(self, file: Path) -> dict[str, Any]:
+        """Invoke the function with an event file."""
+        return self.invoke_with(json.loads(file.read_text()))
+
+    def invoke_with(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the function with any event; of an error, return no more than its stable type."""
+        payload = json.dumps(event)
+        self.shown |= raw_values(payload)
+        answer = self.sandbox.emulator.client("lambda").invoke(
+            FunctionName=self.sandbox.stack.function, Payload=payload
+        )
+        result = json.load(answer["Payload"])
+        return {"errorType": result["errorType"]} if "FunctionError" in answer else result
+
+    def send(self, *bodies: str) -> list[str]:
+        """Send messages to the queue, and return their ids."""
+        self.shown.update(*map(raw_values, bodies))
+        sent = stack.send(self.sandbox.emulator, self.sandbox.stack.queue_url, list(bodies))
+        return [message_id for ids in sent for message_id in ids]
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Read the dead-letter queue."""
+        return stack.peek(self.sandbox.emulator, self.sandbox.stack.dead_letter_queue_url)
+
+    def reason(self, message_id: str) -> str:
+        """Tell why a message failed, as logged; a log may come a little late."""
+
+        def reasons() -> dict[str, str]:
+            return logs.reasons(self.sandbox.emulator, self.sandbox.stack)
+
+        wait_until(lambda: message_id in reasons(), reasons)
+        return reasons()[message_id]
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Query the database as its owner."""
+        with self.sandbox.connect() as database:
+            return database.execute(sql, values).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """Change the database as its owner."""
+        with self.sandbox.connect() as database:
+            database.execute(sql)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Read the whole table, in the order of the users."""
+        return self.query("SELECT * FROM user_logins ORDER BY user_id")
+
+    def users(self) -> list[str]:
+        """Read whose logins were stored, in their order."""
+        return [user for (user, *_) in self.rows()]
+
+    def wait_for(self, rows: int = 0, dead_letters: int = 0) -> None:
+        """Wait until so many rows and dead letters are there, and nothing is on its way."""
+        emulator, deployed = self.sandbox.emulator, self.sandbox.stack
+
+        def now() -> tuple[int, int, int]:
+            waiting = stack.count(emulator, deployed.queue_url)
+            dead = stack.count(emulator, deployed.dead_letter_queue_url)
+            return len(self.rows()), dead, waiting
+
+        wait_until(lambda: now() == (rows, dead_letters, 0), now)
+
+
+def wait_until(condition: Callable[[], bool], state: Callable[[], object]) -> None:
+    """Wait for something that is bound to happen; if it does not, say what happened instead."""
+    deadline = monotonic() + PATIENCE_S
+    while not condition():
+        assert monotonic() < deadline, f"after {PATIENCE_S} s: {state()}"
+        sleep(0.2)

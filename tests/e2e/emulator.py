@@ -1,0 +1,94 @@
+"""An AWS emulator: a MiniStack of our own on a loopback port, or one that is already there."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+
+from e2e import processes
+from e2e.processes import Process
+
+REGION = "us-east-1"
+# Who may do everything, to the emulators.
+KEY = "test"
+
+
+@dataclass
+class Emulator:
+    """An endpoint that takes AWS calls; with the process behind it, where that is ours."""
+
+    endpoint: str
+    log: Path
+    process: Process | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Our environment, its AWS variables replaced by those that lead an SDK to the emulator."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return ours | {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": KEY,
+        }
+
+    def client(self, service: str) -> BaseClient:
+        """Make a client of one AWS service."""
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=KEY,
+            # An invocation that fails is what some tests are about: it must not be made twice.
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def stop(self) -> None:
+        """Stop the emulator and the functions that it runs, unless it was there before us."""
+        if self.process is not None:
+            processes.stop(self.process)
+
+
+def create(directory: Path, log: Path) -> Emulator:
+    """Start MiniStack with its state in a new directory, or start nothing: see E2E_ENDPOINT_URL."""
+    if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
+        return Emulator(endpoint.rstrip("/"), log)
+    directory.mkdir()
+    port = processes.free_port()
+    emulator = Emulator(f"http://127.0.0.1:{port}", log)
+    emulator.process = processes.start(
+        [sys.executable, "-m", "ministack"],
+        log=log,
+        cwd=directory,
+        # Nothing of the caller's environment, because functions inherit the emulator's.
+        env={
+            "PATH": os.defpath,
+            "HOME": str(directory),
+            "TMPDIR": str(directory),
+            "STATE_DIR": str(directory),
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "127.0.0.1",
+            "AWS_ENDPOINT_URL": emulator.endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AUTH": "true",
+        },
+    )
+    healthy = f"{emulator.endpoint}/_ministack/health"
+    processes.wait_until(lambda: _answers(healthy), "MiniStack", emulator.process, log)
+    return emulator
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (URLError, ConnectionError):
+        return False

@@ -1,0 +1,94 @@
+"""Login messages as tests make them, and the rows that design.md says they become."""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+_numbers = count(1)
+
+
+def login(**changes: object) -> dict[str, Any]:
+    """Make the body of a good login, unlike any other; `...` takes a key away."""
+    number = next(_numbers)
+    body = {
+        "user_id": f"user-{number}",
+        "app_version": "2.3.0",
+        "device_type": "android",
+        "ip": f"198.51.{number // 250}.{number % 250}",
+        "locale": "RU",
+        "device_id": f"593-47-{number:04}",
+    }
+    return {key: value for key, value in (body | changes).items() if value is not ...}
+
+
+def record(body: object, /, **changes: object) -> dict[str, Any]:
+    """Make an SQS record as Lambda delivers it; a body that is no string is written as JSON."""
+    made = {
+        "messageId": str(uuid4()),
+        "receiptHandle": "handle",
+        "body": body if isinstance(body, str) else json.dumps(body),
+        "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1773791997120"},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:login-queue",
+        "awsRegion": "us-east-1",
+    }
+    return {key: value for key, value in (made | changes).items() if value is not ...}
+
+
+def failed(*records: dict[str, Any]) -> dict[str, Any]:
+    """Write the answer that reports these records, and no others."""
+    return {"batchItemFailures": [{"itemIdentifier": one["messageId"]} for one in records]}
+
+
+def row(body: dict[str, Any], salt: str, sent_at: datetime) -> tuple[Any, ...]:
+    """Compute the row of a flat body, in the order of the table's columns."""
+    return (
+        body["user_id"],
+        body.get("device_type"),
+        token(salt, "ip", body.get("ip")),
+        token(salt, "device_id", body.get("device_id")),
+        body.get("locale"),
+        version(body.get("app_version")),
+        sent_at.astimezone(UTC).date(),
+    )
+
+
+def token(salt: str, field: str, value: str | None) -> str | None:
+    """Compute the token of a value, as openssl would."""
+    if value is None or not value.strip():
+        return None
+    message = f"{field}:{canonical(value) if field == 'ip' else value.strip()}"
+    return hmac.new(salt.encode(), message.encode(), hashlib.sha256).hexdigest()
+
+
+def canonical(ip: str) -> str:
+    """Write an address in its standard text; leave alone what is none."""
+    try:
+        address = ipaddress.ip_address(ip.strip())
+    except ValueError:
+        return ip.strip()
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def version(text: str | None) -> int | None:
+    """Turn `1.2.3` into 1002003."""
+    if text is None:
+        return None
+    major, minor, patch = [*map(int, text.split(".")), 0, 0][:3]
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def raw_values(message: str) -> set[str]:
+    """Find every device id and address in a message, be it nested, enveloped, or not even JSON."""
+    unescaped = message.replace("\\", "")
+    named = re.findall(r'"(?:ip|device_id)"\s*:\s*"([^"]+)"', unescaped)
+    shaped = re.findall(r"\b(?:\d{1,3}(?:\.\d{1,3}){3}|\d{3}-\d{2}-\d{4})\b", unescaped)
+    values = {*named, *shaped, *map(canonical, named)}
+    return {value.strip() for value in values if value.strip()}

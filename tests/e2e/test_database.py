@@ -1,0 +1,107 @@
+"""The database says no, is away, and lets nobody do more than their job."""
+
+import pytest
+from psycopg.errors import InsufficientPrivilege
+
+from e2e.driver import Driver
+from e2e.logins import failed, login, record
+
+PRIVILEGES = """
+SELECT relname, privilege
+FROM pg_class
+CROSS JOIN unnest(
+    ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']
+) AS privilege
+WHERE
+    relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    AND relnamespace::regnamespace::text NOT LIKE 'pg_toast%%'
+    AND has_table_privilege(%s, oid, privilege)
+"""
+
+ATTRIBUTES = """
+SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls
+FROM pg_roles
+WHERE rolname = %s
+"""
+
+
+def test_a_row_that_postgres_refuses_does_not_sink_its_batch(driver: Driver) -> None:
+    batch = [record(login(locale="XX" if place == 30 else "RU")) for place in range(50)]
+    driver.execute("ALTER TABLE user_logins ADD CONSTRAINT no_xx CHECK (locale <> 'XX')")
+    try:
+        answer = driver.invoke(*batch)
+    finally:
+        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT no_xx")
+
+    assert answer == failed(batch[30])
+    assert len(driver.rows()) == 49
+    assert driver.reason(batch[30]["messageId"]) == "RowRefused"
+
+
+def test_a_database_that_went_away_and_came_back_costs_nothing(driver: Driver) -> None:
+    earlier, batch = record(login()), [record(login()) for _ in range(10)]
+    assert driver.invoke(earlier) == failed()
+
+    driver.sandbox.postgres.stop()
+    try:
+        while_away = driver.invoke(*batch)
+    finally:
+        driver.sandbox.postgres.start()
+    afterwards = driver.invoke(*batch)
+
+    assert while_away == {"errorType": "DatabaseUnreachable"}
+    assert afterwards == failed()
+    assert len(driver.rows()) == 11
+
+
+def test_a_database_that_restarted_between_two_batches_goes_unnoticed(driver: Driver) -> None:
+    assert driver.invoke(record(login())) == failed()
+
+    driver.sandbox.postgres.restart()
+
+    assert driver.invoke(record(login())) == failed()
+    assert len(driver.rows()) == 2
+
+
+def test_the_function_may_insert_and_read_the_ledger_and_nothing_else(driver: Driver) -> None:
+    assert set(driver.query(PRIVILEGES, "login_writer")) == {
+        ("user_logins", "INSERT"),
+        ("processed_messages", "INSERT"),
+        ("processed_messages", "SELECT"),
+    }
+    assert driver.query(ATTRIBUTES, "login_writer") == [(False,) * 5]
+
+
+def test_analysts_may_read_the_logins_and_nothing_else(driver: Driver) -> None:
+    assert set(driver.query(PRIVILEGES, "login_reader")) == {("user_logins", "SELECT")}
+    assert driver.query(ATTRIBUTES, "login_reader") == [(False,) * 5]
+
+
+@pytest.mark.parametrize(
+    ("user", "statement"),
+    [
+        ("login_writer", "SELECT FROM user_logins"),
+        ("login_writer", "UPDATE user_logins SET locale = NULL"),
+        ("login_writer", "DELETE FROM user_logins"),
+        ("login_writer", "TRUNCATE user_logins"),
+        ("login_writer", "DELETE FROM processed_messages"),
+        ("login_writer", "ALTER TABLE user_logins ADD COLUMN ip text"),
+        ("login_writer", "CREATE ROLE friend"),
+        ("analyst", "SELECT FROM processed_messages"),
+        ("analyst", "INSERT INTO user_logins (user_id) VALUES ('me')"),
+        ("analyst", "DELETE FROM user_logins"),
+    ],
+)
+def test_postgres_refuses_what_is_not_granted(driver: Driver, user: str, statement: str) -> None:
+    with driver.sandbox.connect(user) as database, pytest.raises(InsufficientPrivilege):
+        database.execute(statement)
+
+
+def test_the_function_comes_as_login_writer_over_tls(driver: Driver) -> None:
+    assert driver.invoke(record(login())) == failed()
+
+    sessions = "SELECT DISTINCT usename, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"
+    assert driver.query(f"{sessions} WHERE application_name = %s", "login-etl") == [
+        ("login_writer", True)
+    ]

@@ -1,0 +1,63 @@
+"""The sample events, by direct invocation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from e2e import EVENTS
+from e2e.driver import Driver
+from e2e.logins import failed
+
+# Of each file: the places of the messages that fail, and how many rows the others make.
+EXPECTED = {
+    "good.json": ([], 10),
+    # One of the good messages is there twice.
+    "mixed.json": ([1, 2, 4, 5, 6, 7, 9, 11], 3),
+    "nested.json": ([7], 8),
+    # Of the group with a bad message, the later ones fail with it.
+    "fifo.json": ([3, 5, 8], 7),
+}
+
+
+def test_every_sample_event_has_its_expectation() -> None:
+    assert {file.name for file in EVENTS.glob("*.json")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_sample_event_reports_its_bad_messages_and_stores_the_others_once(
+    driver: Driver, name: str
+) -> None:
+    file = EVENTS / name
+    failures, rows = EXPECTED[name]
+    records = json.loads(file.read_text())["Records"]
+    expected = failed(*(records[place] for place in failures))
+
+    first = driver.invoke_file(file), len(driver.rows())
+    second = driver.invoke_file(file), len(driver.rows())
+
+    assert first == (expected, rows)
+    assert second == (expected, rows)
+
+
+def test_later_messages_of_a_failed_group_are_not_written(driver: Driver) -> None:
+    records = _records(EVENTS / "fifo.json")
+    failures, _ = EXPECTED["fifo.json"]
+
+    driver.invoke_file(EVENTS / "fifo.json")
+
+    written = {json.loads(one["body"])["user_id"] for one in _but(records, failures)}
+    assert set(driver.users()) == written
+    assert [driver.reason(records[place]["messageId"]) for place in failures] == [
+        "MissingField",
+        "HeldBack",
+        "HeldBack",
+    ]
+
+
+def _records(file: Path) -> list[dict]:
+    return json.loads(file.read_text())["Records"]
+
+
+def _but(records: list[dict], places: list[int]) -> list[dict]:
+    return [one for place, one in enumerate(records) if place not in places]

@@ -1,0 +1,42 @@
+"""The search of everything that was logged."""
+
+import json
+
+import pytest
+
+from e2e import EVENTS, logs
+from e2e.driver import Driver
+from e2e.logins import raw_values
+
+
+@pytest.mark.last
+def test_no_log_of_the_whole_suite_holds_a_raw_value_or_a_secret(everything: Driver) -> None:
+    sandbox = everything.sandbox
+    files = [path.read_text() for path in EVENTS.iterdir()]
+    shown = everything.shown.union(*map(raw_values, files))
+    secrets = {everything.salt, *sandbox.passwords.values()}
+    logged = {
+        "the function": "\n".join(logs.lines(sandbox.emulator, sandbox.stack)),
+        "Postgres": sandbox.postgres.log.read_text(),
+    }
+
+    if sandbox.emulator.process is not None:
+        logged["the emulator"] = sandbox.emulator.log.read_text()
+
+    found = [
+        f"{name} logged {value!r}"
+        for name, text in logged.items()
+        for value in shown | secrets
+        if value in text
+    ]
+
+    assert found == []
+    # The search had something to look for, and somewhere to find it.
+    assert len(shown) > 200
+    assert "batch done" in logged["the function"]
+    assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
+
+
+def _good_users() -> list[str]:
+    records = json.loads((EVENTS / "good.json").read_text())["Records"]
+    return [json.loads(record["body"])["user_id"] for record in records]

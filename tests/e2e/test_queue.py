@@ -1,0 +1,82 @@
+"""From the queue to the table, through the event-source mapping."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from e2e import EVENTS
+from e2e.driver import Driver
+from e2e.logins import login, row
+
+
+def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
+    driver: Driver,
+) -> None:
+    bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
+    logins = [body for body in map(json.loads, bodies) if "user_id" in body]
+    sent_at = datetime.now(UTC)
+
+    driver.send(*bodies)
+    driver.wait_for(rows=99, dead_letters=1)
+
+    # A run that meets midnight has rows of two days.
+    days = {stored[-1] for stored in driver.rows()}
+    assert days <= {sent_at.date(), datetime.now(UTC).date()}
+    expected = sorted(row(body, driver.salt, sent_at)[:-1] for body in logins)
+    assert sorted(stored[:-1] for stored in driver.rows()) == expected
+    [dead] = driver.dead_letters()
+    assert json.loads(dead["Body"]) == {"foo": "oops_wrong_msg_type", "bar": "123"}
+    assert driver.reason(dead["MessageId"]) == "MissingField"
+
+
+def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None:
+    bodies = [json.dumps(login()) for _ in range(25)]
+
+    with _no_access_to_the_salt(driver):
+        driver.send(*bodies)
+        driver.wait_for(rows=0, dead_letters=25)
+    _redrive(driver)
+    driver.wait_for(rows=25, dead_letters=0)
+
+    assert driver.users() == sorted(json.loads(body)["user_id"] for body in bodies)
+
+
+@contextmanager
+def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
+    """Take the salt out of the role's policy for a while, as somebody may by mistake."""
+    iam = driver.sandbox.emulator.client("iam")
+    function = _configuration(driver)
+    policy = {"RoleName": function["Role"].split("/")[-1], "PolicyName": "ingest"}
+    whole = iam.get_role_policy(**policy)["PolicyDocument"]
+    poor = json.loads(json.dumps(whole))
+    [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheTwoSecrets"]
+    secrets["Resource"].remove(driver.sandbox.stack.salt_id)
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
+    _forget_what_was_read(driver)
+    try:
+        yield
+    finally:
+        iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
+
+
+def _configuration(driver: Driver) -> dict:
+    functions = driver.sandbox.emulator.client("lambda")
+    return functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)
+
+
+def _forget_what_was_read(driver: Driver) -> None:
+    """Make the next invocation a cold start, by changing the settings to what they are."""
+    driver.sandbox.emulator.client("lambda").update_function_configuration(
+        FunctionName=driver.sandbox.stack.function,
+        Environment={"Variables": _configuration(driver)["Environment"]["Variables"]},
+    )
+
+
+def _redrive(driver: Driver) -> None:
+    """Move dead letters back, as StartMessageMoveTask does on AWS; MiniStack does not have it."""
+    sqs = driver.sandbox.emulator.client("sqs")
+    dead_letter_queue = driver.sandbox.stack.dead_letter_queue_url
+    letters = driver.dead_letters()
+    driver.send(*(letter["Body"] for letter in letters))
+    sqs.purge_queue(QueueUrl=dead_letter_queue)
