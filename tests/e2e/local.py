@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import NoReturn
 
 from pydantic import TypeAdapter
@@ -19,6 +19,7 @@ from e2e.sandbox import Sandbox
 LOCAL = TARGET / "local"
 STATE = LOCAL / "sandbox.json"
 WATCH_PORT = LOCAL / "watch-port"
+WATCH_PATIENCE_S = 15
 QUEUE = EVENTS / "login-queue.jsonl"
 EXPECTED = 99, 1  # rows, dead letters
 
@@ -103,10 +104,11 @@ def watch() -> NoReturn:
 
 def invoke(event: Path) -> NoReturn:
     """Become `cargo lambda invoke`, with an event for the function that is being watched."""
-    port = WATCH_PORT.read_text() if WATCH_PORT.exists() else "0"
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", int(port))) != 0:
+    deadline = monotonic() + WATCH_PATIENCE_S
+    while (port := _watched_port()) is None:
+        if monotonic() > deadline:
             raise SystemExit("Nobody watches. In another terminal: make watch")
+        sleep(0.2)
     address = ["--invoke-address", "127.0.0.1", "--invoke-port", port]
     _become(["cargo", "lambda", "invoke", "bootstrap", *address, "--data-file", str(event)])
 
@@ -124,6 +126,15 @@ def with_services(command: list[str]) -> int:
             except KeyboardInterrupt:
                 processes.stop(processes.identify(child.pid))
                 raise
+
+
+def _watched_port() -> str | None:
+    """Find the port that `watch` listens on, which takes it a moment."""
+    if not WATCH_PORT.exists():
+        return None
+    port = WATCH_PORT.read_text()
+    with socket.socket() as probe:
+        return port if probe.connect_ex(("127.0.0.1", int(port))) == 0 else None
 
 
 def _find() -> Sandbox | None:

@@ -81,13 +81,16 @@ def stop(process: Process, how: signal.Signals = signal.SIGTERM) -> None:
 
 
 def wait_until(condition: Callable[[], bool], what: str, process: Process, log: Path) -> None:
-    """Wait for a server to answer; if it ends or stays silent, say so with its log's last lines."""
-    deadline = monotonic() + 3 * PATIENCE_S
-    while not condition():
-        if not alive(process) or monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise RuntimeError(f"{what} did not start; the end of {log}:\n{tail}")
-        sleep(0.05)
+    """Wait for a server to answer; one that does not is stopped, and its log's last lines told."""
+    try:
+        if _in_time(condition, process):
+            return
+    except BaseException:
+        stop(process)
+        raise
+    stop(process)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise RuntimeError(f"{what} did not start; the end of {log}:\n{tail}")
 
 
 def free_port() -> int:
@@ -122,6 +125,15 @@ def end_in_good_order() -> None:
 
     for ending in endings:
         signal.signal(ending, end)
+
+
+def _in_time(condition: Callable[[], bool], process: Process) -> bool:
+    deadline = monotonic() + 3 * PATIENCE_S
+    while not condition():
+        if not alive(process) or monotonic() > deadline:
+            return False
+        sleep(0.05)
+    return True
 
 
 def _find(process: Process) -> psutil.Process | None:
