@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::decode::{Arrival, arrival, decode};
 use crate::event::{self, SqsMessage};
 use crate::mask::{LoginRow, mask};
-use crate::pii::Masker;
+use crate::pii::{Fingerprint, Masker};
 use crate::report::{Failure, Failures, Reason, report};
 use crate::secrets::Secrets;
 use crate::store::{Store, StoreError};
@@ -24,6 +24,8 @@ const WARM_UP: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Ingest {
     masker: Masker,
+    /// Of the masker's salt.
+    salt: Fingerprint,
     store: Store,
 }
 
@@ -95,7 +97,7 @@ impl Ingest {
     /// Puts the parts together.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
-        Self { masker, store }
+        Self { salt: masker.fingerprint(), masker, store }
     }
 
     /// Handles one invocation: writes what can be written of the batch, logs every failure, and
@@ -132,7 +134,7 @@ impl Ingest {
         let mut failures = Failures::default();
         let arrivals = arrivals(&messages, &mut failures);
         let rows = self.rows(&messages, arrivals, &mut failures);
-        let written = self.store.write(rows, deadline).await?;
+        let written = self.store.write(rows, &self.salt, deadline).await?;
         for refused in written.refused {
             let reason = refused.sqlstate.map_or(Reason::HeldBack, Reason::RowRefused);
             let position = refused.position;

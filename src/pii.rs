@@ -12,9 +12,9 @@
 //! And so a login that is not masked cannot be written:
 //!
 //! ```compile_fail,E0271
-//! # use login_etl::{deadline::Deadline, decode::Login, store::Store};
-//! async fn leak(store: &Store, logins: Vec<Login>, deadline: Deadline) {
-//!     let _ = store.write(logins.into_iter(), deadline).await;
+//! # use login_etl::{deadline::Deadline, decode::Login, pii::Fingerprint, store::Store};
+//! async fn leak(store: &Store, logins: Vec<Login>, salt: &Fingerprint, deadline: Deadline) {
+//!     let _ = store.write(logins.into_iter(), salt, deadline).await;
 //! }
 //! ```
 //!
@@ -64,6 +64,11 @@ pub struct Masker {
     keyed: Hmac<Sha256>,
 }
 
+/// Tells one salt from another, and helps nobody to guess either: whoever can test a guess with it
+/// could test it with any token of a known address as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint(String);
+
 /// A salt that is too short to protect what it masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
@@ -83,6 +88,14 @@ impl<F: Field> Pii<F> {
 
 impl<F: Field> Masked<F> {
     /// The pseudonym's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Fingerprint {
+    /// The fingerprint's text: 16 lowercase hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -125,12 +138,23 @@ impl Masker {
     /// [RFC 5952]: https://www.rfc-editor.org/rfc/rfc5952
     #[must_use]
     pub fn mask<F: Field>(&self, value: &Pii<F>) -> Masked<F> {
+        let canonical = F::canonical(value.0.expose_secret().trim());
+        Masked(base16ct::lower::encode_string(&self.hash(F::NAME, &canonical)), PhantomData)
+    }
+
+    /// The fingerprint of the salt.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        // No field is called so, thus it is never a token.
+        Fingerprint(base16ct::lower::encode_string(&self.hash("salt", "fingerprint")[..8]))
+    }
+
+    fn hash(&self, name: &str, value: &str) -> [u8; 32] {
         let mut hmac = self.keyed.clone();
-        hmac.update(F::NAME.as_bytes());
+        hmac.update(name.as_bytes());
         hmac.update(b":");
-        hmac.update(F::canonical(value.0.expose_secret().trim()).as_bytes());
-        let digest: [u8; 32] = hmac.finalize().into_bytes().into();
-        Masked(base16ct::lower::encode_string(&digest), PhantomData)
+        hmac.update(value.as_bytes());
+        hmac.finalize().into_bytes().into()
     }
 }
 

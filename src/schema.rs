@@ -2,6 +2,9 @@
 
 use refinery::{Report, Target};
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::pii::Fingerprint;
 
 mod embedded {
     refinery::embed_migrations!("src/sql/migrations");
@@ -9,6 +12,9 @@ mod embedded {
 
 /// Empties the days of the ledger that are too old to matter.
 const PRUNE: &str = include_str!("sql/prune.sql");
+
+/// Accepts a salt by its fingerprint.
+const ACCEPT_SALT: &str = include_str!("sql/accept_salt.sql");
 
 /// Any number, so long as nobody else's migrations take the same one.
 const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
@@ -47,6 +53,22 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
 /// [`SchemaError::Postgres`].
 pub async fn prune(client: &Client) -> Result<(), SchemaError> {
     Ok(client.batch_execute(PRUNE).await?)
+}
+
+/// Accepts the salt with this fingerprint, and returns whether it is another one than before: from
+/// here on a function with another salt is refused, and tokens match no older row.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`].
+pub async fn accept_salt(client: &mut Client, salt: &Fingerprint) -> Result<bool, SchemaError> {
+    let transaction = client.transaction().await?;
+    // Waits for the batches that are being written with the old salt; those that come later wait
+    // for us, and then see the new one.
+    transaction.batch_execute("LOCK TABLE user_logins IN SHARE MODE").await?;
+    let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt.as_str(), Type::TEXT)]).await?;
+    transaction.commit().await?;
+    Ok(changed > 0)
 }
 
 fn reason(error: &refinery::Error) -> String {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::config::{DatabaseSettings, StartError};
 use crate::deadline::{Deadline, Passed};
 use crate::mask::LoginRow;
-use crate::pii::Masked;
+use crate::pii::{Fingerprint, Masked};
 use crate::secrets::{SecretError, Secrets};
 
 pub mod connect;
@@ -26,6 +26,9 @@ use pipeline::Batch;
 const WRITE_NEW: &str = include_str!("sql/write_new.sql");
 /// Writes the rows whose messages the ledger does not hold yet.
 const WRITE_MISSING: &str = include_str!("sql/write_missing.sql");
+
+/// What the function `check_salt` raises.
+const SALT_CHANGED: &str = "LE001";
 
 /// The connection to Postgres, and what is written through it.
 #[derive(Debug)]
@@ -88,6 +91,10 @@ pub enum StoreError {
         /// Why.
         sqlstate: SqlState,
     },
+    /// The rows are masked with another salt than those in the table: written, they would match
+    /// none of them. An operator has to bring the old salt back, or accept the new one.
+    #[error("the salt is not the one that user_logins is masked with")]
+    SaltChanged,
     /// The credentials were to be fetched again, and could not be.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -121,7 +128,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the rows, each once however often its message was delivered.
+    /// Writes the rows, which are masked with the salt of this fingerprint, each once however often
+    /// its message was delivered.
     ///
     /// The rows should come in the order of [`Arrival`](crate::decode::Arrival), so that batches that
     /// overlap wait for each other and never in a circle. They are taken as they are made: Postgres
@@ -137,9 +145,10 @@ impl Store {
     pub async fn write(
         &self,
         rows: impl Iterator<Item = LoginRow>,
+        salt: &Fingerprint,
         deadline: Deadline,
     ) -> Result<Written, StoreError> {
-        let mut batch = Batch::new(rows);
+        let mut batch = Batch::new(rows, salt);
         if batch.chunk(0).is_none() {
             return Ok(Written::default());
         }
@@ -152,7 +161,7 @@ impl Store {
 
     async fn attempt(
         &self,
-        batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+        batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
         deadline: Deadline,
     ) -> Result<Written, Failed> {
         let mut connection = self.connection(deadline).await?;
@@ -196,6 +205,7 @@ impl StoreError {
             Self::Deadlock { .. } => "DatabaseDeadlock",
             Self::TimedOut => "DatabaseTimedOut",
             Self::Refused { .. } => "DatabaseRefused",
+            Self::SaltChanged => "SaltChanged",
             Self::Secret(_) => "SecretsUnavailable",
         }
     }
@@ -230,6 +240,7 @@ impl From<&tokio_postgres::Error> for StoreError {
             "53300" => Self::OutOfConnections { sqlstate },
             "40001" | "40P01" | "55P03" => Self::Deadlock { sqlstate },
             "57014" => Self::TimedOut,
+            SALT_CHANGED => Self::SaltChanged,
             _ => Self::Refused { sqlstate },
         }
     }
@@ -250,12 +261,13 @@ impl From<StoreError> for Failed {
 
 async fn write_once(
     connection: &mut Connection,
-    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
 ) -> Result<Written, tokio_postgres::Error> {
     match pipeline::write(connection.client(), batch).await {
         Ok(inserted) => Ok(Written { inserted, refused: Vec::new() }),
         Err(error) if isolate::is_of_row(&error) => {
-            isolate::write(connection.client_mut(), batch.all()).await
+            let salt = batch.salt;
+            isolate::write(connection.client_mut(), batch.all(), salt).await
         }
         Err(error) => Err(error),
     }
@@ -267,6 +279,7 @@ async fn insert<R: Borrow<LoginRow>>(
     client: &Client,
     statement: &str,
     rows: &[R],
+    salt: &Fingerprint,
 ) -> Result<u64, tokio_postgres::Error> {
     let rows = || rows.iter().map(Borrow::borrow);
     let sent_at: Vec<SystemTime> = rows().map(|row| row.arrival.sent_at).collect();
@@ -290,6 +303,7 @@ async fn insert<R: Borrow<LoginRow>>(
                 (&device_ids, Type::TEXT_ARRAY),
                 (&locales, Type::TEXT_ARRAY),
                 (&app_versions, Type::INT4_ARRAY),
+                (&salt.as_str(), Type::TEXT),
             ],
         )
         .await

@@ -13,6 +13,8 @@ WITH arrived AS (
         sent_at, message_id,
         user_id, device_type, masked_ip, masked_device_id, locale, app_version
     )
+    -- Once, and not for each row.
+    WHERE (SELECT check_salt($9))
 ),
 ledger AS (
     INSERT INTO processed_messages (slot, sent_at, message_id)

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{Refused, WRITE_MISSING, Written, insert};
 use crate::mask::LoginRow;
+use crate::pii::Fingerprint;
 
 /// Whether an error is about the data of some rows, so that the others may do without them: a data
 /// exception (class 22), a violated constraint (class 23), or what a trigger raises in PL/pgSQL
@@ -26,6 +27,7 @@ pub(super) fn is_of_row(error: &tokio_postgres::Error) -> bool {
 pub(super) async fn write(
     client: &mut Client,
     mut rows: Vec<&LoginRow>,
+    salt: &Fingerprint,
 ) -> Result<Written, tokio_postgres::Error> {
     if rows.iter().any(|row| row.arrival.group.is_some()) {
         rows.sort_by_key(|row| row.arrival.position);
@@ -46,7 +48,7 @@ pub(super) async fn write(
             continue;
         }
         let savepoint = transaction.savepoint("part").await?;
-        match insert(savepoint.client(), WRITE_MISSING, &part).await {
+        match insert(savepoint.client(), WRITE_MISSING, &part, salt).await {
             Ok(inserted) => {
                 savepoint.commit().await?;
                 written.inserted += inserted;

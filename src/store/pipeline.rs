@@ -11,19 +11,22 @@ use tokio_postgres::{Client, Error};
 
 use super::{WRITE_NEW, insert};
 use crate::mask::LoginRow;
+use crate::pii::Fingerprint;
 
 /// The most rows of one statement. With fewer Postgres begins earlier, with more it plans less.
 const CHUNK: usize = 256;
 
 /// The rows of a batch, made when they are first asked for, and kept for another try.
-pub(super) struct Batch<I> {
+pub(super) struct Batch<'s, I> {
     source: I,
     chunks: Vec<Arc<[LoginRow]>>,
+    /// Of the salt that the rows are masked with.
+    pub(super) salt: &'s Fingerprint,
 }
 
-impl<I: Iterator<Item = LoginRow>> Batch<I> {
-    pub(super) fn new(source: I) -> Self {
-        Self { source, chunks: Vec::new() }
+impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
+    pub(super) fn new(source: I, salt: &'s Fingerprint) -> Self {
+        Self { source, chunks: Vec::new(), salt }
     }
 
     /// The chunk of this number, which is at most the next one; `None` after the last.
@@ -51,24 +54,25 @@ impl<I: Iterator<Item = LoginRow>> Batch<I> {
 /// sent without waiting for each other's answers.
 pub(super) async fn write(
     client: &Client,
-    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
 ) -> Result<u64, Error> {
     match batch.chunk(0) {
         None => Ok(0),
-        Some(only) if only.len() < CHUNK => insert(client, WRITE_NEW, &only).await,
+        Some(only) if only.len() < CHUNK => insert(client, WRITE_NEW, &only, batch.salt).await,
         Some(_) => write_chunks(client, batch).await,
     }
 }
 
 async fn write_chunks(
     client: &Client,
-    batch: &mut Batch<impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
 ) -> Result<u64, Error> {
     let mut answers = Answers { pending: FuturesOrdered::new(), sum: Ok(0) };
     answers.send(execute(client, "BEGIN")).await;
+    let salt = batch.salt;
     let mut number = 0;
     while let Some(chunk) = batch.chunk(number) {
-        answers.send(Box::pin(async move { insert(client, WRITE_NEW, &chunk).await })).await;
+        answers.send(Box::pin(async move { insert(client, WRITE_NEW, &chunk, salt).await })).await;
         number += 1;
     }
     // After an error Postgres makes a rollback of it.

@@ -36,7 +36,7 @@ def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None
     with _no_access_to_the_salt(driver):
         driver.send(*bodies)
         driver.wait_for(rows=0, dead_letters=25)
-    _redrive(driver)
+    driver.redrive()
     driver.wait_for(rows=25, dead_letters=0)
 
     assert driver.users() == sorted(json.loads(body)["user_id"] for body in bodies)
@@ -71,12 +71,3 @@ def _forget_what_was_read(driver: Driver) -> None:
         FunctionName=driver.sandbox.stack.function,
         Environment={"Variables": _configuration(driver)["Environment"]["Variables"]},
     )
-
-
-def _redrive(driver: Driver) -> None:
-    """Move dead letters back, as StartMessageMoveTask does on AWS; MiniStack does not have it."""
-    sqs = driver.sandbox.emulator.client("sqs")
-    dead_letter_queue = driver.sandbox.stack.dead_letter_queue_url
-    letters = driver.dead_letters()
-    driver.send(*(letter["Body"] for letter in letters))
-    sqs.purge_queue(QueueUrl=dead_letter_queue)

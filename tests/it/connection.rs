@@ -6,7 +6,7 @@ use login_etl::deadline::Deadline;
 
 use crate::support::{
     Database, Logs, address, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
-    store_with, superuser,
+    masker, store_with, superuser,
 };
 
 #[tokio::test]
@@ -206,7 +206,9 @@ async fn rotated_credentials_are_fetched_again() {
 async fn nothing_is_sent_for_an_empty_batch() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
 
-    let written = store.write(std::iter::empty(), Deadline::within(Duration::from_secs(1))).await;
+    let written = store
+        .write(std::iter::empty(), &masker().fingerprint(), Deadline::within(Duration::from_secs(1)))
+        .await;
 
     assert_eq!(written, Ok(login_etl::store::Written::default()));
 }

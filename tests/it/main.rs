@@ -10,4 +10,5 @@ mod ledger;
 mod programs;
 mod refused_rows;
 mod roles;
+mod salt;
 mod support;

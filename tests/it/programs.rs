@@ -6,7 +6,12 @@ use crate::support::{Database, SALT};
 
 /// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
 fn run(program: &str, variables: &[(&str, &str)]) -> Output {
+    run_with(program, &[], variables)
+}
+
+fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(program);
+    command.args(arguments);
     command.env_clear().env("AWS_MAX_ATTEMPTS", "1");
     // Nothing listens there, so a function that starts ends when it asks for an event.
     command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_LAMBDA_FUNCTION_NAME", "ingest");
@@ -180,6 +185,23 @@ async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
     let notes = admin.query("SELECT note FROM user_logins", &[]).await.unwrap();
     assert_eq!(notes.len(), 1);
     admin.query("SELECT FROM processed_messages", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn migrate_accepts_a_salt_and_says_whether_it_is_another_one() {
+    let database = Database::create().await;
+    let superuser = std::env::var("TEST_DATABASE_URL").unwrap();
+    let (server, _) = superuser.split_once('?').unwrap();
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/{}?sslmode=disable", database.name);
+    let salt = secret(SALT).await;
+
+    for changed in [true, false] {
+        let settings = [("DATABASE_URL", &*url), ("SALT_SECRET_ID", &salt)];
+        let output = run_with(env!("CARGO_BIN_EXE_migrate"), &["accept-salt"], &settings);
+        assert_eq!(said(&output), "the salt is accepted");
+        assert_eq!(output.stdout.windows(14).any(|text| text == b"\"changed\":true"), changed);
+    }
 }
 
 #[tokio::test]

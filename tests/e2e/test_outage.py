@@ -1,0 +1,50 @@
+"""The database is away for longer than a batch waits, or than its messages are delivered again."""
+
+import json
+from time import sleep
+
+from e2e import stack
+from e2e.driver import Driver, wait_until
+from e2e.logins import login
+
+
+def test_a_short_outage_needs_nobody(driver: Driver) -> None:
+    bodies = [json.dumps(login()) for _ in range(25)]
+
+    driver.sandbox.postgres.stop()
+    try:
+        driver.send(*bodies)
+        sleep(1)
+    finally:
+        driver.sandbox.postgres.start()
+    driver.wait_for(rows=25)
+
+    assert driver.users() == _users(bodies)
+
+
+def test_after_a_long_outage_a_redrive_brings_every_message(driver: Driver) -> None:
+    bodies = [json.dumps(login()) for _ in range(25)]
+
+    driver.sandbox.postgres.stop()
+    try:
+        driver.send(*bodies)
+        _wait_for_dead_letters(driver, 25)
+    finally:
+        driver.sandbox.postgres.start()
+    driver.redrive()
+    driver.wait_for(rows=25)
+
+    assert driver.users() == _users(bodies)
+
+
+def _users(bodies: list[str]) -> list[str]:
+    return sorted(json.loads(body)["user_id"] for body in bodies)
+
+
+def _wait_for_dead_letters(driver: Driver, number: int) -> None:
+    emulator, deployed = driver.sandbox.emulator, driver.sandbox.stack
+
+    def dead() -> int:
+        return stack.count(emulator, deployed.dead_letter_queue_url)
+
+    wait_until(lambda: dead() == number, dead)
