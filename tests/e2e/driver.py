@@ -54,6 +54,15 @@ class Driver:
         """Read the dead-letter queue."""
         return stack.peek(self.sandbox.emulator, self.sandbox.stack.dead_letter_queue_url)
 
+    def redrive(self) -> None:
+        """Move dead letters back, as StartMessageMoveTask does on AWS; MiniStack does not have it.
+
+        As there, the messages get new ids.
+        """
+        dead_letter_queue = self.sandbox.stack.dead_letter_queue_url
+        self.send(*(letter["Body"] for letter in self.dead_letters()))
+        self.sandbox.emulator.client("sqs").purge_queue(QueueUrl=dead_letter_queue)
+
     def reason(self, message_id: str) -> str:
         """Tell why a message failed, as logged; a log may come a little late."""
 
