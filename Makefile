@@ -78,8 +78,8 @@ doc:
 
 .PHONY: python
 python: $(VENV)
-	ruff check --no-cache tests/e2e
-	ruff format --no-cache --check tests/e2e
+	ruff check --no-cache tests
+	ruff format --no-cache --check tests
 	shellcheck .ci/run
 
 .PHONY: template

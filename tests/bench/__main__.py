@@ -24,8 +24,10 @@ def main() -> int:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="see that it works; do not trust it")
-    parser.add_argument("only", nargs="*", choices=MEASUREMENTS, help="instead of all")
+    parser.add_argument("only", nargs="*", help=f"of {', '.join(MEASUREMENTS)}, instead of all")
     arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(MEASUREMENTS):
+        parser.error(f"not measured: {', '.join(unknown)}")
     processes.end_in_good_order()
     effort = measure.QUICK if arguments.quick else measure.FULL
     try:
@@ -38,8 +40,11 @@ def main() -> int:
 def bench(names: list[str], effort: measure.Effort) -> None:
     """Measure, show and save."""
     RESULTS.mkdir(parents=True, exist_ok=True)
+    for log in RESULTS.glob("*.log"):
+        log.unlink()
+    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     with console.status("Starting the servers") as status, system.running() as servers:
-        results = {"machine": {"cores": os.cpu_count(), "postgres": servers.postgres_version}}
+        results = {"machine": machine | {"postgres": servers.postgres_version}}
         for name in names:
             status.update(f"Measuring {name.replace('_', ' ')}")
             results[name] = MEASUREMENTS[name](servers, effort)

@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +64,7 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> It
         started = time.perf_counter()
         process = processes.start(command, log=log, cwd=RESULTS, env={**environment, **lambdas})
         try:
+            processes.wait_until(runtime.is_reached, log.stem, process, log)
             runtime.wait_for_poll()
             yield Function(process, runtime, time.perf_counter() - started)
         finally:
@@ -91,7 +92,7 @@ class RuntimeApi:
 
     def __enter__(self) -> "RuntimeApi":
         """Listen."""
-        self._listener.settimeout(PATIENCE_S)
+        self._listener.settimeout(1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,13 +106,17 @@ class RuntimeApi:
         """Where it listens."""
         return self._listener.getsockname()[1]
 
-    def wait_for_poll(self) -> None:
-        """Wait until the function asks for its next event."""
-        if self._connection is None:
+    def is_reached(self) -> bool:
+        """Wait a second for the function to connect."""
+        with suppress(TimeoutError):
             self._connection, _ = self._listener.accept()
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connection.settimeout(PATIENCE_S)
             self._requests = self._connection.makefile("rb")
+        return self._connection is not None
+
+    def wait_for_poll(self) -> None:
+        """Wait until the function asks for its next event."""
         path, body = self._read()
         if not path.endswith("/next"):
             raise RuntimeError(f"the function did not poll, but sent to {path}: {body!r}")

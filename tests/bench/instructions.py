@@ -6,6 +6,7 @@ the hash in software.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ LAST = RESULTS / "instructions.json"
 
 def main() -> None:
     """Count, print beside the counts of the last run, and keep the counts for the next."""
+    if not shutil.which("valgrind"):
+        raise SystemExit("Valgrind is needed (Debian and Ubuntu: apt-get install valgrind).")
     RESULTS.mkdir(parents=True, exist_ok=True)
     before = json.loads(LAST.read_text()) if LAST.exists() else {}
     now = {stage: count(Path(sys.argv[1]), stage) / MESSAGES for stage in STAGES}

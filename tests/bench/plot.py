@@ -12,10 +12,14 @@ from bench.measure import Row
 PLOT = Path(__file__).with_name("speed.svg")
 
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 72, 584, 72, 340
+LEFT, RIGHT, TOP, BOTTOM = 76, 552, 84, 348
 
 # By the name of the measured column; drawn in this order, so that ours is on top.
-LINES = {"python_ms": "Python, no ledger", "floor_ms": "bare COPY (floor)", "ours_ms": "login-etl"}
+LINES = {
+    "python_ms": "Python, no ledger",
+    "floor_ms": "floor: COPY alone",
+    "ours_ms": "login-etl",
+}
 
 STYLE = """<style>
 text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
@@ -42,11 +46,11 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 
 
 class Scale:
-    """A logarithmic axis, from the power of ten below all values to the one above."""
+    """A logarithmic axis for some values, with a margin around them in powers of ten."""
 
-    def __init__(self, values: list[float], start: int, end: int) -> None:
+    def __init__(self, values: list[float], start: int, end: int, margin: float = 0) -> None:
         """Lay the axis between two places of the drawing."""
-        self.low, self.high = floor(log10(min(values))), ceil(log10(max(values)))
+        self.low, self.high = log10(min(values)) - margin, log10(max(values)) + margin
         self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
@@ -55,9 +59,11 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
     @property
-    def decades(self) -> list[float]:
-        """The powers of ten."""
-        return [10.0**exponent for exponent in range(self.low, self.high + 1)]
+    def ticks(self) -> list[float]:
+        """The values to mark: one and three of each power of ten."""
+        exponents = range(floor(self.low), ceil(self.high))
+        marks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 3)]
+        return [mark for mark in marks if self.low <= log10(mark) <= self.high]
 
 
 def save(rows: list[Row]) -> None:
@@ -67,14 +73,15 @@ def save(rows: list[Row]) -> None:
 
 def _drawing(rows: list[Row]) -> Iterator[str]:
     x = Scale([row["messages"] for row in rows], LEFT, RIGHT)
-    y = Scale([row[column] for row in rows for column in LINES], BOTTOM, TOP)
+    y = Scale([row[column] for row in rows for column in LINES], BOTTOM, TOP, margin=0.2)
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     yield f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
     yield "<title>Time of an invocation by the messages of its batch</title>"
     yield STYLE
     yield f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>'
-    yield _text(24, 36, "title", "An invocation: event to answer, median")
-    for milliseconds in y.decades:
+    yield _text(24, 34, "title", "Time of an invocation")
+    yield _text(24, 54, "axis", "from event to answer, median; both axes are logarithmic")
+    for milliseconds in y.ticks:
         place = y(milliseconds)
         yield f'<line class="grid" x1="{LEFT}" y1="{place}" x2="{RIGHT}" y2="{place}"/>'
         yield _text(LEFT - 10, place + 4, "axis", f"{milliseconds:g} ms", "end")
@@ -82,13 +89,8 @@ def _drawing(rows: list[Row]) -> Iterator[str]:
         place = x(row["messages"])
         yield f'<line class="grid" x1="{place}" y1="{TOP}" x2="{place}" y2="{BOTTOM}"/>'
         yield _text(place, BOTTOM + 24, "axis", f"{row['messages']:,}", "middle")
-        yield _text(
-            place,
-            BOTTOM + 44,
-            "name ours_ms",
-            ratio,
-            "middle",
-        )
+        ratio = f"{row['to_floor']:.1f} \N{MULTIPLICATION SIGN} floor"
+        yield _text(place, BOTTOM + 44, "name ours_ms", ratio, "middle")
     yield _text(RIGHT + 40, BOTTOM + 24, "axis", "messages")
     for column, name in LINES.items():
         points = [(x(row["messages"]), y(row[column])) for row in rows]

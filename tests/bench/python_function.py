@@ -30,7 +30,7 @@ def connect() -> tuple[bytes, psycopg.Connection]:
     return salt, psycopg.connect(
         host=login["host"],
         port=login["port"],
-        dbname=login["dbname"],
+        dbname=os.environ["DATABASE_NAME"],
         user=login["username"],
         password=login["password"],
         sslmode="verify-full",

@@ -19,6 +19,7 @@ from e2e.stack import PACKAGE
 
 OURS = [PACKAGE / "bootstrap"]
 PYTHON = [sys.executable, Path(__file__).with_name("python_function.py")]
+FLOOR = [sys.executable, Path(__file__).with_name("floor_function.py")]
 
 WRITER = "login_writer"
 SALT_ID = "bench/salt"
@@ -54,6 +55,15 @@ class Database:
     def python(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the function in Python."""
         return self._running(PYTHON, settings)
+
+    def floor(self, messages: int) -> AbstractContextManager[Function]:
+        """Run the least function."""
+        with self.connect() as admin:
+            admin.execute("CREATE TABLE IF NOT EXISTS floor (LIKE user_logins)")
+            admin.execute(f"GRANT INSERT ON floor TO {WRITER}")
+        ready = RESULTS / "ready-rows"
+        ready.write_bytes(events.ready_rows(messages))
+        return self._running(FLOOR, {"READY_ROWS": str(ready)})
 
     @property
     def by_secret(self) -> dict[str, str]:

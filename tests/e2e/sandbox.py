@@ -137,9 +137,8 @@ def start_services(logs: Path, settings: dict[str, str] | None = None) -> Servic
     return Services(directory, database, cloud)
 
 
-def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
-    """Migrate a new database, and create the stack that writes to it as `login_writer`."""
-    server = services.postgres
+def create_database(server: Postgres) -> dict[str, str]:
+    """Create and migrate the database, and return the passwords of who may log in."""
     passwords = {SUPERUSER: server.password}
     passwords |= {user: secrets.token_urlsafe(24) for user in ("login_writer", "analyst")}
     with server.connect() as admin:
@@ -150,6 +149,13 @@ def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
         for user, password in passwords.items():
             alter = sql.SQL("ALTER ROLE {} PASSWORD {}")
             admin.execute(alter.format(sql.Identifier(user), sql.Literal(password)))
+    return passwords
+
+
+def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
+    """Create the stack that writes to a new database as `login_writer`."""
+    server = services.postgres
+    passwords = create_database(server)
     credentials = {
         "username": "login_writer",
         "password": passwords["login_writer"],
