@@ -7,7 +7,10 @@ const YEAR: Duration = Duration::from_hours(365 * 24);
 /// The moment until which work may wait: a little before Lambda ends the invocation, so that there
 /// is time to answer with an error that says what was waited for.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(Instant);
+pub struct Deadline {
+    at: Instant,
+    grace: Duration,
+}
 
 /// The deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,19 +30,28 @@ impl Deadline {
         } else {
             end.duration_since(SystemTime::now()).unwrap_or_default()
         };
-        Self::within(left.saturating_sub((left / 10).min(Duration::from_secs(1))))
+        let for_the_answer = (left / 10).min(Duration::from_secs(1));
+        Self { at: Instant::now() + (left - for_the_answer), grace: for_the_answer / 2 }
     }
 
-    /// The deadline that is `left` from now.
+    /// The deadline that is `left` from now, and does not mind some grace.
     #[must_use]
     pub fn within(left: Duration) -> Self {
-        Self(Instant::now() + left)
+        Self { at: Instant::now() + left, grace: Duration::from_millis(500) }
     }
 
     /// Half of what is left, so that after a failure there is time for another try.
     #[must_use]
     pub fn halved(self) -> Self {
-        Self::within(self.0.saturating_duration_since(Instant::now()) / 2)
+        let half = self.at.saturating_duration_since(Instant::now()) / 2;
+        Self { at: Instant::now() + half, ..self }
+    }
+
+    /// How long may be spent on leaving things in order when the deadline has passed, without being
+    /// late with the answer.
+    #[must_use]
+    pub fn grace(self) -> Duration {
+        self.grace
     }
 
     /// Waits for `work` until the deadline, no longer.
@@ -48,7 +60,7 @@ impl Deadline {
     ///
     /// [`Passed`] if the work was not done by then; it is dropped where it stood.
     pub async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, Passed> {
-        tokio::time::timeout_at(self.0.into(), work).await.map_err(|_| Passed)
+        tokio::time::timeout_at(self.at.into(), work).await.map_err(|_| Passed)
     }
 }
 
@@ -57,7 +69,7 @@ mod tests {
     use super::*;
 
     fn left(end: SystemTime) -> u64 {
-        Deadline::before(end).0.saturating_duration_since(Instant::now()).as_millis().try_into().unwrap()
+        Deadline::before(end).at.saturating_duration_since(Instant::now()).as_millis().try_into().unwrap()
     }
 
     #[test]

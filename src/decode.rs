@@ -293,8 +293,35 @@ fn text_of(body: &RawValue) -> Result<Cow<'_, str>, DecodeError> {
     if !unquoted.contains('\\') {
         return Ok(Cow::Borrowed(unquoted));
     }
+    if let Some(text) = unescape(unquoted) {
+        return Ok(Cow::Owned(text));
+    }
     // The source is a string literal already, so nothing but its escapes can be wrong.
     serde_json::from_str(body.get()).map(Cow::Owned).map_err(|_| DecodeError::NotText)
+}
+
+/// Unescapes the content of a JSON string literal; `None` if it has an escape by number.
+///
+/// A body has a `\"` every few characters, which is what the JSON parser is slow at: it took half the
+/// time of decoding.
+fn unescape(literal: &str) -> Option<String> {
+    let mut text = Vec::with_capacity(literal.len());
+    let mut bytes = literal.bytes();
+    while let Some(byte) = bytes.next() {
+        text.push(match byte {
+            b'\\' => match bytes.next()? {
+                same @ (b'"' | b'\\' | b'/') => same,
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'b' => b'\x08',
+                b'f' => b'\x0c',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    String::from_utf8(text).ok()
 }
 
 /// An id as the 16 bytes that the ledger keeps: SQS's ids are UUIDs and stay as they are; any other
@@ -380,6 +407,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_literal_is_unescaped_as_the_parser_does(text in r#"[a-z"\\/\n\t\r\x08\x0cé\x01]{0,20}"#) {
+            let literal = serde_json::to_string(&text).unwrap();
+            let by_number = literal.contains("\\u");
+            prop_assert_eq!(unescape(&literal[1..literal.len() - 1]), (!by_number).then_some(text));
+        }
+
         #[test]
         fn versions_sort_as_their_numbers(one: (u8, u8, u8), other: (u8, u8, u8)) {
             let number = |(major, minor, patch): (u8, u8, u8)| version(&format!("{major}.{minor}.{patch}")).unwrap();

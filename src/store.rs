@@ -27,6 +27,11 @@ const WRITE_NEW: &str = include_str!("sql/write_new.sql");
 /// Writes the rows whose messages the ledger does not hold yet.
 const WRITE_MISSING: &str = include_str!("sql/write_missing.sql");
 
+/// Ends a transaction whose function is not heard of any more. A sandbox that Lambda destroys and a
+/// network that breaks close no connection: Postgres would keep the transaction's locks, and every
+/// redelivery would wait for them, until TCP gives up after hours.
+const GIVE_UP: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
+
 /// What the function `check_salt` raises.
 const SALT_CHANGED: &str = "LE001";
 
@@ -172,7 +177,7 @@ impl Store {
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(error)) => StoreError::from(&error),
             Err(Passed) => {
-                connection.cancel().await;
+                connection.cancel(deadline.grace()).await;
                 StoreError::TimedOut
             }
         };

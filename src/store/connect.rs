@@ -19,9 +19,6 @@ use crate::config::{
 };
 use crate::secrets::{Credentials, SecretError, Secrets};
 
-/// How long a request to cancel may take: it is sent when there is no time left.
-const CANCEL_TIMEOUT: Duration = Duration::from_millis(200);
-
 /// Makes connections.
 pub struct Connector {
     source: DatabaseSource,
@@ -134,10 +131,11 @@ impl Connection {
     }
 
     /// Asks Postgres to give up the statement that runs, so that it does not hold its locks while
-    /// the batch is tried again. Best effort: the answer is not worth waiting for.
-    pub(super) async fn cancel(&self) {
+    /// the batch is tried again. Best effort, for as long as `grace`: where Postgres does not answer
+    /// it may not answer this either.
+    pub(super) async fn cancel(&self, grace: Duration) {
         let token = self.client.cancel_token();
-        let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, async {
+        let cancelled = tokio::time::timeout(grace, async {
             match &self.tls {
                 Tls::Off => token.cancel_query(NoTls).await,
                 Tls::Verified(tls) => token.cancel_query(tls.clone()).await,

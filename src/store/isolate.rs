@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{Refused, WRITE_MISSING, Written, insert};
+use super::{GIVE_UP, Refused, WRITE_MISSING, Written, insert};
 use crate::mask::LoginRow;
 use crate::pii::Fingerprint;
 
@@ -34,6 +34,7 @@ pub(super) async fn write(
     }
 
     let mut transaction = client.transaction().await?;
+    transaction.batch_execute(GIVE_UP).await?;
     // A deferred constraint would speak up only at the commit, where it cannot be told whose it is.
     transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
     let mut written = Written::default();

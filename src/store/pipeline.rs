@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio_postgres::{Client, Error};
 
-use super::{WRITE_NEW, insert};
+use super::{GIVE_UP, WRITE_NEW, insert};
 use crate::mask::LoginRow;
 use crate::pii::Fingerprint;
 
@@ -69,6 +69,7 @@ async fn write_chunks(
 ) -> Result<u64, Error> {
     let mut answers = Answers { pending: FuturesOrdered::new(), sum: Ok(0) };
     answers.send(execute(client, "BEGIN")).await;
+    answers.send(execute(client, GIVE_UP)).await;
     let salt = batch.salt;
     let mut number = 0;
     while let Some(chunk) = batch.chunk(number) {
