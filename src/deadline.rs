@@ -31,7 +31,7 @@ impl Deadline {
             end.duration_since(SystemTime::now()).unwrap_or_default()
         };
         let for_the_answer = (left / 10).min(Duration::from_secs(1));
-        Self { at: Instant::now() + (left - for_the_answer), grace: for_the_answer / 2 }
+        Self { at: Instant::now() + left.saturating_sub(for_the_answer), grace: for_the_answer / 2 }
     }
 
     /// The deadline that is `left` from now, and does not mind some grace.
