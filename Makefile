@@ -60,6 +60,11 @@ build: $(VENV) ## Build the release bootstrap and the migrate program, as they g
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
 	pytest tests/e2e
+	python -m torture --seconds 10 --seed 1
+
+.PHONY: torture
+torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
+	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
 check: fmt clippy doc python template audit ## Check format, lints, documentation, template and dependencies

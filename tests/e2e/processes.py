@@ -110,7 +110,11 @@ def free_port() -> int:
     raise RuntimeError("no free port on 127.0.0.1 between 20000 and 32000")
 
 
-def end_in_good_order() -> None:
+def _interrupt(number: int) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def end_in_good_order(tell: Callable[[int], object] = _interrupt) -> None:
     """Turn the signals that end a program into an exception, for what was started to be stopped.
 
     Only the first counts: make passes on a signal that its children have got already, and a second
@@ -118,10 +122,10 @@ def end_in_good_order() -> None:
     """
     endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def end(number: int, _frame: object) -> NoReturn:
+    def end(number: int, _frame: object) -> None:
         for ending in endings:
             signal.signal(ending, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
+        tell(number)
 
     for ending in endings:
         signal.signal(ending, end)

@@ -1,0 +1,280 @@
+"""Several processes of the function, each behind a Runtime API of its own.
+
+The API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
+"""
+
+import asyncio
+import json
+import random
+import shutil
+import signal
+import time
+from asyncio import Future, StreamReader, StreamWriter
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from e2e import processes
+from e2e.stack import PACKAGE
+from torture import RESULTS
+from torture.sqs import GONE, TIMED_OUT, Answer, Delivery, Queue
+from torture.system import System
+
+BOOTSTRAP = RESULTS / "bootstrap"
+LOGS = RESULTS / "functions"
+DEADLINES_S = [1.0, 1.5, 2.0, 3.0]
+# When nothing is broken any more, nothing but a machine that is busy can take long.
+PATIENT_DEADLINE_S = 10.0
+COLD_START_S = 15
+# The most that passes until a function that failed is invoked again.
+BREATH_S = 0.1
+# How long one that overran its time may go on, as no function on Lambda may.
+GRACE_S = 6
+LOOK_S = 0.02
+IDLE_S = 0.05
+
+
+class RuntimeApi:
+    """The Runtime API of one process."""
+
+    def __init__(self, log: Path) -> None:
+        """Prepare; nothing listens yet. The log takes all that the function says."""
+        self._log = log
+        self.polled = asyncio.Event()
+        self.port = 0
+        self._listener: asyncio.Server | None = None
+        self._events: asyncio.Queue[tuple[str, float, bytes]] = asyncio.Queue()
+        self._answers: dict[str, Future[bytes]] = {}
+        self._served: set[asyncio.Task] = set()
+
+    async def open(self) -> None:
+        """Listen."""
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Close the listener and all connections."""
+        self._listener.close()
+        for task in self._served:
+            task.cancel()
+
+    def send(self, event: bytes, deadline_s: float) -> Future[bytes]:
+        """Send an event; the answer is what the function will say to it."""
+        request_id = str(uuid4())
+        self._answers[request_id] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait((request_id, time.time() + deadline_s, event))
+        return self._answers[request_id]
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._served.add(asyncio.current_task())
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            while True:
+                path, body = await _read(reader)
+                if path.endswith("/next"):
+                    self.polled.set()
+                    event = await self._events.get()
+                    self.polled.clear()
+                    writer.write(_event(*event))
+                else:
+                    with self._log.open("ab") as log:
+                        log.write(body + b"\n")
+                    *_, request_id, _what = path.split("/")
+                    self._answers.pop(request_id).set_result(body)
+                    writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+
+def _event(request_id: str, deadline: float, event: bytes) -> bytes:
+    head = (
+        "HTTP/1.1 200 OK\r\n"
+        f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
+        f"Lambda-Runtime-Deadline-Ms: {deadline * 1000:.0f}\r\n"
+        "Lambda-Runtime-Invoked-Function-Arn: "
+        "arn:aws:lambda:us-east-1:123456789012:function:torture\r\n"
+        f"Content-Length: {len(event)}\r\n\r\n"
+    )
+    return head.encode() + event
+
+
+async def _read(reader: StreamReader) -> tuple[str, bytes]:
+    """Read a request: its path and its body, which may come in chunks."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+    path = first.split()[1]
+    if "transfer-encoding: chunked" not in lines:
+        lengths = [line.split(": ")[1] for line in lines if line.startswith("content-length: ")]
+        return path, await reader.readexactly(int(*lengths))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return path, body
+
+
+class Function:
+    """A process, from its cold start to its end."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        """Prepare; nothing runs yet."""
+        self.name = name
+        self.frozen = False
+        self.was_frozen = False
+        self.runtime = RuntimeApi(LOGS / f"{name}-answers.log")
+        self._environment = environment
+        self._process: processes.Process | None = None
+        self._gone: asyncio.Task | None = None
+
+    async def start(self) -> bool:
+        """Start it, and say whether it came so far as to ask for an event."""
+        await self.runtime.open()
+        lambdas = {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.runtime.port}",
+            "AWS_LAMBDA_FUNCTION_NAME": "torture",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        }
+        self._process = processes.start(
+            [BOOTSTRAP], log=LOGS / f"{self.name}.log", cwd=RESULTS, env=self._environment | lambdas
+        )
+        self._gone = asyncio.create_task(self._wait_until_gone())
+        polled = asyncio.create_task(self.runtime.polled.wait())
+        await asyncio.wait(
+            [polled, self._gone], timeout=COLD_START_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        polled.cancel()
+        return self.runtime.polled.is_set()
+
+    async def invoke(self, event: bytes, deadline_s: float, *, merciful: bool) -> Answer:
+        """Send an event, and say what came of it in time.
+
+        One that is late is killed as on Lambda, unless we are merciful: then it goes on as a ghost.
+        """
+        self.was_frozen = self.frozen
+        answer = self.runtime.send(event, deadline_s)
+        await self._wait_for(answer, deadline_s)
+        if answer.done():
+            return _understand(answer.result())
+        if self.gone:
+            return Answer(GONE)
+        if not merciful:
+            self.kill()
+        return Answer(TIMED_OUT)
+
+    async def haunt(self) -> bool:
+        """Let one that was late go on, and say whether it is of use again."""
+        polled = asyncio.create_task(self.runtime.polled.wait())
+        await self._wait_for(polled, GRACE_S)
+        polled.cancel()
+        return self.runtime.polled.is_set() and not self.gone
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._gone.done()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop the process where it stands."""
+        self.frozen = self.was_frozen = True
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the process go on."""
+        self.frozen = False
+        self._signal(signal.SIGCONT)
+
+    async def end(self) -> None:
+        """End the process and its Runtime API."""
+        self.runtime.close()
+        if self._process is not None:
+            self.kill()
+            await self._gone
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and processes.alive(self._process):
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(self._process.pid).send_signal(number)
+
+    async def _wait_until_gone(self) -> None:
+        while processes.alive(self._process):
+            await asyncio.sleep(LOOK_S)
+        processes.stop(self._process)
+
+    async def _wait_for(self, future: Future, timeout_s: float) -> None:
+        await asyncio.wait(
+            [future, self._gone], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+
+
+def _understand(answer: bytes) -> Answer:
+    said = json.loads(answer)
+    if "errorType" in said:
+        return Answer(said["errorType"])
+    return Answer(failed_ids=tuple(one["itemIdentifier"] for one in said["batchItemFailures"]))
+
+
+class Fleet:
+    """The functions at work: each takes a batch, says what came of it, and takes another."""
+
+    def __init__(self, system: System, queues: list[Queue], seed: str) -> None:
+        """Prepare; nothing runs yet."""
+        self.functions: dict[str, Function] = {}
+        self.cold_starts: Counter[str] = Counter()
+        self.late: list[Delivery] = []
+        self._system = system
+        self._queues = queues
+        self._seed = seed
+        shutil.rmtree(LOGS, ignore_errors=True)
+        # The original may be built again while we run.
+        shutil.copy(PACKAGE / "bootstrap", BOOTSTRAP)
+
+    async def run(self, size: int) -> None:
+        """Keep so many functions at work until the queues are closed and empty."""
+        async with asyncio.TaskGroup() as fleet:
+            for number in range(size):
+                fleet.create_task(self._keep(f"function-{number}"))
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return all(queue.closed and queue.empty for queue in self._queues)
+
+    async def _keep(self, name: str) -> None:
+        """Start a function, and another whenever it ends."""
+        dice = random.Random(f"{self._seed} {name}")
+        while not self.done:
+            function = self.functions[name] = Function(name, self._system.environment)
+            try:
+                started = await function.start()
+                self.cold_starts["made it" if started else "did not"] += 1
+                if started:
+                    await self._use(function, dice)
+            finally:
+                await function.end()
+
+    async def _use(self, function: Function, dice: random.Random) -> None:
+        """Invoke a function for as long as it is of use."""
+        while not self.done and not function.gone:
+            queue = dice.choices(self._queues, [85, 15])[0]
+            deadline_s = PATIENT_DEADLINE_S if queue.closed else dice.choice(DEADLINES_S)
+            merciful = dice.random() < 0.5
+            delivery = queue.receive(function.name, deadline_s, tuple(self._system.trouble))
+            if delivery is None:
+                await asyncio.sleep(IDLE_S)
+                continue
+            event = json.dumps(delivery.event()).encode()
+            answer = await function.invoke(event, deadline_s, merciful=merciful)
+            queue.settle(delivery, answer)
+            if answer.error_type is not None:
+                await asyncio.sleep(dice.uniform(0, BREATH_S))
+            if answer.error_type == TIMED_OUT:
+                if not function.was_frozen:
+                    self.late.append(delivery)
+                if not (merciful and await function.haunt()):
+                    return

@@ -1,0 +1,140 @@
+"""What is sent: messages without end, always the same ones for a seed, and their rows."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from e2e import logins
+
+if TYPE_CHECKING:
+    from torture.sqs import Delivery
+
+# Every raw value and every user id begins like this, and nothing else does, so a search finds all.
+IP = "198.18."
+DEVICE_ID = "593-47-"
+USER_ID = "torture-user-"
+
+# The table's owner has a constraint of his own, which refuses this locale.
+REFUSED_LOCALE = "XX"
+CONSTRAINT = f"ALTER TABLE user_logins ADD CHECK (locale <> '{REFUSED_LOCALE}')"
+
+GROUPS = 20
+Login = dict[str, Any]
+
+
+class Kind(StrEnum):
+    """What is right or wrong with a message."""
+
+    GOOD = "good"
+    BAD = "undecodable"
+    REFUSED = "refused by a constraint"
+
+
+class State(StrEnum):
+    """Where a message is."""
+
+    QUEUED = "in the queue"
+    DELETED = "deleted"
+    DEAD = "in the dead letters"
+
+
+@dataclass(eq=False)
+class Message:
+    """A message, with the books of what happened to it."""
+
+    id: str
+    kind: Kind
+    user_id: str
+    body: str | None
+    sent_at: datetime
+    group: str | None
+    row: tuple[Any, ...] | None
+    state: State = State.QUEUED
+    visible_at: float = 0.0
+    reports: int = 0
+    deliveries: list["Delivery"] = field(default_factory=list)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a function is at work on it."""
+        return any(delivery.ended is None for delivery in self.deliveries)
+
+    def record(self) -> Login:
+        """Write the message as Lambda delivers it, this time."""
+        attributes = {
+            "ApproximateReceiveCount": str(len(self.deliveries)),
+            "SentTimestamp": str(round(self.sent_at.timestamp() * 1000)),
+        }
+        changes: dict[str, object] = {"messageId": self.id, "body": self.body}
+        if self.group is not None:
+            attributes["MessageGroupId"] = self.group
+            changes["eventSourceARN"] = "arn:aws:sqs:us-east-1:123456789012:login-queue.fifo"
+        return logins.record("", attributes=attributes, **changes)
+
+
+# Each takes a good login and spoils it.
+SPOIL: list[Callable[[Login], object]] = [
+    lambda login: json.dumps(login)[:-1],
+    lambda login: f"user_id={login['user_id']} ip={login['ip']}",
+    lambda _: None,
+    lambda login: [login],
+    lambda login: login | {"user_id": 7},
+    lambda login: login | {"user_id": login["user_id"] * 10},
+    lambda login: login | {"ip": [login["ip"]]},
+    lambda login: login | {"device_id": {"raw": login["device_id"]}},
+    lambda login: login | {"device": {"id": login["device_id"]}},
+    lambda login: login | {"app_version": login["ip"]},
+    lambda login: login | {"locale": "R\0U"},
+    lambda login: login | {"ip": f"{login['ip']}\0"},
+    lambda login: login | {"device_type": login["device_id"] * 4},
+]
+
+
+class Messages:
+    """A source of messages, of which some are bad and some in FIFO groups."""
+
+    def __init__(self, seed: str, salt: str) -> None:
+        """Begin at the first message."""
+        self._dice = random.Random(f"{seed} messages")
+        self._seed = seed
+        self._salt = salt
+        self._made = 0
+
+    def make(self, *, fifo: bool) -> Message:
+        """Make the next message."""
+        dice = self._dice
+        self._made += 1
+        kind = dice.choices(list(Kind), [94, 3, 3])[0]
+        group = f"group-{dice.randrange(GROUPS)}" if fifo else None
+        login = self._login()
+        if kind is Kind.REFUSED:
+            login["locale"] = REFUSED_LOCALE
+        body = dice.choice(SPOIL)(login) if kind is Kind.BAD else login
+        sent_at = datetime.now(UTC) - timedelta(seconds=dice.choice([0, 0, 0, 86_400, 200_000]))
+        # SQS counts milliseconds.
+        sent_at = sent_at.replace(microsecond=sent_at.microsecond // 1000 * 1000)
+        return Message(
+            id=str(UUID(int=dice.getrandbits(128), version=4)),
+            kind=kind,
+            user_id=login["user_id"],
+            body=body if body is None or isinstance(body, str) else json.dumps(body),
+            sent_at=sent_at,
+            group=group,
+            row=logins.row(login, self._salt, sent_at) if kind is Kind.GOOD else None,
+        )
+
+    def _login(self) -> Login:
+        dice, number = self._dice, self._made
+        return logins.login(
+            user_id=f"{USER_ID}{self._seed}-{number}",
+            app_version=f"{dice.randrange(10)}.{dice.randrange(10)}.{dice.randrange(10)}",
+            device_type=dice.choice(["android", "ios", None]),
+            ip=f"{IP}{number // 250 % 250}.{number % 250}",
+            locale=dice.choice([None, "RU", "ID"]),
+            device_id=f"{DEVICE_ID}{number:07}",
+        )
