@@ -12,6 +12,11 @@ VENV := $(TOOLS)/venv/stamp
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked --config .cargo-deny.toml
+FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
+# What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
+FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
+    level=4 inline-8bit-counters pc-table trace-compares)
+HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
 
 # cargo-lambda, its zig and Python are those of the virtual environment.
@@ -59,6 +64,7 @@ build: $(VENV) ## Build the release bootstrap and the migrate program, as they g
 .PHONY: test
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
+	cargo test $(FUZZ)
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
 
@@ -67,15 +73,17 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template msrv audit ## Check format, lints, documentation, template and dependencies
 
 .PHONY: fmt
 fmt:
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 
 .PHONY: clippy
 clippy:
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --lib --tests $(FUZZ) -- -D warnings
 
 .PHONY: doc
 doc:
@@ -91,6 +99,10 @@ python: $(VENV)
 template: $(VENV)
 	cfn-lint template.yaml
 
+.PHONY: msrv
+msrv: $(VENV)
+	python -m msrv
+
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit
 audit: $(CARGO_DENY)
@@ -100,6 +112,22 @@ audit: $(CARGO_DENY)
 	else \
 	    echo "advisory database could not be fetched; advisories NOT checked (bans, licences and sources were)"; \
 	fi
+
+# Attacking it
+
+# The targets share the SECONDS. An input that breaks one is kept in its corpus, for `make test` to replay
+# from then on; one that is merely new stays in target/, unless KEEP=1 adds what covers most.
+.PHONY: fuzz
+fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges the corpus
+	@RUSTFLAGS="$(FUZZ_RUSTFLAGS)" cargo build --quiet --release $(FUZZ) --features libfuzzer-sys --target $(HOST)
+	@for target in event body; do \
+	    fuzz="target/fuzz/$(HOST)/release/$$target" kept="tests/fuzz/corpus/$$target" new="target/fuzz/corpus/$$target"; \
+	    mkdir -p "$$new"; \
+	    "$$fuzz" -max_total_time=$$(($(or $(SECONDS),60) / 2)) -timeout=5 -max_len=4096 -print_final_stats=1 \
+	        -dict=tests/fuzz/json.dict -artifact_prefix="$$kept/" "$$new" "$$kept" 2>&1 \
+	        | sed '/^#.*\(NEW\|REDUCE\|RELOAD\)/d; /^###### Rec/,/^###### End/d'; \
+	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -verbosity=0 "$$kept" "$$new"; fi; \
+	done
 
 # Measuring it
 
