@@ -48,6 +48,14 @@ async fn secret(text: &str) -> String {
     name
 }
 
+/// The superuser's URL of a database.
+fn superuser_url(database: &str) -> String {
+    let superuser = std::env::var("TEST_DATABASE_URL").unwrap();
+    let (address, _) = superuser.split_once('?').unwrap();
+    let (server, _) = address.rsplit_once('/').unwrap();
+    format!("{server}/{database}?sslmode=disable")
+}
+
 fn rand() -> u128 {
     use std::hash::{BuildHasher, RandomState};
     u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1))
@@ -163,12 +171,9 @@ async fn either_form_of_the_salt_is_accepted() {
 #[tokio::test]
 async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
     let database = Database::create().await;
-    let superuser = std::env::var("TEST_DATABASE_URL").unwrap();
-    let (server, _) = superuser.split_once('?').unwrap();
-    let (server, _) = server.rsplit_once('/').unwrap();
     let name = format!("{}_migrated", database.name);
     database.admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let url = format!("{server}/{name}?sslmode=disable");
+    let url = superuser_url(&name);
     let admin = crate::support::connect(&url.parse().unwrap()).await;
     // A user's table, from before.
     let theirs = "CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
@@ -190,10 +195,7 @@ async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
 #[tokio::test]
 async fn migrate_accepts_a_salt_and_says_whether_it_is_another_one() {
     let database = Database::create().await;
-    let superuser = std::env::var("TEST_DATABASE_URL").unwrap();
-    let (server, _) = superuser.split_once('?').unwrap();
-    let (server, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{server}/{}?sslmode=disable", database.name);
+    let url = superuser_url(&database.name);
     let salt = secret(SALT).await;
 
     for changed in [true, false] {
