@@ -8,8 +8,6 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::handler::BatchError;
-
 /// One message of the batch, as the queue delivered it: nothing in it has been judged yet.
 ///
 /// It has no `Debug`, since the body is personal data.
@@ -28,18 +26,48 @@ pub struct SqsMessage<'a> {
     pub group: Option<Cow<'a, str>>,
 }
 
+/// Why a payload cannot be read, which fails the whole batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The payload is not an SQS event.
+    #[error("the payload is not an SQS event, at line {line}, column {column}")]
+    MalformedEvent {
+        /// From 1.
+        line: usize,
+        /// In bytes.
+        column: usize,
+    },
+    /// A message has no id, so its failure could not be reported.
+    #[error("the message at position {position} has no messageId")]
+    MissingMessageId {
+        /// The place in the batch, from 0.
+        position: usize,
+    },
+}
+
+impl EventError {
+    /// The error's stable name, which is the `errorType` of the invocation that it ends.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::MalformedEvent { .. } => "MalformedEvent",
+            Self::MissingMessageId { .. } => "MissingMessageId",
+        }
+    }
+}
+
 /// Reads the messages of an SQS event.
 ///
 /// # Errors
 ///
-/// [`BatchError::MalformedEvent`] if the payload is not an SQS event, and
-/// [`BatchError::MissingMessageId`] if a message has no id: its failure could not be reported, so
+/// [`EventError::MalformedEvent`] if the payload is not an SQS event, and
+/// [`EventError::MissingMessageId`] if a message has no id: its failure could not be reported, so
 /// nothing of the batch is touched. See [the event's shape][aws].
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
-pub fn read(payload: &str) -> Result<Vec<SqsMessage<'_>>, BatchError> {
+pub fn read(payload: &str) -> Result<Vec<SqsMessage<'_>>, EventError> {
     let event: Event<'_> = serde_json::from_str(payload)
-        .map_err(|error| BatchError::MalformedEvent { line: error.line(), column: error.column() })?;
+        .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
     numbered.map(|(position, record)| record.into_message(position)).collect()
 }
@@ -79,7 +107,7 @@ struct Attributes<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Record<'a> {
-    fn into_message(self, position: usize) -> Result<SqsMessage<'a>, BatchError> {
+    fn into_message(self, position: usize) -> Result<SqsMessage<'a>, EventError> {
         let attributes = self.attributes.unwrap_or_default();
         let fifo = self.event_source_arn.is_some_and(|arn| arn.0.ends_with(".fifo"));
         Ok(SqsMessage {
@@ -87,7 +115,7 @@ impl<'a> Record<'a> {
                 .message_id
                 .map(|id| id.0)
                 .filter(|id| !id.is_empty())
-                .ok_or(BatchError::MissingMessageId { position })?,
+                .ok_or(EventError::MissingMessageId { position })?,
             body: self.body,
             sent_timestamp: attributes.sent_timestamp,
             // A FIFO message always has a group; if a hand-made one has none, it is ordered with

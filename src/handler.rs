@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
 use crate::decode::{Arrival, arrival, decode};
-use crate::event::{self, SqsMessage};
+use crate::event::{self, EventError, SqsMessage};
 use crate::mask::{LoginRow, mask};
 use crate::pii::{Fingerprint, Masker};
 use crate::report::{Failure, Failures, Reason, report};
@@ -32,20 +32,9 @@ pub struct Ingest {
 /// Why a whole batch failed: nothing of it was committed, or it is safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// The payload is not an SQS event.
-    #[error("the payload is not an SQS event, at line {line}, column {column}")]
-    MalformedEvent {
-        /// From 1.
-        line: usize,
-        /// In bytes.
-        column: usize,
-    },
-    /// A message has no id, so its failure could not be reported.
-    #[error("the message at position {position} has no messageId")]
-    MissingMessageId {
-        /// The place in the batch, from 0.
-        position: usize,
-    },
+    /// The payload cannot be read.
+    #[error(transparent)]
+    Event(#[from] EventError),
     /// The rows could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -64,8 +53,7 @@ impl BatchError {
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         match self {
-            Self::MalformedEvent { .. } => "MalformedEvent",
-            Self::MissingMessageId { .. } => "MissingMessageId",
+            Self::Event(error) => error.error_type(),
             Self::Store(error) => error.error_type(),
         }
     }

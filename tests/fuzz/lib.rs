@@ -15,8 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use decode::{DecodeError, arrival, decode};
-use event::{SqsMessage, read};
-use handler::BatchError;
+use event::{EventError, SqsMessage, read};
 use mask::mask;
 use model::SALT;
 use pii::Masker;
@@ -29,7 +28,6 @@ pub mod decode;
 pub mod event;
 #[path = "../../src/flatten.rs"]
 pub mod flatten;
-pub mod handler;
 #[path = "../../src/mask.rs"]
 pub mod mask;
 mod model;
@@ -78,7 +76,7 @@ pub fn check_event(event: &[u8]) {
     };
     let messages = match read(event) {
         Ok(messages) => messages,
-        Err(error) => return quotes_nothing(&error, &batch_places(&error), event),
+        Err(error) => return quotes_nothing(&error, &event_places(&error), event),
     };
     let mut arrivals = Vec::new();
     for (position, message) in messages.iter().enumerate() {
@@ -258,9 +256,9 @@ fn places(error: &DecodeError) -> Vec<usize> {
     }
 }
 
-fn batch_places(error: &BatchError) -> Vec<usize> {
+fn event_places(error: &EventError) -> Vec<usize> {
     match error {
-        BatchError::MalformedEvent { line, column } => vec![*line, *column],
-        BatchError::MissingMessageId { position } => vec![*position],
+        EventError::MalformedEvent { line, column } => vec![*line, *column],
+        EventError::MissingMessageId { position } => vec![*position],
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{Database, SALT};
+use crate::support::{Database, SALT, unique_name};
 
 /// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
 fn run(program: &str, variables: &[(&str, &str)]) -> Output {
@@ -43,7 +43,7 @@ fn refusal(variables: &[(&str, &str)]) -> String {
 async fn secret(text: &str) -> String {
     let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let client = aws_sdk_secretsmanager::Client::new(&config);
-    let name = format!("programs-{}", uuid::Uuid::from_u128(rand()));
+    let name = unique_name();
     client.create_secret().name(&name).secret_string(text).send().await.unwrap();
     name
 }
@@ -54,11 +54,6 @@ fn superuser_url(database: &str) -> String {
     let (address, _) = superuser.split_once('?').unwrap();
     let (server, _) = address.rsplit_once('/').unwrap();
     format!("{server}/{database}?sslmode=disable")
-}
-
-fn rand() -> u128 {
-    use std::hash::{BuildHasher, RandomState};
-    u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1))
 }
 
 const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");

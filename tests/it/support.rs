@@ -34,10 +34,7 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn create() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("it_{}_{count}", std::process::id());
-
+        let name = unique_name();
         let cluster = connect(&superuser()).await;
         cluster.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let mut admin = connect(superuser().dbname(&name)).await;
@@ -79,6 +76,13 @@ impl Database {
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
         self.admin.query(sql, &[&self.name]).await.unwrap().len() as u64
     }
+}
+
+/// A name that no other test takes, neither of this run nor of one beside it.
+pub(crate) fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("it_{}_{count}", std::process::id())
 }
 
 /// The function, configured by these variables and nothing else.
