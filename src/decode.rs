@@ -179,8 +179,8 @@ pub fn arrival(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> 
 ///
 /// The first reason found why the message cannot be stored.
 pub fn decode(message: &SqsMessage<'_>, arrival: Arrival) -> Result<Login, DecodeError> {
-    let body = message.body.ok_or(DecodeError::MissingBody)?;
-    let mut json = text_of(body)?;
+    let body = message.body.map(RawValue::get).and_then(text_of);
+    let mut json = body.ok_or(DecodeError::MissingBody)??;
     for _ in 0..=MAX_ENVELOPES {
         let flat = flatten(&json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
         let Some(content) = unwrap(&flat)? else {
@@ -199,12 +199,11 @@ pub fn decode(message: &SqsMessage<'_>, arrival: Arrival) -> Result<Login, Decod
 /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
 fn unwrap<const N: usize>(flat: &Flat<'_, N, 4>) -> Result<Option<String>, DecodeError> {
     let [kind, message, detail_type, detail] = flat.raw.map(|raw| raw.map(RawValue::get));
-    match (kind, message) {
-        (Some(r#""Notification""#), Some(message)) if message.starts_with('"') => {
-            let content = serde_json::from_str(message).map_err(|error| refusal(&error))?;
-            return Ok(Some(content));
-        }
-        _ => {}
+    if let Some(Ok(kind)) = kind.and_then(text_of)
+        && kind == "Notification"
+        && let Some(content) = message.and_then(text_of)
+    {
+        return content.map(|content| Some(content.into_owned()));
     }
     match (detail_type, detail) {
         (Some(_), Some(detail)) if detail.starts_with('{') => Ok(Some(detail.to_owned())),
@@ -274,7 +273,9 @@ fn version(text: &str) -> Result<i32, DecodeError> {
 
 fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     // Lambda sends the digits as a string; a number, as a person would write it, means the same.
-    let digits = timestamp.get().trim_matches('"');
+    let source = timestamp.get();
+    let digits = text_of(source).unwrap_or(Ok(Cow::Borrowed(source)));
+    let digits = digits.map_err(|_| DecodeError::BadSentTimestamp)?;
     let millis = digits.parse().ok().filter(|millis| *millis <= MAX_SENT_MILLIS);
     // `parse` alone would allow a sign.
     match millis {
@@ -285,19 +286,17 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     }
 }
 
-fn text_of(body: &RawValue) -> Result<Cow<'_, str>, DecodeError> {
-    if !body.get().starts_with('"') {
-        return Err(DecodeError::MissingBody);
+/// The text that a string literal stands for; `None` where the JSON is something else.
+fn text_of(source: &str) -> Option<Result<Cow<'_, str>, DecodeError>> {
+    let literal = source.strip_prefix('"')?.strip_suffix('"')?;
+    if !literal.contains('\\') {
+        return Some(Ok(Cow::Borrowed(literal)));
     }
-    let unquoted = &body.get()[1..body.get().len() - 1];
-    if !unquoted.contains('\\') {
-        return Ok(Cow::Borrowed(unquoted));
+    if let Some(text) = unescape(literal) {
+        return Some(Ok(Cow::Owned(text)));
     }
-    if let Some(text) = unescape(unquoted) {
-        return Ok(Cow::Owned(text));
-    }
-    // The source is a string literal already, so nothing but its escapes can be wrong.
-    serde_json::from_str(body.get()).map(Cow::Owned).map_err(|_| DecodeError::NotText)
+    // It is a literal already, so nothing but its escapes can be wrong.
+    Some(serde_json::from_str(source).map(Cow::Owned).map_err(|_| DecodeError::NotText))
 }
 
 /// Unescapes the content of a JSON string literal; `None` if it has an escape by number.

@@ -4,8 +4,11 @@
 //! whole batch for one bad field and its errors quote the value that they refuse.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// One message of the batch, as the queue delivered it: nothing in it has been judged yet.
@@ -66,19 +69,19 @@ impl EventError {
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
 pub fn read(payload: &str) -> Result<Vec<SqsMessage<'_>>, EventError> {
-    let event: Event<'_> = serde_json::from_str(payload)
+    let Object(event): Object<Event<'_>> = serde_json::from_str(payload)
         .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
-    numbered.map(|(position, record)| record.into_message(position)).collect()
+    numbered.map(|(position, Object(record))| record.into_message(position)).collect()
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Event<'a> {
     #[serde(borrow, rename = "Records")]
-    records: Vec<Record<'a>>,
+    records: Vec<Object<Record<'a>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
     #[serde(borrow)]
@@ -86,12 +89,12 @@ struct Record<'a> {
     #[serde(borrow)]
     body: Option<&'a RawValue>,
     #[serde(borrow)]
-    attributes: Option<Attributes<'a>>,
+    attributes: Option<Object<Attributes<'a>>>,
     #[serde(borrow, rename = "eventSourceARN")]
     event_source_arn: Option<Text<'a>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Attributes<'a> {
     #[serde(borrow)]
@@ -102,13 +105,17 @@ struct Attributes<'a> {
 
 /// A string that is borrowed where the JSON has no escapes. (Serde borrows a `Cow` on its own, but
 /// not one inside an `Option`.)
-#[derive(Default, Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// What is a JSON object, and nothing else: serde's derive alone takes an array for one, field by
+/// field, and `[[]]` for a batch of no messages.
+struct Object<T>(T);
+
 impl<'a> Record<'a> {
     fn into_message(self, position: usize) -> Result<SqsMessage<'a>, EventError> {
-        let attributes = self.attributes.unwrap_or_default();
+        let attributes = self.attributes.map(|Object(attributes)| attributes).unwrap_or_default();
         let fifo = self.event_source_arn.is_some_and(|arn| arn.0.ends_with(".fifo"));
         Ok(SqsMessage {
             id: self
@@ -122,5 +129,25 @@ impl<'a> Record<'a> {
             // its like, which is the careful reading.
             group: fifo.then(|| attributes.message_group_id.unwrap_or_default().0),
         })
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
 }

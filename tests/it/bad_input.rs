@@ -151,6 +151,22 @@ async fn a_timestamp_that_is_not_a_number_fails_its_message_alone() {
 }
 
 #[tokio::test]
+async fn a_character_escaped_by_its_number_is_that_character() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let notification = json!({"Type": "KIND", "Message": body("b").to_string()}).to_string();
+    let mut a = login("a", "a");
+    a["attributes"]["SentTimestamp"] = "DIGITS".into();
+    let event = batch([a, record("b", notification.replace("KIND", r"Notif\u0069cation"))]).to_string();
+    let event = event.replace("DIGITS", r"\u0031\u0037");
+
+    let answer = crate::support::invoke_within(&ingest, &event, std::time::Duration::from_secs(9)).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn a_message_without_an_id_fails_the_whole_batch() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
@@ -183,6 +199,10 @@ async fn what_is_not_an_sqs_event_is_an_error_that_quotes_nothing() {
         json!({"Records": [{"messageId": {"leak-me": 1}}]}),
         json!({"Records": [{"messageId": "a", "attributes": "leak-me"}]}),
         json!({"Records": ["leak-me"]}),
+        // Serde's derive alone would take these for objects.
+        json!([[]]),
+        json!({"Records": [["leak-me"]]}),
+        json!({"Records": [{"messageId": "a", "attributes": ["leak-me"]}]}),
     ] {
         let logs = Logs::capture();
         let outcome = invoke(&ingest, &event).await;
