@@ -89,7 +89,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template unused msrv audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template unused versions audit ## Check format, lints, documentation, template and dependencies
 
 .PHONY: fmt
 fmt:
@@ -119,9 +119,9 @@ template: $(VENV)
 unused: $(VENV)
 	cargo shear --locked --deny-warnings
 
-.PHONY: msrv
-msrv: $(VENV)
-	python -m msrv
+.PHONY: versions
+versions: $(VENV)
+	python -m versions
 
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit

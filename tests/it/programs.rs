@@ -3,6 +3,12 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output};
 
+use login_etl::config::Settings;
+use login_etl::handler::Ingest;
+use login_etl::pii::{DeviceId, Masker, Pii};
+use login_etl::secrets::Secrets;
+use login_etl::store::Store;
+
 use crate::support::{Database, SALT, unique_name};
 
 /// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
@@ -227,6 +233,36 @@ async fn the_table_is_exactly_as_users_have_it() {
     assert_eq!(columns, expected);
     let keys = "SELECT FROM pg_constraint WHERE conrelid = 'user_logins'::regclass";
     assert_eq!(database.admin.query(keys, &[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn no_debug_text_tells_a_secret() {
+    let salt = secret(SALT).await;
+    let database = secret(r#"{"username":"u","password":"hunter2","host":"127.0.0.1","dbname":"d"}"#).await;
+    let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
+    let by_secret = settings(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &database)]);
+    let secrets = Secrets::from_env().await;
+    let credentials = secrets.credentials(&database).await.unwrap();
+    let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
+    let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
+
+    let texts = [
+        format!("{url:#?}{by_secret:#?}{credentials:#?}{secrets:#?}"),
+        format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.fingerprint()),
+        format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
+        format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
+    ];
+
+    for text in texts {
+        for secret in [SALT, "hunter2", "593-47-5928"] {
+            assert!(!text.contains(secret), "{secret} is in a text");
+        }
+    }
+}
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    Settings::read(|name| Some(variables.iter().find(|(variable, _)| *variable == name)?.1.to_owned()))
+        .unwrap()
 }
 
 /// Memory holds raw values and the salt, and a crash may write it to a file.
