@@ -18,7 +18,7 @@ pub struct Failure {
 }
 
 /// Why a message was not written.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum Reason {
     /// It cannot be decoded.
     #[error(transparent)]
@@ -45,8 +45,25 @@ impl Reason {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Undecodable(error) => error.code(),
-            Self::RowRefused(_) => "RowRefused",
-            Self::HeldBack => "HeldBack",
+            Self::RowRefused(_) | Self::HeldBack => self.into(),
+        }
+    }
+
+    /// The field that is to blame, where it is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Undecodable(error) => error.field(),
+            Self::RowRefused(_) | Self::HeldBack => None,
+        }
+    }
+
+    /// What Postgres said, where it did.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::RowRefused(sqlstate) => Some(sqlstate.code()),
+            Self::Undecodable(_) | Self::HeldBack => None,
         }
     }
 }
