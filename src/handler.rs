@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::value::RawValue;
+use strum::VariantNames;
 
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
@@ -45,6 +46,11 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    /// Every `errorType` that there is.
+    pub fn error_types() -> impl Iterator<Item = &'static str> {
+        EventError::VARIANTS.iter().chain(StoreError::VARIANTS).copied()
+    }
+
     /// The `errorType` of the invocation, which is stable.
     #[must_use]
     pub fn error_type(&self) -> &'static str {
@@ -111,7 +117,8 @@ impl Ingest {
     /// [`BatchError`], upon which SQS delivers the whole batch again.
     pub async fn handle(&self, event: LambdaEvent<Box<RawValue>>) -> Result<SqsBatchResponse, BatchError> {
         let deadline = Deadline::before(event.context.deadline());
-        let mut batch = Batch::begin(&event.context.request_id, &event.context.env_config.function_name);
+        let context = &event.context;
+        let mut batch = Batch::begin(&context.request_id, &context.env_config.function_name, deadline.left());
         if !self.warm.swap(true, Ordering::Relaxed) {
             batch.is_first(self.start);
         }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
+use strum::VariantNames;
 use tokio_postgres::error::SqlState;
 
 use crate::decode::DecodeError;
@@ -40,6 +41,12 @@ pub struct Failures<'m> {
 }
 
 impl Reason {
+    /// Every code that there is.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        let others = Self::VARIANTS.iter().filter(|code| **code != "Undecodable");
+        DecodeError::VARIANTS.iter().chain(others).copied()
+    }
+
     /// The reason's stable name, for logs and metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -20,6 +20,8 @@ pub struct Batch<'a> {
     request_id: &'a str,
     function: &'a str,
     started: Instant,
+    /// How long the batch may take.
+    allowed: Duration,
     /// What the start of the process spent time on, if this is its first batch.
     start: Option<Spent>,
     messages: Option<usize>,
@@ -35,14 +37,15 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Begins to measure.
+    /// Begins to measure a batch that may take as long as is `allowed`.
     #[must_use]
-    pub fn begin(request_id: &'a str, function: &'a str) -> Self {
+    pub fn begin(request_id: &'a str, function: &'a str, allowed: Duration) -> Self {
         Self {
             spent: Spent::default(),
             request_id,
             function,
             started: Instant::now(),
+            allowed,
             start: None,
             messages: None,
             oldest: None,
@@ -106,10 +109,11 @@ impl<'a> Batch<'a> {
     }
 
     fn metrics(&self, error: Option<&BatchError>) -> Vec<Metric> {
-        use Measured::{Count, Time};
+        use Measured::{Count, Percent, Time};
 
         let flag = |is: bool| Count(u64::from(is));
-        let mut metrics = Vec::with_capacity(14);
+        let elapsed = self.started.elapsed();
+        let mut metrics = Vec::with_capacity(16);
         if let Some(messages) = self.messages {
             metrics.push(("messages", Count(messages as u64)));
         }
@@ -121,6 +125,7 @@ impl<'a> Batch<'a> {
                 ("written", Count(written)),
                 ("duplicates", Count(duplicates)),
                 ("failed", Count(failed)),
+                ("failed_percent", Percent(share(failed, messages as u64))),
                 ("refused", Count(refused)),
             ]);
         }
@@ -137,9 +142,11 @@ impl<'a> Batch<'a> {
             ("connect_ms", Some(connecting).filter(|time| !time.is_zero())),
             ("decode_ms", Some(self.reading + self.spent.making)),
             ("write_ms", Some(self.storing.saturating_sub(self.spent.making + self.spent.connecting))),
-            ("elapsed_ms", Some(self.started.elapsed())),
+            ("elapsed_ms", Some(elapsed)),
         ];
         metrics.extend(times.into_iter().filter_map(|(name, time)| Some((name, Time(time?)))));
+        let used = elapsed.as_secs_f64() / self.allowed.as_secs_f64();
+        metrics.push(("used_percent", Percent((used * 100.0).min(100.0))));
         metrics
     }
 
@@ -154,4 +161,10 @@ impl<'a> Batch<'a> {
         let Self { request_id, function, .. } = *self;
         Line { level, message, request_id, function, texts, metrics, by }.write();
     }
+}
+
+/// How many of a hundred.
+#[expect(clippy::cast_precision_loss, reason = "a share of a batch needs no more than three digits")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
 }

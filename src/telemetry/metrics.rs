@@ -62,10 +62,12 @@ pub enum Level {
 pub type Metric = (&'static str, Measured);
 
 /// What a metric says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Measured {
     /// How many there were.
     Count(u64),
+    /// How many of a hundred.
+    Percent(f64),
     /// How long it took, in milliseconds where it is written.
     Time(Duration),
 }
@@ -107,6 +109,7 @@ impl Serialize for Measured {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => serializer.serialize_u64(*count),
+            Self::Percent(percent) => serializer.serialize_f64((percent * 10.0).round() / 10.0),
             Self::Time(time) => serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3),
         }
     }
@@ -157,6 +160,7 @@ impl Directive {
         let definition = |(name, measured): &Metric| {
             let unit = match measured {
                 Measured::Count(_) => "Count",
+                Measured::Percent(_) => "Percent",
                 Measured::Time(_) => "Milliseconds",
             };
             Definition { name, unit }
