@@ -22,6 +22,7 @@ COLOURS = {
 }
 INK, FAINT, GRID = "#1c2733", "#66758a", "#e6ebf1"
 BINS = 60
+TICKS_MS = [10.0**power for power in range(-3, 6)]
 STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600]
 
 STYLE = """
@@ -32,11 +33,11 @@ body { margin: 0; padding: 28px clamp(16px, 4vw, 56px) 48px; background: #f4f6f9
 header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; margin-bottom: 20px }
 h1 { font-size: 24px; margin: 0; letter-spacing: -.01em }
 header p { margin: 0; color: #66758a }
-.tiles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)) }
+.tiles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)) }
 .tile, figure { background: #fff; border: 1px solid #e1e7ee; border-radius: 10px;
                 box-shadow: 0 1px 2px rgb(28 39 51 / 5%) }
 .tile { padding: 12px 16px 14px; border-top: 3px solid var(--colour, #cbd4df) }
-.tile b { display: block; font-size: 26px; line-height: 1.2; font-weight: 650;
+.tile b { display: block; white-space: nowrap; font-size: 25px; line-height: 1.2; font-weight: 650;
           font-variant-numeric: tabular-nums; letter-spacing: -.02em }
 .tile span { color: #66758a; font-size: 13px }
 .charts { display: grid; gap: 12px; margin-top: 12px; grid-template-columns: repeat(12, 1fr) }
@@ -61,8 +62,18 @@ def write(figures: Figures, file: Path) -> None:
             "the middle half of the batches, and how far it goes",
             _stages(figures),
         ),
-        ("", "Why messages failed", "by reason, each delivery counted", _bars(figures.reasons)),
-        ("", "Why batches failed", "by errorType", _bars(figures.error_types)),
+        (
+            "",
+            "Why messages failed",
+            "by reason, each delivery counted",
+            _bars(figures.reasons, COLOURS["failed"]),
+        ),
+        (
+            "",
+            "Why batches failed",
+            "by errorType",
+            _bars(figures.error_types, COLOURS["batch_failed"]),
+        ),
     ]
     shown = "".join(
         f'<figure class="{size}"><figcaption>{title} <span>{what}</span></figcaption>'
@@ -89,8 +100,8 @@ def _tiles(figures: Figures) -> str:
             f"of {len(figures.batches):,} batches failed",
             "batch_failed",
         ),
-        (f"{figures.percentile('elapsed_ms', 50):,.1f} ms", "a batch, median", "decode_ms"),
-        (f"{figures.percentile('elapsed_ms', 99):,.1f} ms", "99 of 100 batches", "write_ms"),
+        (_time(figures.percentile("elapsed_ms", 50)), "a batch, median", "decode_ms"),
+        (_time(figures.percentile("elapsed_ms", 99)), "99 of 100 batches", "write_ms"),
         (f"{figures.sum('cold_start'):,}", "cold starts", "connect_ms"),
     ]
     return "".join(
@@ -98,6 +109,11 @@ def _tiles(figures: Figures) -> str:
         f"<b>{number}</b><span>{what}</span></div>"
         for number, what, colour in shown
     )
+
+
+def _axis_of_times(chart: go.Figure) -> None:
+    """Make the x axis one of times, on a logarithmic scale."""
+    chart.update_xaxes(type="log", tickvals=TICKS_MS, ticktext=[_time(ms) for ms in TICKS_MS])
 
 
 def _outcomes(figures: Figures) -> go.Figure:
@@ -132,6 +148,13 @@ def _middle(start: datetime, step: float) -> datetime:
     return start + timedelta(seconds=step / 2)
 
 
+def _time(ms: float) -> str:
+    """Write a time in the unit that a person would choose."""
+    if ms >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.3g} ms" if ms >= 0.1 else f"{ms * 1000:.3g} µs"
+
+
 def _latency(figures: Figures) -> go.Figure:
     """Count batches by their time, in bins that are equally wide on a logarithmic axis."""
     values = sorted(figures.values("elapsed_ms"))
@@ -145,7 +168,7 @@ def _latency(figures: Figures) -> go.Figure:
         x=[low * ratio**0.5 for low in edges[:-1]],
         y=counts,
         width=[low * (ratio - 1) * 0.94 for low in edges[:-1]],
-        customdata=list(pairwise(edges)),
+        customdata=list(pairwise(map(_time, edges))),
         marker={"color": COLOURS["decode_ms"]},
         hovertemplate="%{y:,} batches in %{customdata[0]:.2f} to %{customdata[1]:.2f} ms"
         "<extra></extra>",
@@ -158,20 +181,18 @@ def _latency(figures: Figures) -> go.Figure:
             x=log10(value),  # where plotly wants it on a logarithmic axis
             y=1.06 + 0.09 * number,
             yref="paper",
-            text=f"{name} {value:.1f} ms",
+            text=f"{name} {_time(value)}",
             showarrow=False,
             font={"size": 12, "color": INK},
         )
-    chart.update_xaxes(
-        type="log", ticksuffix=" ms", dtick="D2" if values[-1] < 50 * values[0] else 1
-    )
+    _axis_of_times(chart)
     chart.update_yaxes(title="batches")
     return chart
 
 
 def _stages(figures: Figures) -> go.Figure:
     """Show of each stage the median, the middle half, and how far it goes."""
-    chart = _figure()
+    chart = _figure(top=12)
     for metric, name in STAGES.items():
         chart.add_box(
             x=figures.values(metric) or [0],
@@ -180,14 +201,14 @@ def _stages(figures: Figures) -> go.Figure:
             boxpoints=False,
             line={"width": 1.5},
         )
-    chart.update_xaxes(type="log", ticksuffix=" ms", dtick=1)
+    _axis_of_times(chart)
     chart.update_yaxes(autorange="reversed", tickfont={"size": 13, "color": INK})
     return chart
 
 
-def _bars(counter: dict[str, int]) -> go.Figure:
+def _bars(counter: dict[str, int], colour: str) -> go.Figure:
     named = sorted(counter.items(), key=lambda item: (item[1], item[0]))
-    chart = _figure(height=max(150, 56 + 30 * len(named)))
+    chart = _figure(height=max(116, 40 + 30 * len(named)), top=12)
     if not named:
         chart.add_annotation(text="none did", showarrow=False, font={"size": 15, "color": FAINT})
         chart.update_xaxes(visible=False)
@@ -200,7 +221,7 @@ def _bars(counter: dict[str, int]) -> go.Figure:
         text=[f"{number:,}" for _, number in named],
         textposition="outside",
         cliponaxis=False,
-        marker={"color": COLOURS["failed"]},
+        marker={"color": colour},
         hovertemplate="%{y}: %{x:,}<extra></extra>",
     )
     chart.update_xaxes(visible=False, range=[0, 1.15 * max(number for _, number in named)])
@@ -208,12 +229,12 @@ def _bars(counter: dict[str, int]) -> go.Figure:
     return chart
 
 
-def _figure(height: int = 300) -> go.Figure:
+def _figure(height: int = 300, top: int = 44) -> go.Figure:
     chart = go.Figure()
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
     chart.update_layout(
         height=height,
-        margin={"l": 8, "r": 16, "t": 44, "b": 8},
+        margin={"l": 8, "r": 16, "t": top, "b": 8},
         paper_bgcolor="#fff",
         plot_bgcolor="#fff",
         font={
