@@ -16,6 +16,9 @@ FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 # What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
+# OpenSSL is built from source, and would write into the function when and where that was.
+BUILD := SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS='ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules' \
+    cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
 
@@ -67,7 +70,20 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 
 .PHONY: build
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
-	@cargo lambda build --release --locked
+	@$(BUILD)
+
+# The same Rust, zig and home folder give the same bytes, whenever and in whichever folder.
+.PHONY: reproduce
+reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare the bytes
+	@rm -rf target/reproduce
+	@for folder in one the/other; do \
+	    git clone --quiet . target/reproduce/$$folder; \
+	    (cd target/reproduce/$$folder; CARGO_TARGET_DIR=$$PWD/target $(BUILD)); \
+	done
+	@for program in bootstrap migrate; do \
+	    cmp target/reproduce/{one,the/other}/target/lambda/$$program/bootstrap; \
+	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
+	done
 
 .PHONY: test
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
@@ -81,7 +97,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template msrv audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template unused msrv audit ## Check format, lints, documentation, template and dependencies
 
 .PHONY: fmt
 fmt:
@@ -106,6 +122,10 @@ python: $(VENV)
 .PHONY: template
 template: $(VENV)
 	cfn-lint template.yaml
+
+.PHONY: unused
+unused: $(VENV)
+	cargo shear --locked --deny-warnings
 
 .PHONY: msrv
 msrv: $(VENV)
@@ -134,7 +154,7 @@ fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges t
 	    "$$fuzz" -max_total_time=$$(($(or $(SECONDS),60) / 2)) -timeout=5 -max_len=4096 -print_final_stats=1 \
 	        -dict=tests/fuzz/json.dict -artifact_prefix="$$kept/" "$$new" "$$kept" 2>&1 \
 	        | sed '/^#.*\(NEW\|REDUCE\|RELOAD\)/d; /^###### Rec/,/^###### End/d'; \
-	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -verbosity=0 "$$kept" "$$new"; fi; \
+	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -use_counters=0 -verbosity=0 "$$kept" "$$new"; fi; \
 	done
 
 # Measuring it

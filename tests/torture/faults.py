@@ -79,11 +79,13 @@ async def read_only_failover(world: World) -> bool:
 
 
 async def disk_full(world: World) -> bool:
-    """Have a trigger raise what a full disk does (53100)."""
-    await world.do("UPDATE trouble SET disk_full = true")
-    await world.wait(0.2, 1)
-    await world.do("UPDATE trouble SET disk_full = false")
-    return True
+    """Leave no room on the server's disk (53100, or a crash where its own log has to grow)."""
+    log = world.system.services.postgres.log
+    before = log.stat().st_size
+    world.system.fill_disk()
+    await world.wait(0.5, 2)
+    await asyncio.to_thread(world.system.free_disk)
+    return b"53100" in log.read_bytes()[before:]
 
 
 async def deadlock_with_a_rival(world: World) -> bool:
