@@ -50,6 +50,14 @@ down: $(VENV) ## Stop what `up` started
 send: $(VENV) ## Send each line of FILE=… to the queue that is up
 	@$(LOCAL) send "$(or $(FILE),$(error FILE=… is missing))"
 
+.PHONY: top
+top: $(VENV) ## Show the figures of what is up, as they happen
+	@$(LOCAL) top
+
+.PHONY: report
+report: $(VENV) ## Draw the figures of what is up, or of the last run, or of FILES=… with logs, as a page
+	@$(LOCAL) picture $(FILES)
+
 .PHONY: watch
 watch: $(VENV) ## Serve the function from its source, built again at every change, beside what is up
 	@$(LOCAL) watch

@@ -74,7 +74,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn start_log() -> Result<(), Box<dyn std::error::Error>> {
-    Ok(telemetry::start(variable(telemetry::RUST_LOG).as_deref())?)
+    Ok(telemetry::start(variable)?)
 }
 
 async fn connect(

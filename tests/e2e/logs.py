@@ -26,10 +26,18 @@ def reasons(emulator: Emulator, stack: Stack) -> dict[str, str]:
     found = {}
     for group in _groups(logs, stack):
         for page in pages.paginate(logGroupName=group, filterPattern='"message_id"'):
-            for fields in map(_fields, page["events"]):
-                if "message_id" in fields:
-                    found[fields["message_id"]] = fields["reason"]
+            for event in page["events"]:
+                if "message_id" in (said := fields(event["message"])):
+                    found[said["message_id"]] = said["reason"]
     return found
+
+
+def fields(line: str) -> dict[str, Any]:
+    """Return the fields of the function's JSON line; the platform's lines have none."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}
 
 
 def _groups(logs: BaseClient, stack: Stack) -> list[str]:
@@ -37,14 +45,6 @@ def _groups(logs: BaseClient, stack: Stack) -> list[str]:
     pages = logs.get_paginator("describe_log_groups").paginate()
     there = {group["logGroupName"] for page in pages for group in page["logGroups"]}
     return [name for name in (stack.log_group, f"/aws/lambda/{stack.function}") if name in there]
-
-
-def _fields(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the function's JSON line; the platform's lines have none."""
-    try:
-        return json.loads(event["message"])
-    except ValueError:
-        return {}
 
 
 def _stream(logs: BaseClient, group: str, stream: str) -> Iterator[str]:

@@ -36,6 +36,11 @@ class Stack:
     database_secret_id: str
 
 
+def read_template() -> dict[str, Any]:
+    """Read the template as a deployment does; its functions become what they stand for in JSON."""
+    return yaml_parse(TEMPLATE.read_text())
+
+
 def deploy(
     emulator: Emulator, name: str, credentials: dict[str, Any], ca: Path, parameters: dict[str, Any]
 ) -> Stack:
@@ -164,6 +169,6 @@ def _upload(emulator: Emulator, bucket: str, package: bytes) -> str:
 
 def _template(code: str) -> str:
     """Put the address of the code into the template, and change nothing else."""
-    template = yaml_parse(TEMPLATE.read_text())
+    template = read_template()
     template["Resources"][FUNCTION]["Properties"]["CodeUri"] = code
     return json.dumps(template)
