@@ -9,6 +9,10 @@ SHELL := bash
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
+LOCALSTACK := $(TOOLS)/localstack/stamp
+# LocalStack wants Python 3.13 (its services import what came with it). It is looked for in the PATH and among pyenv's.
+PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
+    if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked --config .cargo-deny.toml
@@ -67,6 +71,10 @@ test: build ## Run every test: unit, doc, against Postgres, and from the queue t
 	cargo test $(FUZZ)
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
+
+.PHONY: test-localstack
+test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
+	E2E_EMULATOR=localstack pytest tests/e2e
 
 .PHONY: torture
 torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
@@ -148,6 +156,13 @@ $(VENV): tests/e2e/requirements.txt
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(LOCALSTACK): $(shell find tests/e2e/localstack -name '*.txt' -or -path '*/executor/*' -type f)
+	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
+	@echo "Installing LocalStack into $(@D)"
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement tests/e2e/localstack/requirements.txt
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation tests/e2e/localstack/executor
 	@touch $@
 
 # Without the target folder of the project, which another cargo may hold locked.

@@ -21,15 +21,23 @@ def lines(emulator: Emulator, stack: Stack) -> Iterator[str]:
 
 def reasons(emulator: Emulator, stack: Stack) -> dict[str, str]:
     """Tell why messages failed, by message id, from the line that the function wrote for each."""
+    found = _find(emulator, stack, '"message_id"')
+    return {fields["message_id"]: fields["reason"] for fields in found if "message_id" in fields}
+
+
+def batches(emulator: Emulator, stack: Stack) -> list[int]:
+    """Count the messages of each batch that was handled, from the line that tells of it."""
+    found = _find(emulator, stack, '"batch done"')
+    return [fields["messages"] for fields in found if fields.get("message") == "batch done"]
+
+
+def _find(emulator: Emulator, stack: Stack, pattern: str) -> Iterator[dict[str, Any]]:
+    """Read the fields of the function's lines with this text in them."""
     logs = emulator.client("logs")
     pages = logs.get_paginator("filter_log_events")
-    found = {}
     for group in _groups(logs, stack):
-        for page in pages.paginate(logGroupName=group, filterPattern='"message_id"'):
-            for fields in map(_fields, page["events"]):
-                if "message_id" in fields:
-                    found[fields["message_id"]] = fields["reason"]
-    return found
+        for page in pages.paginate(logGroupName=group, filterPattern=pattern):
+            yield from map(_fields, page["events"])
 
 
 def _groups(logs: BaseClient, stack: Stack) -> list[str]:
