@@ -10,7 +10,7 @@ PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
 LOCALSTACK := $(TOOLS)/localstack/stamp
-# LocalStack wants Python 3.13 (its services import what came with it). It is looked for in the PATH and among pyenv's.
+# LocalStack wants Python 3.13: what it imports came with that.
 PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
     if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 CARGO_DENY_VERSION := 0.20.2
@@ -65,6 +65,23 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
 	@cargo lambda build --release --locked
 
+# As cargo-lambda says it, where the template says x86_64.
+ARCH ?= arm64
+PACKAGE := target/package/$(ARCH)
+LIMIT_MIB := 8
+
+.PHONY: package
+package: $(VENV) ## Zip the function for ARCH=arm64 or x86-64, with its checksum, and see that it is small
+	cargo lambda build --release --locked --bin bootstrap --$(ARCH) --output-format zip --lambda-dir $(PACKAGE)
+	mv $(PACKAGE)/bootstrap/bootstrap.zip $(PACKAGE)/login-etl-$(ARCH).zip
+	cd $(PACKAGE) && sha256sum login-etl-$(ARCH).zip | tee login-etl-$(ARCH).zip.sha256
+	@size=$$(stat --format %s $(PACKAGE)/login-etl-$(ARCH).zip); echo "$$size bytes"; \
+	    if ((size > $(LIMIT_MIB) << 20)); then echo "more than $(LIMIT_MIB) MiB" >&2; exit 1; fi
+
+.PHONY: smoke
+smoke: $(VENV) ## Send messages through the queue of the stack that was deployed to ENV=…, and see that it works
+	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing))
+
 .PHONY: test
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
@@ -75,6 +92,10 @@ test: build ## Run every test: unit, doc, against Postgres, and from the queue t
 .PHONY: test-localstack
 test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
 	E2E_EMULATOR=localstack pytest tests/e2e
+
+.PHONY: python-localstack
+python-localstack:
+	@echo "$(PYTHON_LOCALSTACK)"
 
 .PHONY: torture
 torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked

@@ -46,7 +46,7 @@ def mapped(
         EventSourceArn=arn(driver, queue_url),
         FunctionName=function,
         BatchSize=size,
-        # LocalStack does not allow a FIFO queue even the window that is none.
+        # A FIFO queue may not have a window, not even one of no length.
         **({"MaximumBatchingWindowInSeconds": window_s} if window_s else {}),
         FunctionResponseTypes=["ReportBatchItemFailures"],
     )

@@ -12,7 +12,7 @@ import pytest
 from e2e import logs, stack
 from e2e.driver import Driver, wait_until
 from e2e.emulator import Shows
-from e2e.logins import failed, login, record
+from e2e.logins import failed, login, raw_values, record
 from e2e.mappings import function_that_answers, mapped, queue, redriving_to
 
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html lists what counts
@@ -151,12 +151,15 @@ def _fifo_queue(driver: Driver) -> Iterator[str]:
 
 def _send(driver: Driver, url: str, bodies: list[object]) -> None:
     """Send messages to another queue than the stack's."""
-    for _ids in stack.send(driver.sandbox.emulator, url, [json.dumps(body) for body in bodies]):
+    texts = [json.dumps(body) for body in bodies]
+    driver.shown.update(*map(raw_values, texts))
+    for _ids in stack.send(driver.sandbox.emulator, url, texts):
         pass
 
 
 def _send_in_order(driver: Driver, url: str, groups: list[str], bodies: list[dict]) -> list[str]:
     """Send messages to a FIFO queue in one call, and return their ids."""
+    driver.shown.update(*map(raw_values, map(json.dumps, bodies)))
     entries = [
         {
             "Id": str(place),
