@@ -78,10 +78,6 @@ package: $(VENV) ## Zip the function for ARCH=arm64 or x86-64, with its checksum
 	@size=$$(stat --format %s $(PACKAGE)/login-etl-$(ARCH).zip); echo "$$size bytes"; \
 	    if ((size > $(LIMIT_MIB) << 20)); then echo "more than $(LIMIT_MIB) MiB" >&2; exit 1; fi
 
-.PHONY: smoke
-smoke: $(VENV) ## Send messages through the queue of the stack that was deployed to ENV=…, and see that it works
-	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing))
-
 .PHONY: test
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
@@ -93,6 +89,10 @@ test: build ## Run every test: unit, doc, against Postgres, and from the queue t
 test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
 	E2E_EMULATOR=localstack pytest tests/e2e
 
+.PHONY: readme
+readme: build ## Run the commands of the README's table, those that take long for less
+	@python -m readme
+
 .PHONY: python-localstack
 python-localstack:
 	@echo "$(PYTHON_LOCALSTACK)"
@@ -102,7 +102,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template msrv audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template pipeline msrv audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -126,7 +126,14 @@ python: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml
+	cfn-lint template.yaml .image/registry.yaml
+	hadolint .image/Dockerfile
+
+# What actionlint checks in shell commands, it asks shellcheck.
+.PHONY: pipeline
+pipeline: $(VENV)
+	actionlint
+	zizmor --offline --no-progress --quiet .
 
 .PHONY: msrv
 msrv: $(VENV)
@@ -169,6 +176,37 @@ bench: build ## Measure the speed beside a bare COPY and Python; QUICK=1 for a l
 bench-instructions: $(VENV) ## Count the instructions of the pure stages, with valgrind
 	@cargo bench --quiet --locked --bench instructions \
 	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
+
+# Running it in AWS
+
+.PHONY: deploy
+deploy: $(VENV) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+	sam build --config-env $(or $(ENV),$(error ENV=… is missing))
+	sam deploy --config-env $(ENV) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+
+.PHONY: smoke
+smoke: $(VENV) ## Send messages through the queue of the stack that was deployed to ENV=…, and see that it works
+	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing))
+
+IMAGE := target/image/$(ARCH)
+TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+
+# Of one architecture and without a provenance, because Lambda takes no index of images.
+.PHONY: image
+image: $(VENV) ## Build the function as a container image for ARCH=arm64 or x86-64; needs Docker
+	cargo lambda build --release --locked --bin bootstrap --$(ARCH) --lambda-dir $(IMAGE)
+	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86-64=amd64) \
+	    --tag login-etl:$(ARCH) --file .image/Dockerfile $(IMAGE)/bootstrap
+
+.PHONY: image-registry
+image-registry: ## Create the registry for images, in the account of the AWS CLI
+	aws cloudformation deploy --stack-name login-etl-images --template-file .image/registry.yaml \
+	    --no-fail-on-empty-changeset
+
+.PHONY: image-push
+image-push: image ## Push the image to REGISTRY=…, tagged with the commit
+	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
+	docker push $(TAG)
 
 # Tools
 
