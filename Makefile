@@ -9,6 +9,10 @@ SHELL := bash
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
+LOCALSTACK := $(TOOLS)/localstack/stamp
+# LocalStack wants Python 3.13: what it imports came with that.
+PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
+    if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked --config .cargo-deny.toml
@@ -85,6 +89,19 @@ reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare
 	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
 	done
 
+# As cargo-lambda says it, where the template says x86_64.
+ARCH ?= arm64
+PACKAGE := target/package/$(ARCH)
+LIMIT_MIB := 8
+
+.PHONY: package
+package: $(VENV) ## Zip the function for ARCH=arm64 or x86-64, with its checksum, and see that it is small
+	$(BUILD) --bin bootstrap --$(ARCH) --output-format zip --lambda-dir $(PACKAGE)
+	mv $(PACKAGE)/bootstrap/bootstrap.zip $(PACKAGE)/login-etl-$(ARCH).zip
+	cd $(PACKAGE) && sha256sum login-etl-$(ARCH).zip | tee login-etl-$(ARCH).zip.sha256
+	@size=$$(stat --format %s $(PACKAGE)/login-etl-$(ARCH).zip); echo "$$size bytes"; \
+	    if ((size > $(LIMIT_MIB) << 20)); then echo "more than $(LIMIT_MIB) MiB" >&2; exit 1; fi
+
 .PHONY: test
 test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
@@ -92,12 +109,24 @@ test: build ## Run every test: unit, doc, against Postgres, and from the queue t
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
 
+.PHONY: test-localstack
+test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
+	E2E_EMULATOR=localstack pytest tests/e2e
+
+.PHONY: readme
+readme: build ## Run the commands of the README's table, those that take long for less
+	@python -m readme
+
+.PHONY: python-localstack
+python-localstack:
+	@echo "$(PYTHON_LOCALSTACK)"
+
 .PHONY: torture
 torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template unused versions audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template pipeline unused versions audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -121,7 +150,14 @@ python: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml
+	cfn-lint template.yaml .image/registry.yaml
+	hadolint .image/Dockerfile
+
+# What actionlint checks in shell commands, it asks shellcheck.
+.PHONY: pipeline
+pipeline: $(VENV)
+	actionlint
+	zizmor --offline --no-progress --quiet .
 
 .PHONY: unused
 unused: $(VENV)
@@ -169,6 +205,37 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 	@cargo bench --quiet --locked --bench instructions \
 	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
 
+# Running it in AWS
+
+.PHONY: deploy
+deploy: $(VENV) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+	sam build --config-env $(or $(ENV),$(error ENV=… is missing))
+	sam deploy --config-env $(ENV) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+
+.PHONY: smoke
+smoke: $(VENV) ## Send messages through the queue of the stack that was deployed to ENV=…, and see that it works
+	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing))
+
+IMAGE := target/image/$(ARCH)
+TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+
+# Of one architecture and without a provenance, because Lambda takes no index of images.
+.PHONY: image
+image: $(VENV) ## Build the function as a container image for ARCH=arm64 or x86-64; needs Docker
+	$(BUILD) --bin bootstrap --$(ARCH) --lambda-dir $(IMAGE)
+	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86-64=amd64) \
+	    --tag login-etl:$(ARCH) --file .image/Dockerfile $(IMAGE)/bootstrap
+
+.PHONY: image-registry
+image-registry: ## Create the registry for images, in the account of the AWS CLI
+	aws cloudformation deploy --stack-name login-etl-images --template-file .image/registry.yaml \
+	    --no-fail-on-empty-changeset
+
+.PHONY: image-push
+image-push: image ## Push the image to REGISTRY=…, tagged with the commit
+	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
+	docker push $(TAG)
+
 # Tools
 
 $(VENV): tests/e2e/requirements.txt
@@ -176,6 +243,13 @@ $(VENV): tests/e2e/requirements.txt
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(LOCALSTACK): $(shell find tests/e2e/localstack -name '*.txt' -or -path '*/executor/*' -type f)
+	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
+	@echo "Installing LocalStack into $(@D)"
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement tests/e2e/localstack/requirements.txt
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation tests/e2e/localstack/executor
 	@touch $@
 
 # Without the target folder of the project, which another cargo may hold locked.
