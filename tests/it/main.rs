@@ -11,4 +11,5 @@ mod programs;
 mod refused_rows;
 mod roles;
 mod salt;
+mod schema;
 mod support;
