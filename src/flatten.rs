@@ -59,7 +59,7 @@ pub fn flatten<'a, const COLUMNS: usize, const RAW: usize>(
 ) -> serde_json::Result<Flat<'a, COLUMNS, RAW>> {
     let mut flat = Flat { leaves: [const { None }; COLUMNS], raw: [None; RAW], repeated: None };
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let walk = Walk { columns, raw, path: &mut String::new(), flat: &mut flat };
+    let walk = Walk { columns: columns.map(Some), raw, flat: &mut flat };
     deserializer.deserialize_map(walk)?;
     deserializer.end()?;
     Ok(flat)
@@ -78,52 +78,38 @@ impl fmt::Display for JsonType {
 
 /// Walks one object, the outermost or one inside it.
 struct Walk<'s, 'a, const COLUMNS: usize, const RAW: usize> {
-    columns: &'s [&'s str; COLUMNS],
-    raw: &'s [&'s str; RAW],
-    /// The keys above this object, each followed by `_`; empty at the top.
-    path: &'s mut String,
+    /// What is left of each column's key inside this object; `None` of those that are not in it.
+    columns: [Option<&'s str>; COLUMNS],
+    /// The keys whose values are kept as JSON source.
+    raw: &'s [&'s str],
     flat: &'s mut Flat<'a, COLUMNS, RAW>,
 }
 
 /// Where a key leads.
-enum Lead {
+enum Lead<'s, const COLUMNS: usize> {
     Column(usize),
     Raw(usize),
-    /// Towards a column: the path has grown by this key.
-    Deeper,
+    /// Towards columns, of whose keys this is left.
+    Deeper([Option<&'s str>; COLUMNS]),
     Nowhere,
 }
 
-impl<'a, const COLUMNS: usize, const RAW: usize> Walk<'_, 'a, COLUMNS, RAW> {
-    fn lead(&mut self, key: &str) -> Lead {
-        let at_top = self.path.is_empty();
-        let is_path_and_key = |column: &&str| column.strip_prefix(self.path.as_str()) == Some(key);
-        if let Some(column) = self.columns.iter().position(is_path_and_key) {
+impl<'s, 'a, const COLUMNS: usize, const RAW: usize> Walk<'s, 'a, COLUMNS, RAW> {
+    fn lead(&self, key: &str) -> Lead<'s, COLUMNS> {
+        if let Some(column) = self.columns.iter().position(|column| *column == Some(key)) {
             return Lead::Column(column);
         }
-        if let Some(raw) = self.raw.iter().position(|raw| at_top && *raw == key) {
+        if let Some(raw) = self.raw.iter().position(|raw| *raw == key) {
             return Lead::Raw(raw);
         }
-        let leads_on = |column: &&str| {
-            let rest = column.strip_prefix(self.path.as_str()).and_then(|rest| rest.strip_prefix(key));
-            rest.is_some_and(|rest| rest.starts_with('_'))
-        };
-        if self.columns.iter().any(leads_on) {
-            self.path.push_str(key);
-            self.path.push('_');
-            return Lead::Deeper;
-        }
-        Lead::Nowhere
+        let inside = self.columns.map(|column| column?.strip_prefix(key)?.strip_prefix('_'));
+        if inside.iter().any(Option::is_some) { Lead::Deeper(inside) } else { Lead::Nowhere }
     }
 
     fn put(&mut self, column: usize, leaf: Leaf<'a>) {
         if self.flat.leaves[column].replace(leaf).is_some() {
             self.flat.repeated = Some(column);
         }
-    }
-
-    fn reborrow(&mut self) -> Walk<'_, 'a, COLUMNS, RAW> {
-        Walk { columns: self.columns, raw: self.raw, path: self.path, flat: self.flat }
     }
 }
 
@@ -135,42 +121,44 @@ impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de,
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let depth = self.path.len();
-        while let Some(lead) = map.next_key_seed(Key(&mut self))? {
+        while let Some(lead) = map.next_key_seed(Key(&self))? {
             match lead {
                 Lead::Column(column) => {
                     let leaf = map.next_value()?;
                     self.put(column, leaf);
                 }
                 Lead::Raw(raw) => self.flat.raw[raw] = Some(map.next_value()?),
-                Lead::Deeper => map.next_value_seed(Inside(self.reborrow()))?,
+                Lead::Deeper(columns) => {
+                    map.next_value_seed(Inside(Walk { columns, raw: &[], flat: self.flat }))?;
+                }
                 Lead::Nowhere => _ = map.next_value::<IgnoredAny>()?,
             }
-            self.path.truncate(depth);
         }
         Ok(())
     }
 }
 
 /// A key, read without a copy.
-struct Key<'k, 's, 'a, const COLUMNS: usize, const RAW: usize>(&'k mut Walk<'s, 'a, COLUMNS, RAW>);
+struct Key<'k, 's, 'a, const COLUMNS: usize, const RAW: usize>(&'k Walk<'s, 'a, COLUMNS, RAW>);
 
-impl<'de, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de> for Key<'_, '_, 'de, COLUMNS, RAW> {
-    type Value = Lead;
+impl<'de, 's, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de>
+    for Key<'_, 's, 'de, COLUMNS, RAW>
+{
+    type Value = Lead<'s, COLUMNS>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Lead, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<const COLUMNS: usize, const RAW: usize> Visitor<'_> for Key<'_, '_, '_, COLUMNS, RAW> {
-    type Value = Lead;
+impl<'s, const COLUMNS: usize, const RAW: usize> Visitor<'_> for Key<'_, 's, '_, COLUMNS, RAW> {
+    type Value = Lead<'s, COLUMNS>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Lead, E> {
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         Ok(self.0.lead(key))
     }
 }

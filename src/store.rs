@@ -23,7 +23,7 @@ use connect::{Connection, Connector};
 use pipeline::Batch;
 
 /// Writes rows whose messages are all new, or fails.
-const WRITE_NEW: &str = include_str!("sql/write_new.sql");
+const WRITE_NEW: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 /// Writes the rows whose messages the ledger does not hold yet.
 const WRITE_MISSING: &str = include_str!("sql/write_missing.sql");
 
@@ -90,7 +90,7 @@ pub enum StoreError {
     /// Postgres took too long.
     #[error("Postgres did not answer in time")]
     TimedOut,
-    /// Postgres refuses the statement itself: a missing table or privilege, a full disk.
+    /// Postgres refuses the statement itself: a missing table, function or privilege, a full disk.
     #[error("Postgres refused the statement, SQLSTATE {}", .sqlstate.code())]
     Refused {
         /// Why.
@@ -296,8 +296,8 @@ async fn insert<R: Borrow<LoginRow>>(
         rows().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
     let locales: Vec<Option<&str>> = rows().map(|row| row.locale.as_deref()).collect();
     let app_versions: Vec<Option<i32>> = rows().map(|row| row.app_version).collect();
-    client
-        .execute_typed(
+    let inserted = client
+        .query_typed_one(
             statement,
             &[
                 (&sent_at, Type::TIMESTAMPTZ_ARRAY),
@@ -311,5 +311,6 @@ async fn insert<R: Borrow<LoginRow>>(
                 (&salt.as_str(), Type::TEXT),
             ],
         )
-        .await
+        .await?;
+    inserted.try_get(0).map(i64::unsigned_abs)
 }

@@ -1,5 +1,5 @@
 -- Writes what is missing of a batch: the ledger takes every message that it does not hold yet, and
--- those alone become rows. Parameters as in write_new.sql.
+-- those alone become rows. Takes and returns what the function write_logins does.
 WITH arrived AS (
     -- A message may be in its batch twice.
     SELECT DISTINCT ON (sent_at, message_id)
@@ -22,10 +22,14 @@ fresh AS (
     FROM arrived
     ON CONFLICT DO NOTHING
     RETURNING sent_at, message_id
+),
+inserted AS (
+    INSERT INTO user_logins (
+        user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+    )
+    SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+    FROM arrived
+    JOIN fresh USING (sent_at, message_id)
+    RETURNING 1
 )
-INSERT INTO user_logins (
-    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-)
-SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-FROM arrived
-JOIN fresh USING (sent_at, message_id)
+SELECT count(*) FROM inserted
