@@ -79,7 +79,7 @@ class Sandbox:
     def stop(self) -> None:
         """Stop what was started; an emulator that was there before us gives the stack back."""
         if self.emulator.process is None:
-            stack.delete(self.emulator, self.stack)
+            stack.delete(self.emulator, self.stack.name, self.stack.database_secret_id)
         self.services.stop()
 
     def connect(self, user: str = SUPERUSER) -> psycopg.Connection:

@@ -56,7 +56,8 @@ def deploy(
         "Architecture": architecture(),
         **parameters,
     }
-    create(emulator, name, upload(emulator, name, ca), settings)
+    upload(emulator, name, ca)
+    create(emulator, name, template(name), settings)
     return find(emulator, name, secret["ARN"])
 
 
@@ -65,15 +66,13 @@ def architecture() -> str:
     return "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
 
 
-def create(emulator: Emulator, name: str, template: str, parameters: dict[str, Any]) -> None:
+def create(emulator: Emulator, name: str, body: str, parameters: dict[str, Any]) -> None:
     """Create a stack and wait for it; where it is not created, say what CloudFormation says."""
     formation = emulator.client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateBody=template,
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": str(value)} for key, value in parameters.items()
-        ],
+        TemplateBody=body,
+        Parameters=as_parameters(parameters),
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     waiter = formation.get_waiter("stack_create_complete")
@@ -81,6 +80,11 @@ def create(emulator: Emulator, name: str, template: str, parameters: dict[str, A
         waiter.wait(StackName=name, WaiterConfig=WAITING)
     except WaiterError:
         raise RuntimeError("\n".join(failures(emulator, name))) from None
+
+
+def as_parameters(settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Write parameters as CloudFormation takes them."""
+    return [{"ParameterKey": key, "ParameterValue": str(value)} for key, value in settings.items()]
 
 
 def failures(emulator: Emulator, name: str) -> list[str]:
@@ -115,16 +119,18 @@ def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
     )
 
 
-def delete(emulator: Emulator, stack: Stack) -> None:
+def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     """Delete a stack, and what was made beside it; the salt stays, as its policy says."""
     s3 = emulator.client("s3")
     for program in PROGRAMS.values():
-        s3.delete_object(Bucket=stack.name, Key=program)
-    s3.delete_bucket(Bucket=stack.name)
+        s3.delete_object(Bucket=name, Key=program)
+    s3.delete_bucket(Bucket=name)
     formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=stack.name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=stack.name, WaiterConfig=WAITING)
-    emulator.client("secretsmanager").delete_secret(SecretId=stack.database_secret_id)
+    formation.delete_stack(StackName=name)
+    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITING)
+    emulator.client("secretsmanager").delete_secret(
+        SecretId=database_secret_id, ForceDeleteWithoutRecovery=True
+    )
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:
@@ -137,17 +143,22 @@ def writer_password(emulator: Emulator, stack: Stack) -> str:
     return json.loads(_secret(emulator, stack.writer_secret_id))["password"]
 
 
-def upload(emulator: Emulator, bucket: str, ca: Path) -> str:
-    """Store the functions' packages, and return the template with their addresses in it."""
+def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
+    """Store the functions' packages where the template says they are."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=bucket)
-    template = yaml_parse(TEMPLATE.read_text())
-    # It refuses whoever comes without TLS, which the emulator does not speak.
-    del template["Resources"]["QueuePolicy"]
-    for function, program in PROGRAMS.items():
+    for program in PROGRAMS.values():
         s3.put_object(Bucket=bucket, Key=program, Body=_package(program, ca))
-        template["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
-    return json.dumps(template)
+
+
+def template(bucket: str) -> str:
+    """Write the template as `sam package` does, with the addresses of the packages in it."""
+    made = yaml_parse(TEMPLATE.read_text())
+    # It refuses whoever comes without TLS, which the emulator does not speak.
+    del made["Resources"]["QueuePolicy"]
+    for function, program in PROGRAMS.items():
+        made["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
+    return json.dumps(made)
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:
