@@ -9,6 +9,9 @@ SHELL := bash
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
+DEPLOY := $(TOOLS)/deploy/stamp
+CHECKOV := $(TOOLS)/checkov/stamp
+SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked --config .cargo-deny.toml
@@ -18,6 +21,9 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
     level=4 inline-8bit-counters pc-table trace-compares)
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
+
+# Of a stack: `make deploy ENV=dev`.
+WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 # cargo-lambda, its zig and Python are those of the virtual environment.
 export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
@@ -61,8 +67,22 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
 	@cargo lambda build --release --locked
 
+# Under target/zip/<processor>/<program>. The target of the other processor is rustup's to install.
+.PHONY: zip
+zip: $(VENV) ## Build both programs as zips for both processors; none may be 8 MiB or more
+	@for processor in x86_64 arm64; do \
+	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
+	    cargo lambda build --release --locked --output-format zip "--$${processor/_/-}" \
+	        --lambda-dir "target/zip/$$processor"; \
+	done
+	@for zip in target/zip/*/*/bootstrap.zip; do \
+	    bytes=$$(wc -c < "$$zip"); \
+	    printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
+	    ((bytes < 8 << 20)) || { echo "It is too large." >&2; exit 1; }; \
+	done
+
 .PHONY: test
-test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
+test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
 	cargo test $(FUZZ)
 	pytest tests/e2e
@@ -98,6 +118,16 @@ python: $(VENV)
 .PHONY: template
 template: $(VENV)
 	cfn-lint template.yaml
+
+# checkov takes a condition for what the parameters' defaults make of it, so it sees the template twice.
+.PHONY: validate
+validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint and checkov
+	$(SAM) validate --lint --template template.yaml --region eu-central-1
+	@mkdir -p target/validate
+	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
+	for template in template.yaml target/validate/with-database.yaml; do \
+	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
+	done
 
 .PHONY: msrv
 msrv: $(VENV)
@@ -141,9 +171,35 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 	@cargo bench --quiet --locked --bench instructions \
 	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
 
+# Running it in AWS
+
+.PHONY: deploy
+deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+	$(SAM) build $(WHERE)
+	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset
+
+.PHONY: logs
+logs: $(DEPLOY) ## Follow what the functions of ENV=… log
+	$(SAM) logs $(WHERE) --tail
+
+.PHONY: redrive
+redrive: $(VENV) ## Have the dead letters of ENV=… written; those that are bad stay where they are
+	@python -m e2e.operate redrive $(ENV)
+
+.PHONY: rotate
+rotate: $(VENV) ## Give the function of ENV=… a new password for the database
+	@python -m e2e.operate rotate $(ENV)
+
+.PHONY: delete
+delete: $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
+	$(SAM) delete $(WHERE)
+
 # Tools
 
 $(VENV): tests/e2e/requirements.txt
+$(DEPLOY): tests/e2e/requirements-deploy.txt
+$(CHECKOV): tests/e2e/requirements-checkov.txt
+$(VENV) $(DEPLOY) $(CHECKOV):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=… names one." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)

@@ -46,6 +46,10 @@ class Database:
     def deploy(self) -> None:
         """Create the stack."""
         stack.create(self.emulator, STACK, self.template, self.parameters)
+        self.find()
+
+    def find(self) -> None:
+        """Find the stack that somebody created."""
         self.stack = stack.find(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
 
     def update(self, template: str, **parameters: str) -> str:
@@ -60,7 +64,7 @@ class Database:
             self.formation.get_waiter("stack_update_complete").wait(
                 StackName=STACK, WaiterConfig=WAITING
             )
-        self.stack = stack.find(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
+        self.find()
         return self.formation.describe_stacks(StackName=STACK)["Stacks"][0]["StackStatus"]
 
     def delete_stack(self) -> None:
@@ -75,6 +79,12 @@ class Database:
         stack.delete(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
         with self.postgres.connect() as admin:
             admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+    def output(self, name: str) -> str:
+        """Read what the stack says under this name."""
+        [found] = self.formation.describe_stacks(StackName=STACK)["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+        return outputs[name]
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Query the database as its owner."""
