@@ -19,6 +19,9 @@ FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 # What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
+# OpenSSL is built from source, and would write into the function when and where that was.
+REPRODUCIBLY := SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS='ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules'
+BUILD := $(REPRODUCIBLY) cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
 
@@ -65,15 +68,27 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 
 .PHONY: build
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
-	@cargo lambda build --release --locked
+	@$(BUILD)
+
+# The same Rust, zig and home folder give the same bytes, whenever and in whichever folder.
+.PHONY: reproduce
+reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare the bytes
+	@rm -rf target/reproduce
+	@for folder in one the/other; do \
+	    git clone --quiet . target/reproduce/$$folder; \
+	    (cd target/reproduce/$$folder; CARGO_TARGET_DIR=$$PWD/target $(BUILD)); \
+	done
+	@for program in bootstrap migrate; do \
+	    cmp target/reproduce/{one,the/other}/target/lambda/$$program/bootstrap; \
+	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
+	done
 
 # Under target/zip/<processor>/<program>. The target of the other processor is rustup's to install.
 .PHONY: zip
 zip: $(VENV) ## Build both programs as zips for both processors; none may be 8 MiB or more
 	@for processor in x86_64 arm64; do \
 	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
-	    cargo lambda build --release --locked --output-format zip "--$${processor/_/-}" \
-	        --lambda-dir "target/zip/$$processor"; \
+	    $(BUILD) --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
 	done
 	@for zip in target/zip/*/*/bootstrap.zip; do \
 	    bytes=$$(wc -c < "$$zip"); \
@@ -93,7 +108,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template msrv audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template unused versions audit ## Check format, lints, documentation, template and dependencies
 
 .PHONY: fmt
 fmt:
@@ -129,9 +144,13 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 
-.PHONY: msrv
-msrv: $(VENV)
-	python -m msrv
+.PHONY: unused
+unused: $(VENV)
+	cargo shear --locked --deny-warnings
+
+.PHONY: versions
+versions: $(VENV)
+	python -m versions
 
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit
@@ -156,7 +175,7 @@ fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges t
 	    "$$fuzz" -max_total_time=$$(($(or $(SECONDS),60) / 2)) -timeout=5 -max_len=4096 -print_final_stats=1 \
 	        -dict=tests/fuzz/json.dict -artifact_prefix="$$kept/" "$$new" "$$kept" 2>&1 \
 	        | sed '/^#.*\(NEW\|REDUCE\|RELOAD\)/d; /^###### Rec/,/^###### End/d'; \
-	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -verbosity=0 "$$kept" "$$new"; fi; \
+	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -use_counters=0 -verbosity=0 "$$kept" "$$new"; fi; \
 	done
 
 # Measuring it
@@ -175,7 +194,7 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 
 .PHONY: deploy
 deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
-	$(SAM) build $(WHERE)
+	$(REPRODUCIBLY) $(SAM) build $(WHERE)
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset
 
 .PHONY: logs

@@ -21,7 +21,21 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), lambda_runtime::Error> {
     let variable = |name: &str| std::env::var(name).ok();
     telemetry::start(variable(telemetry::RUST_LOG).as_deref())?;
+    keep_memory_private()?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
     // Boxed, since it holds the future of every stage, many kilobytes.
     Box::pin(lambda_runtime::run(service_fn(|event| ingest.handle(event)))).await
+}
+
+/// Keeps the memory, in which raw values and the salt are, out of core files, and from debuggers.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Does nothing where no function is deployed.
+#[cfg(not(target_os = "linux"))]
+fn keep_memory_private() -> std::io::Result<()> {
+    Ok(())
 }

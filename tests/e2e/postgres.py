@@ -42,6 +42,7 @@ class Postgres:
     port: int
     password: str
     settings: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
 
     @property
@@ -82,7 +83,7 @@ class Postgres:
             ],
             log=self.log,
             cwd=self.directory,
-            env=_environment(),
+            env={**_environment(), **self.environment},
             user=_server_user(),
         )
         processes.wait_until(self._answers, "Postgres", self.process, self.log)

@@ -1,6 +1,13 @@
 //! The built programs, where they start or refuse to.
 
-use std::process::{Command, Output};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Output};
+
+use login_etl::config::Settings;
+use login_etl::handler::Ingest;
+use login_etl::pii::{DeviceId, Masker, Pii};
+use login_etl::secrets::Secrets;
+use login_etl::store::Store;
 
 use tokio_postgres::NoTls;
 
@@ -11,9 +18,12 @@ fn run(program: &str, variables: &[(&str, &str)]) -> Output {
     run_with(program, &[], variables)
 }
 
-fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(program);
-    command.args(arguments);
+fn run_with(executable: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    program(executable, variables).args(arguments).output().unwrap()
+}
+
+fn program(executable: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(executable);
     command.env_clear().env("AWS_MAX_ATTEMPTS", "1");
     if program == env!("CARGO_BIN_EXE_bootstrap") {
         // Nothing listens there, so a function that starts ends when it asks for an event.
@@ -24,7 +34,8 @@ fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ou
         command
             .env(name, std::env::var(name).unwrap_or_else(|_| panic!("{name} is set, as `make test` does")));
     }
-    command.envs(variables.iter().copied()).output().unwrap()
+    command.envs(variables.iter().copied());
+    command
 }
 
 fn said(output: &Output) -> String {
@@ -263,6 +274,75 @@ async fn the_table_is_exactly_as_users_have_it() {
     assert_eq!(columns, expected);
     let keys = "SELECT FROM pg_constraint WHERE conrelid = 'user_logins'::regclass";
     assert_eq!(database.admin.query(keys, &[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn no_debug_text_tells_a_secret() {
+    let salt = secret(SALT).await;
+    let database = secret(r#"{"username":"u","password":"hunter2","host":"127.0.0.1","dbname":"d"}"#).await;
+    let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
+    let by_secret = settings(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &database)]);
+    let secrets = Secrets::from_env().await;
+    let credentials = secrets.credentials(&database).await.unwrap();
+    let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
+    let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
+
+    let texts = [
+        format!("{url:#?}{by_secret:#?}{credentials:#?}{secrets:#?}"),
+        format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.fingerprint()),
+        format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
+        format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
+    ];
+
+    for text in texts {
+        for secret in [SALT, "hunter2", "593-47-5928"] {
+            assert!(!text.contains(secret), "{secret} is in a text");
+        }
+    }
+}
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    Settings::read(|name| Some(variables.iter().find(|(variable, _)| *variable == name)?.1.to_owned()))
+        .unwrap()
+}
+
+/// Memory holds raw values and the salt, and a crash may write it to a file.
+#[tokio::test]
+async fn a_crash_leaves_no_core_file() {
+    let salt = secret(SALT).await;
+    let runtime_api = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = runtime_api.local_addr().unwrap().to_string();
+    let variables =
+        [("SALT_SECRET_ID", &*salt), NOWHERE, ("AWS_LAMBDA_RUNTIME_API", &address), ("RUST_LOG", "off")];
+
+    let function = crash(&mut program(env!("CARGO_BIN_EXE_bootstrap"), &variables), || {
+        // It has started when it asks for an event.
+        runtime_api.accept().unwrap()
+    });
+    let any_other = crash(Command::new("sleep").arg("60"), || {});
+
+    assert!(!function.core_dumped());
+    assert!(any_other.core_dumped(), "this machine lets no program leave a core file");
+}
+
+/// Aborts a program when it is ready, in a folder of its own, with core files of any size allowed.
+fn crash<T>(program: &mut Command, ready: impl FnOnce() -> T) -> ExitStatus {
+    let folder = std::env::temp_dir().join(unique_name());
+    std::fs::create_dir(&folder).unwrap();
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(r#"ulimit -c unlimited && exec "$@""#).arg("sh").arg(program.get_program());
+    shell.args(program.get_args()).env_clear().current_dir(&folder);
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = shell.spawn().unwrap();
+    let _connection = ready();
+    while std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() == "sh\n" {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-ABRT", &child.id().to_string()]).status().unwrap();
+    let status = child.wait().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(status.signal(), Some(6));
+    status
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """What is done to the servers, the network and the functions. Each fault heals itself.
 
-They come in four suits that are played at the same time. Each suit is a deck of cards: shuffled,
+They come in suits that are played at the same time. Each suit is a deck of cards: shuffled,
 dealt to the last card, and shuffled again, so that every fault has its turn.
 """
 
@@ -79,11 +79,13 @@ async def read_only_failover(world: World) -> bool:
 
 
 async def disk_full(world: World) -> bool:
-    """Have a trigger raise what a full disk does (53100)."""
-    await world.do("UPDATE trouble SET disk_full = true")
-    await world.wait(0.2, 1)
-    await world.do("UPDATE trouble SET disk_full = false")
-    return True
+    """Leave no room on the server's disk (53100, or a crash where its own log has to grow)."""
+    log = world.system.services.postgres.log
+    before = log.stat().st_size
+    world.system.fill_disk()
+    await world.wait(0.5, 2)
+    await asyncio.to_thread(world.system.free_disk)
+    return b"53100" in log.read_bytes()[before:]
 
 
 async def deadlock_with_a_rival(world: World) -> bool:
@@ -217,6 +219,15 @@ async def process_frozen(world: World) -> bool:
     return True
 
 
+async def process_frozen_for_minutes(world: World) -> bool:
+    """Stop a function for longer than Postgres waits for the rest of a transaction."""
+    function = _any_function(world)
+    function.freeze()
+    await world.wait(61, 150)
+    function.thaw()
+    return True
+
+
 def _any_function(world: World) -> Function:
     return world.fleet.functions[world.dice.choice(sorted(world.fleet.functions))]
 
@@ -312,6 +323,7 @@ SUITS = [
         ],
     ),
     Suit("functions", (0.1, 1), [*[process_killed] * 3, process_frozen]),
+    Suit("long freezes", (20, 40), [process_frozen_for_minutes]),
     Suit(
         "secrets",
         (1, 5),

@@ -3,9 +3,11 @@
 import json
 import secrets
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,18 +35,12 @@ SETTINGS = {
     "deadlock_timeout": "100ms",
 }
 
-# Keeps transactions open a little, so that more can go wrong with them, and plays a full disk.
+# Keeps transactions open a little, so that more can go wrong with them.
 TROUBLE = """
-CREATE TABLE trouble (disk_full boolean NOT NULL);
-INSERT INTO trouble VALUES (false);
-
 CREATE FUNCTION trouble() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF (SELECT disk_full FROM trouble) THEN
-        RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full';
-    END IF;
     IF random() < 0.1 THEN
         PERFORM pg_sleep(random() * 0.06);
     END IF;
@@ -104,6 +100,29 @@ class System:
     def start_postgres(self) -> None:
         """Start the server again."""
         self.services.postgres.start()
+
+    def fill_disk(self) -> None:
+        """Leave no room for any file of the server's to grow."""
+        self._disk_full.touch()
+
+    def free_disk(self) -> None:
+        """Make room again, and start the server if it could not go on."""
+        self._disk_full.unlink()
+        if not processes.alive(self.services.postgres.process):
+            self.start_postgres()
+
+    def give_full_disk(self) -> None:
+        """Start the server anew, on a disk that can be full."""
+        server = self.services.postgres
+        library = server.directory / "full_disk.so"
+        source = Path(__file__).with_name("full_disk.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        server.environment = {"LD_PRELOAD": str(library), "FULL_DISK": str(self._disk_full)}
+        server.restart()
+
+    @property
+    def _disk_full(self) -> Path:
+        return self.services.postgres.directory / "disk-is-full"
 
     def change_password(self) -> None:
         """Give the writer another password, which the secret does not have yet."""
@@ -176,6 +195,7 @@ def running() -> Iterator[System]:
             postgres_proxy=Proxy(("127.0.0.1", services.postgres.port), processes.free_port()),
             secrets_proxy=Proxy((endpoint.hostname, endpoint.port), processes.free_port()),
         )
+        system.give_full_disk()
         system.execute(messages.CONSTRAINT, TROUBLE)
         system.change_password()
         system.create_secrets()
