@@ -17,6 +17,7 @@ PRINTS = {
     "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
     "make up": "an analyst's psql",
     "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
+    "make report": "are drawn in",
     "make invoke": "batchItemFailures",
     "make down": "It is down.",
     "make torture": "0 lost",
@@ -24,11 +25,12 @@ PRINTS = {
 }
 LEFT_OUT = {
     "make watch": "it runs beside `make invoke`",
+    "make top": "it runs until it is interrupted",
     "make test": "it is run on its own, as is what follows",
     "make test-localstack": "",
     "make check": "",
     "make bench": "it builds everything once more",
-    "make package": "it builds everything once more",
+    "make zip": "it builds everything once more",
     "make image": "it wants Docker",
     "make smoke": "it wants a stack on AWS",
 }
