@@ -9,6 +9,10 @@ SHELL := bash
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
+LOCALSTACK := $(TOOLS)/localstack/stamp
+# LocalStack wants Python 3.13: what it imports came with that.
+PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
+    if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 DEPLOY := $(TOOLS)/deploy/stamp
 CHECKOV := $(TOOLS)/checkov/stamp
 SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
@@ -56,6 +60,14 @@ down: $(VENV) ## Stop what `up` started
 send: $(VENV) ## Send each line of FILE=… to the queue that is up
 	@$(LOCAL) send "$(or $(FILE),$(error FILE=… is missing))"
 
+.PHONY: top
+top: $(VENV) ## Show the figures of what is up, as they happen
+	@$(LOCAL) top
+
+.PHONY: report
+report: $(VENV) ## Draw the figures of what is up, or of the last run, or of FILES=… with logs, as a page
+	@$(LOCAL) picture $(FILES)
+
 .PHONY: watch
 watch: $(VENV) ## Serve the function from its source, built again at every change, beside what is up
 	@$(LOCAL) watch
@@ -83,17 +95,22 @@ reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare
 	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
 	done
 
-# Under target/zip/<processor>/<program>. The target of the other processor is rustup's to install.
+# The processors as the template says it. Their other one's target is rustup's to install.
+ARCH ?= x86_64 arm64
+LIMIT_MIB := 8
+
+# Under target/zip/<processor>/<program>, each with its checksum.
 .PHONY: zip
-zip: $(VENV) ## Build both programs as zips for both processors; none may be 8 MiB or more
-	@for processor in x86_64 arm64; do \
+zip: $(VENV) ## Zip both programs for ARCH=x86_64, arm64 or both; none may be 8 MiB or more
+	@for processor in $(ARCH); do \
 	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
 	    $(BUILD) --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
-	done
-	@for zip in target/zip/*/*/bootstrap.zip; do \
-	    bytes=$$(wc -c < "$$zip"); \
-	    printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
-	    ((bytes < 8 << 20)) || { echo "It is too large." >&2; exit 1; }; \
+	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
+	        bytes=$$(wc -c < "$$zip"); \
+	        printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
+	        ((bytes < $(LIMIT_MIB) << 20)) || { echo "It is too large." >&2; exit 1; }; \
+	        (cd "$${zip%/*}"; sha256sum bootstrap.zip | tee bootstrap.zip.sha256); \
+	    done; \
 	done
 
 .PHONY: test
@@ -103,12 +120,24 @@ test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from t
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
 
+.PHONY: test-localstack
+test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
+	E2E_EMULATOR=localstack pytest tests/e2e
+
+.PHONY: readme
+readme: build ## Run the commands of the README's table, those that take long for less
+	@python -m readme
+
+.PHONY: python-localstack
+python-localstack:
+	@echo "$(PYTHON_LOCALSTACK)"
+
 .PHONY: torture
 torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template unused versions audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template pipeline unused versions audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -132,7 +161,14 @@ python: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml
+	cfn-lint template.yaml .image/registry.yaml
+	hadolint .image/Dockerfile
+
+# What actionlint checks in shell commands, it asks shellcheck.
+.PHONY: pipeline
+pipeline: $(VENV)
+	actionlint
+	zizmor --offline --no-progress --quiet .
 
 # checkov takes a condition for what the parameters' defaults make of it, so it sees the template twice.
 .PHONY: validate
@@ -195,7 +231,11 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 .PHONY: deploy
 deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
 	$(REPRODUCIBLY) $(SAM) build $(WHERE)
-	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset
+	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+
+.PHONY: smoke
+smoke: $(VENV) ## Send messages through the queue of ENV=…, and see that it works
+	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow what the functions of ENV=… log
@@ -213,6 +253,26 @@ rotate: $(VENV) ## Give the function of ENV=… a new password for the database
 delete: $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
 	$(SAM) delete $(WHERE)
 
+IMAGE := target/image/$(ARCH)
+TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+
+# Of one architecture and without a provenance, because Lambda takes no index of images.
+.PHONY: image
+image: $(VENV) ## Build the function as a container image for ARCH=x86_64 or arm64; needs Docker
+	$(BUILD) --bin bootstrap --$(subst _,-,$(ARCH)) --lambda-dir $(IMAGE)
+	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86_64=amd64) \
+	    --tag login-etl:$(ARCH) --file .image/Dockerfile $(IMAGE)/bootstrap
+
+.PHONY: image-registry
+image-registry: ## Create the registry for images, in the account of the AWS CLI
+	aws cloudformation deploy --stack-name login-etl-images --template-file .image/registry.yaml \
+	    --no-fail-on-empty-changeset
+
+.PHONY: image-push
+image-push: image ## Push the image to REGISTRY=…, tagged with the commit
+	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
+	docker push $(TAG)
+
 # Tools
 
 $(VENV): tests/e2e/requirements.txt
@@ -223,6 +283,13 @@ $(VENV) $(DEPLOY) $(CHECKOV):
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(LOCALSTACK): $(shell find tests/e2e/localstack -name '*.txt' -or -path '*/executor/*' -type f)
+	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
+	@echo "Installing LocalStack into $(@D)"
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement tests/e2e/localstack/requirements.txt
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation tests/e2e/localstack/executor
 	@touch $@
 
 # Without the target folder of the project, which another cargo may hold locked.

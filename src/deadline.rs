@@ -43,8 +43,13 @@ impl Deadline {
     /// Half of what is left, so that after a failure there is time for another try.
     #[must_use]
     pub fn halved(self) -> Self {
-        let half = self.at.saturating_duration_since(Instant::now()) / 2;
-        Self { at: Instant::now() + half, ..self }
+        Self { at: Instant::now() + self.left() / 2, ..self }
+    }
+
+    /// How long work may still wait.
+    #[must_use]
+    pub fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
     }
 
     /// How long may be spent on leaving things in order when the deadline has passed, without being
@@ -69,7 +74,7 @@ mod tests {
     use super::*;
 
     fn left(end: SystemTime) -> u64 {
-        Deadline::before(end).at.saturating_duration_since(Instant::now()).as_millis().try_into().unwrap()
+        Deadline::before(end).left().as_millis().try_into().unwrap()
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct Arrival {
 }
 
 /// Why a message is refused: the place, never the value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum DecodeError {
     /// The message has no body, or one that is not text.
     #[error("the message has no body")]
@@ -138,20 +138,26 @@ impl DecodeError {
     /// The reason's stable name, for logs and metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
+        self.into()
+    }
+
+    /// The field that is to blame, where it is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
         match self {
-            Self::MissingBody => "MissingBody",
-            Self::NotText => "NotText",
-            Self::NotJson { .. } => "NotJson",
-            Self::NotAnObject => "NotAnObject",
-            Self::TooManyEnvelopes => "TooManyEnvelopes",
-            Self::Ambiguous { .. } => "Ambiguous",
-            Self::MissingField { .. } => "MissingField",
-            Self::WrongType { .. } => "WrongType",
-            Self::EmptyText { .. } => "EmptyText",
-            Self::TooLong { .. } => "TooLong",
-            Self::NulCharacter { .. } => "NulCharacter",
-            Self::BadVersion => "BadVersion",
-            Self::BadSentTimestamp => "BadSentTimestamp",
+            Self::Ambiguous { field }
+            | Self::MissingField { field }
+            | Self::WrongType { field, .. }
+            | Self::EmptyText { field }
+            | Self::TooLong { field, .. }
+            | Self::NulCharacter { field } => Some(field),
+            Self::BadVersion => Some("app_version"),
+            Self::BadSentTimestamp => Some("SentTimestamp"),
+            Self::MissingBody
+            | Self::NotText
+            | Self::NotJson { .. }
+            | Self::NotAnObject
+            | Self::TooManyEnvelopes => None,
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct SqsMessage<'a> {
     pub(crate) body: Option<&'a RawValue>,
     /// `SentTimestamp`, still as JSON source.
     pub(crate) sent_timestamp: Option<&'a RawValue>,
+    /// `ApproximateReceiveCount`, still as JSON source.
+    receive_count: Option<&'a RawValue>,
     /// The message group within which the order counts, that is, of a FIFO queue.
     ///
     /// Standard queues may carry a `MessageGroupId` too (for fair queues), but promise no order:
@@ -30,7 +32,7 @@ pub struct SqsMessage<'a> {
 }
 
 /// Why a payload cannot be read, which fails the whole batch.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum EventError {
     /// The payload is not an SQS event.
     #[error("the payload is not an SQS event, at line {line}, column {column}")]
@@ -48,14 +50,20 @@ pub enum EventError {
     },
 }
 
+impl SqsMessage<'_> {
+    /// How often the message has been delivered, this time included, where SQS says so.
+    #[must_use]
+    pub fn receive_count(&self) -> Option<u64> {
+        // Lambda sends the digits as a string.
+        self.receive_count?.get().trim_matches('"').parse().ok()
+    }
+}
+
 impl EventError {
     /// The error's stable name, which is the `errorType` of the invocation that it ends.
     #[must_use]
     pub fn error_type(&self) -> &'static str {
-        match self {
-            Self::MalformedEvent { .. } => "MalformedEvent",
-            Self::MissingMessageId { .. } => "MissingMessageId",
-        }
+        self.into()
     }
 }
 
@@ -99,6 +107,8 @@ struct Record<'a> {
 struct Attributes<'a> {
     #[serde(borrow)]
     sent_timestamp: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ApproximateReceiveCount")]
+    receive_count: Option<&'a RawValue>,
     #[serde(borrow)]
     message_group_id: Option<Text<'a>>,
 }
@@ -125,6 +135,7 @@ impl<'a> Record<'a> {
                 .ok_or(EventError::MissingMessageId { position })?,
             body: self.body,
             sent_timestamp: attributes.sent_timestamp,
+            receive_count: attributes.receive_count,
             // A FIFO message always has a group; if a hand-made one has none, it is ordered with
             // its like, which is the careful reading.
             group: fifo.then(|| attributes.message_group_id.unwrap_or_default().0),

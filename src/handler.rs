@@ -1,11 +1,12 @@
 //! Takes one batch through the stages.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::value::RawValue;
-use tracing::{error, info, warn};
+use strum::VariantNames;
 
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
@@ -15,7 +16,8 @@ use crate::mask::{LoginRow, mask};
 use crate::pii::{Fingerprint, Masker};
 use crate::report::{Failure, Failures, Reason, report};
 use crate::secrets::Secrets;
-use crate::store::{Store, StoreError};
+use crate::store::{Spent, Store, StoreError};
+use crate::telemetry::batch::Batch;
 
 /// How long a cold start waits for Postgres before it does without.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -27,6 +29,9 @@ pub struct Ingest {
     /// Of the masker's salt.
     salt: Fingerprint,
     store: Store,
+    /// What the start spent time on, for the first batch to tell.
+    start: Spent,
+    warm: AtomicBool,
 }
 
 /// Why a whole batch failed: nothing of it was committed, or it is safe to repeat.
@@ -40,21 +45,33 @@ pub enum BatchError {
     Store(#[from] StoreError),
 }
 
-/// What a batch came to, for the log.
-struct Outcome {
-    response: SqsBatchResponse,
-    messages: usize,
-    written: u64,
-    failed: usize,
-}
-
 impl BatchError {
+    /// Every `errorType` that there is.
+    pub fn error_types() -> impl Iterator<Item = &'static str> {
+        EventError::VARIANTS.iter().chain(StoreError::VARIANTS).copied()
+    }
+
     /// The `errorType` of the invocation, which is stable.
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Event(error) => error.error_type(),
             Self::Store(error) => error.error_type(),
+        }
+    }
+
+    /// Whether it is the database that is in trouble.
+    #[must_use]
+    pub fn is_of_database(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Store(StoreError::SaltChanged | StoreError::Secret(_)))
+    }
+
+    /// What Postgres said, where it did.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Event(_) => None,
+            Self::Store(error) => error.sqlstate(),
         }
     }
 }
@@ -74,18 +91,22 @@ impl Ingest {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let secrets = Secrets::from_env().await;
         let store = Store::new(settings.database, secrets.clone())?;
+        let started = Instant::now();
         let masker = async {
             let salt = secrets.salt(&settings.salt_secret_id).await?;
-            Ok(Masker::new(&salt)?)
+            Ok((Masker::new(&salt)?, started.elapsed()))
         };
-        let (masker, ()) = tokio::try_join!(masker, store.warm_up(Deadline::within(WARM_UP)))?;
-        Ok(Self::new(masker, store))
+        let warm_up = store.warm_up(Deadline::within(WARM_UP));
+        let ((masker, salt_fetched), mut start) = tokio::try_join!(masker, warm_up)?;
+        start.fetching = start.fetching.max(salt_fetched);
+        Ok(Self { start, ..Self::new(masker, store) })
     }
 
     /// Puts the parts together.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
-        Self { salt: masker.fingerprint(), masker, store }
+        let start = Spent::default();
+        Self { salt: masker.fingerprint(), masker, store, start, warm: AtomicBool::new(false) }
     }
 
     /// Handles one invocation: writes what can be written of the batch, logs every failure, and
@@ -95,50 +116,49 @@ impl Ingest {
     ///
     /// [`BatchError`], upon which SQS delivers the whole batch again.
     pub async fn handle(&self, event: LambdaEvent<Box<RawValue>>) -> Result<SqsBatchResponse, BatchError> {
-        let started = Instant::now();
-        let request_id = &*event.context.request_id;
         let deadline = Deadline::before(event.context.deadline());
-        let outcome = self.ingest(event.payload.get(), request_id, deadline).await;
-        let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
-        match outcome {
-            Ok(Outcome { response, messages, written, failed }) => {
-                info!(request_id, messages, written, failed, elapsed_ms, "batch done");
+        let context = &event.context;
+        let mut batch = Batch::begin(&context.request_id, &context.env_config.function_name, deadline.left());
+        if !self.warm.swap(true, Ordering::Relaxed) {
+            batch.is_first(self.start);
+        }
+        match self.ingest(event.payload.get(), deadline, &mut batch).await {
+            Ok((response, written)) => {
+                batch.done(written);
                 Ok(response)
             }
             Err(error) => {
-                error!(request_id, error_type = error.error_type(), error = %error, elapsed_ms, "batch failed");
+                batch.failed(&error);
                 Err(error)
             }
         }
     }
 
+    /// Takes the batch through the stages, and returns the answer and how many rows were written.
     async fn ingest(
         &self,
         payload: &str,
-        request_id: &str,
         deadline: Deadline,
-    ) -> Result<Outcome, BatchError> {
+        batch: &mut Batch<'_>,
+    ) -> Result<(SqsBatchResponse, u64), BatchError> {
         let messages = event::read(payload)?;
         let mut failures = Failures::default();
         let arrivals = arrivals(&messages, &mut failures);
+        batch.read(messages.len(), oldest(&messages, &arrivals));
         let rows = self.rows(&messages, arrivals, &mut failures);
-        let written = self.store.write(rows, &self.salt, deadline).await?;
+        let written = self.store.write(rows, &self.salt, deadline, &mut batch.spent).await;
+        batch.stored();
+        let written = written?;
         for refused in written.refused {
             let reason = refused.sqlstate.map_or(Reason::HeldBack, Reason::RowRefused);
             let position = refused.position;
             failures.add(&messages[position], Failure { position, reason });
         }
         let failures = failures.into_list();
-        for Failure { position, reason } in &failures {
-            let message_id = &*messages[*position].id;
-            warn!(request_id, message_id, reason = reason.code(), error = %reason, "message failed");
+        for failure in &failures {
+            batch.message_failed(&messages[failure.position], &failure.reason);
         }
-        Ok(Outcome {
-            response: report(&messages, &failures),
-            messages: messages.len(),
-            written: written.inserted,
-            failed: failures.len(),
-        })
+        Ok((report(&messages, &failures), written.inserted))
     }
 
     /// Decodes and masks one message after the other, and adds those to the failures that cannot be.
@@ -181,6 +201,12 @@ fn arrivals<'m>(messages: &'m [SqsMessage<'_>], failures: &mut Failures<'m>) -> 
         arrivals.sort_unstable();
     }
     arrivals
+}
+
+/// When the oldest message was sent, of those that say when.
+fn oldest(messages: &[SqsMessage<'_>], arrivals: &[Arrival]) -> Option<SystemTime> {
+    let dated = arrivals.iter().filter(|arrival| messages[arrival.position].sent_timestamp.is_some());
+    dated.map(|arrival| arrival.sent_at).min()
 }
 
 /// The beginning of this day in UTC.

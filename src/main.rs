@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 
 async fn serve() -> Result<(), lambda_runtime::Error> {
     let variable = |name: &str| std::env::var(name).ok();
-    telemetry::start(variable(telemetry::RUST_LOG).as_deref())?;
+    telemetry::start(variable)?;
     keep_memory_private()?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
     // Boxed, since it holds the future of every stage, many kilobytes.

@@ -12,9 +12,9 @@
 //! And so a login that is not masked cannot be written:
 //!
 //! ```compile_fail,E0271
-//! # use login_etl::{deadline::Deadline, decode::Login, pii::Fingerprint, store::Store};
+//! # use login_etl::{deadline::Deadline, decode::Login, pii::Fingerprint, store::{Spent, Store}};
 //! async fn leak(store: &Store, logins: Vec<Login>, salt: &Fingerprint, deadline: Deadline) {
-//!     let _ = store.write(logins.into_iter(), salt, deadline).await;
+//!     let _ = store.write(logins.into_iter(), salt, deadline, &mut Spent::default()).await;
 //! }
 //! ```
 //!

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
+use strum::VariantNames;
 use tokio_postgres::error::SqlState;
 
 use crate::decode::DecodeError;
@@ -18,7 +19,7 @@ pub struct Failure {
 }
 
 /// Why a message was not written.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum Reason {
     /// It cannot be decoded.
     #[error(transparent)]
@@ -40,13 +41,36 @@ pub struct Failures<'m> {
 }
 
 impl Reason {
+    /// Every code that there is.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        let others = Self::VARIANTS.iter().filter(|code| **code != "Undecodable");
+        DecodeError::VARIANTS.iter().chain(others).copied()
+    }
+
     /// The reason's stable name, for logs and metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Undecodable(error) => error.code(),
-            Self::RowRefused(_) => "RowRefused",
-            Self::HeldBack => "HeldBack",
+            Self::RowRefused(_) | Self::HeldBack => self.into(),
+        }
+    }
+
+    /// The field that is to blame, where it is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Undecodable(error) => error.field(),
+            Self::RowRefused(_) | Self::HeldBack => None,
+        }
+    }
+
+    /// What Postgres said, where it did.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::RowRefused(sqlstate) => Some(sqlstate.code()),
+            Self::Undecodable(_) | Self::HeldBack => None,
         }
     }
 }

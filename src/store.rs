@@ -1,7 +1,7 @@
 //! Writes rows to Postgres: a batch in one transaction, exactly once.
 
 use std::borrow::Borrow;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use deadpool::managed::{Object, Pool, PoolError};
 use tokio_postgres::Client;
@@ -41,6 +41,18 @@ pub struct Store {
     pool: Pool<Connector>,
 }
 
+/// What time was spent on, besides waiting for Postgres to write.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// On fetching the credentials ahead of the first batch.
+    pub fetching: Duration,
+    /// On making the rows, while Postgres may already have been writing the first of them.
+    pub making: Duration,
+    /// On connecting, credentials included where they had to be fetched again; nothing where there was a
+    /// connection already.
+    pub connecting: Duration,
+}
+
 /// What became of the rows of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
@@ -61,37 +73,43 @@ pub struct Refused {
 }
 
 /// Why a batch could not be written. Nothing of it was committed, or it is safe to repeat.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum StoreError {
     /// There is no way to Postgres, or the connection broke.
     #[error("Postgres cannot be reached: {cause}")]
+    #[strum(serialize = "DatabaseUnreachable")]
     Unreachable {
         /// What happened to the connection, in words that hold nothing of what was sent.
         cause: String,
     },
     /// Postgres does not let the function in.
     #[error("Postgres refused the login, SQLSTATE {}", .sqlstate.code())]
+    #[strum(serialize = "DatabaseLoginRefused")]
     LoginRefused {
         /// Why.
         sqlstate: SqlState,
     },
     /// Postgres has no connection to spare: fewer concurrent functions would.
     #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
+    #[strum(serialize = "DatabaseOutOfConnections")]
     OutOfConnections {
         /// Which limit it was.
         sqlstate: SqlState,
     },
     /// Other transactions were in the way, and are likely gone at the next delivery.
     #[error("the transaction lost against another one, SQLSTATE {}", .sqlstate.code())]
+    #[strum(serialize = "DatabaseDeadlock")]
     Deadlock {
         /// How it lost.
         sqlstate: SqlState,
     },
     /// Postgres took too long.
     #[error("Postgres did not answer in time")]
+    #[strum(serialize = "DatabaseTimedOut")]
     TimedOut,
     /// Postgres refuses the statement itself: a missing table, function or privilege, a full disk.
     #[error("Postgres refused the statement, SQLSTATE {}", .sqlstate.code())]
+    #[strum(serialize = "DatabaseRefused")]
     Refused {
         /// Why.
         sqlstate: SqlState,
@@ -102,6 +120,7 @@ pub enum StoreError {
     SaltChanged,
     /// The credentials were to be fetched again, and could not be.
     #[error(transparent)]
+    #[strum(serialize = "SecretsUnavailable")]
     Secret(#[from] SecretError),
 }
 
@@ -125,12 +144,14 @@ impl Store {
     /// # Errors
     ///
     /// [`StartError::Secret`] if the credentials cannot be had.
-    pub async fn warm_up(&self, deadline: Deadline) -> Result<(), StartError> {
+    pub async fn warm_up(&self, deadline: Deadline) -> Result<Spent, StartError> {
+        let started = Instant::now();
         self.pool.manager().config(false).await?;
+        let fetching = started.elapsed();
         if let Err(error) = self.connection(deadline).await {
-            tracing::warn!(error_type = error.error_type(), cause = %error, "started without a connection to Postgres");
+            tracing::warn!(error_type = error.error_type(), error = %error, "started without a connection to Postgres");
         }
-        Ok(())
+        Ok(Spent { fetching, connecting: started.elapsed().saturating_sub(fetching), ..Spent::default() })
     }
 
     /// Writes the rows, which are masked with the salt of this fingerprint, each once however often
@@ -144,6 +165,8 @@ impl Store {
     /// turns out to have died since the last batch, it is replaced and the batch tried once more:
     /// the ledger makes that safe, even where it was the answer to the commit that got lost.
     ///
+    /// What it took is added to `spent`, be it that it failed.
+    ///
     /// # Errors
     ///
     /// [`StoreError`]; the whole batch may be written again.
@@ -152,25 +175,34 @@ impl Store {
         rows: impl Iterator<Item = LoginRow>,
         salt: &Fingerprint,
         deadline: Deadline,
+        spent: &mut Spent,
     ) -> Result<Written, StoreError> {
         let mut batch = Batch::new(rows, salt);
         if batch.chunk(0).is_none() {
+            spent.making += batch.making;
             return Ok(Written::default());
         }
-        match self.attempt(&mut batch, deadline).await {
-            Err(Failed { may_be_stale: true, .. }) => self.attempt(&mut batch, deadline).await,
+        let outcome = match self.attempt(&mut batch, deadline, spent).await {
+            Err(Failed { may_be_stale: true, .. }) => self.attempt(&mut batch, deadline, spent).await,
             outcome => outcome,
-        }
-        .map_err(|failed| failed.error)
+        };
+        spent.making += batch.making;
+        outcome.map_err(|failed| failed.error)
     }
 
     async fn attempt(
         &self,
         batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
         deadline: Deadline,
+        spent: &mut Spent,
     ) -> Result<Written, Failed> {
-        let mut connection = self.connection(deadline).await?;
-        let reused = Object::metrics(&connection).recycle_count > 0;
+        let started = Instant::now();
+        let connected = self.connection(deadline).await;
+        let reused = connected.as_ref().is_ok_and(|one| Object::metrics(one).recycle_count > 0);
+        if !reused {
+            spent.connecting += started.elapsed();
+        }
+        let mut connection = connected?;
         // A socket that died while the function was frozen may never answer.
         let limit = if reused { deadline.halved() } else { deadline };
         let error = match limit.bound(write_once(&mut connection, batch)).await {
@@ -203,15 +235,18 @@ impl StoreError {
     /// The error's stable name, which is the `errorType` of the invocation that it ends.
     #[must_use]
     pub fn error_type(&self) -> &'static str {
+        self.into()
+    }
+
+    /// What Postgres said, where it did.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Unreachable { .. } => "DatabaseUnreachable",
-            Self::LoginRefused { .. } => "DatabaseLoginRefused",
-            Self::OutOfConnections { .. } => "DatabaseOutOfConnections",
-            Self::Deadlock { .. } => "DatabaseDeadlock",
-            Self::TimedOut => "DatabaseTimedOut",
-            Self::Refused { .. } => "DatabaseRefused",
-            Self::SaltChanged => "SaltChanged",
-            Self::Secret(_) => "SecretsUnavailable",
+            Self::LoginRefused { sqlstate }
+            | Self::OutOfConnections { sqlstate }
+            | Self::Deadlock { sqlstate }
+            | Self::Refused { sqlstate } => Some(sqlstate.code()),
+            Self::Unreachable { .. } | Self::TimedOut | Self::SaltChanged | Self::Secret(_) => None,
         }
     }
 

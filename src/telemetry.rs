@@ -1,55 +1,82 @@
-//! Logs: JSON lines on standard output, which Lambda sends to CloudWatch.
+//! Logs and metrics: lines on standard output, which Lambda sends to CloudWatch.
 //!
 //! Only this crate's own lines are logged, whatever the filter says. Those of libraries are not ours
 //! to vouch for: at `trace` the Lambda runtime prints the payload, and at `debug` the Postgres client
 //! prints what it sends.
 
+use std::fmt::{self, Debug};
 use std::panic::PanicHookInfo;
 
-use tracing::{Subscriber, error};
+use tracing::field::Field;
+use tracing::{Event, Subscriber, error};
 use tracing_subscriber::filter::{Targets, filter_fn};
-use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::SettingError;
 
-/// The log filter: a level, or pairs of a module's path and a level.
+pub mod batch;
+pub mod metrics;
+
+/// The log filter: a level, or pairs of a module's path and a level. It goes before
+/// `AWS_LAMBDA_LOG_LEVEL`, being the finer of the two.
 pub const RUST_LOG: &str = "RUST_LOG";
 
-/// Starts logging to standard output, with a filter like `info` or `login_etl::store=debug`; the
-/// default is `info`.
+/// What the function's [logging configuration][controls] sets: `TRACE` to `FATAL`.
+///
+/// [controls]: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
+pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
+/// Likewise: `JSON` or `Text`.
+pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As a JSON object.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Starts logging to standard output, as the environment says: with a filter like `info` or
+/// `login_etl::store=debug`, by default `info`; and in a format, by default JSON.
 ///
 /// # Errors
 ///
-/// [`SettingError`] if the filter is not one. Logging has started all the same, at `info`.
-pub fn start(filter: Option<&str>) -> Result<(), SettingError> {
-    let parsed: Result<Targets, _> = filter.unwrap_or("info").parse();
-    let valid = parsed.is_ok();
-    let filter = parsed.unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    tracing_subscriber::registry().with(lines(filter, std::io::stdout)).init();
+/// [`SettingError`] if `RUST_LOG` is not a filter. Logging has started all the same, at `info`.
+pub fn start(variable: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
+    let parsed = filter(&variable);
+    let filter = parsed.clone().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let text = variable(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
+    let format = if text { Format::Text } else { Format::Json };
+    tracing_subscriber::registry().with(lines(filter, format, std::io::stdout)).init();
     std::panic::set_hook(Box::new(log_panic));
-    if valid {
-        return Ok(());
-    }
-    Err(SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" })
+    parsed.map(drop)
 }
 
-/// The log: this crate's events that pass the filter, each a JSON object on a line.
-pub fn lines<S, W>(filter: Targets, writer: W) -> impl Layer<S>
+/// The log: this crate's events that pass the filter, a line each, and what [`metrics`] writes,
+/// which passes always and is JSON always, because CloudWatch takes the metrics from it.
+pub fn lines<S, W>(filter: Targets, format: Format, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
-    fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_writer(writer)
-        .with_filter(filter)
-        .with_filter(filter_fn(|metadata| metadata.target().starts_with("login_etl")))
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer.clone());
+    let layer = match format {
+        Format::Json => {
+            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+        Format::Text => layer.with_ansi(false).boxed(),
+    };
+    let ours = filter_fn(|metadata| {
+        metadata.target().starts_with("login_etl") && metadata.target() != metrics::TARGET
+    });
+    let log = layer.with_filter(filter).with_filter(ours);
+    let metrics = tracing_subscriber::fmt::layer().event_format(AsItIs).with_writer(writer);
+    log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == metrics::TARGET)))
 }
 
 /// Logs what ends the process.
@@ -57,8 +84,75 @@ pub fn fatal(error: &dyn std::error::Error) {
     error!(error = %error, "cannot go on");
 }
 
+/// Writes an event as the text of its only field.
+struct AsItIs;
+
+impl<S, N> FormatEvent<S, N> for AsItIs
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut written = Ok(());
+        event.record(&mut |_: &Field, line: &dyn Debug| written = writeln!(writer, "{line:?}"));
+        written
+    }
+}
+
+fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
+    let set = |name| variable(name).filter(|value: &String| !value.trim().is_empty());
+    if let Some(filter) = set(RUST_LOG) {
+        let invalid = SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" };
+        return filter.parse().map_err(|_| invalid);
+    }
+    let level = match set(AWS_LAMBDA_LOG_LEVEL) {
+        // Lambda knows one level more than we do.
+        Some(level) if level.eq_ignore_ascii_case("fatal") => tracing::Level::ERROR,
+        Some(level) => level.parse().unwrap_or(tracing::Level::INFO),
+        None => tracing::Level::INFO,
+    };
+    Ok(Targets::new().with_default(level))
+}
+
 /// A panic's message may quote a value; its place does not.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     error!(place, "panicked");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter_of(variables: &[(&str, &str)]) -> Result<String, SettingError> {
+        let variable = |name: &str| {
+            let set = variables.iter().find(|(variable, _)| *variable == name);
+            set.map(|(_, value)| (*value).to_owned())
+        };
+        filter(variable).map(|filter| filter.to_string())
+    }
+
+    #[test]
+    fn the_finer_filter_goes_before_the_coarser() {
+        let coarse = (AWS_LAMBDA_LOG_LEVEL, "WARN");
+
+        assert_eq!(filter_of(&[]).unwrap(), "info");
+        assert_eq!(filter_of(&[coarse]).unwrap(), "warn");
+        assert_eq!(filter_of(&[(AWS_LAMBDA_LOG_LEVEL, "FATAL")]).unwrap(), "error");
+        assert_eq!(
+            filter_of(&[coarse, (RUST_LOG, "login_etl::store=debug")]).unwrap(),
+            "login_etl::store=debug"
+        );
+        assert_eq!(filter_of(&[coarse, (RUST_LOG, " ")]).unwrap(), "warn");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        assert!(filter_of(&[(RUST_LOG, "a=b=c")]).is_err());
+    }
 }

@@ -130,7 +130,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn start_log() -> Outcome {
-    Ok(telemetry::start(variable(telemetry::RUST_LOG).as_deref())?)
+    Ok(telemetry::start(variable)?)
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -20,19 +21,23 @@ const CHUNK: usize = 256;
 pub(super) struct Batch<'s, I> {
     source: I,
     chunks: Vec<Arc<[LoginRow]>>,
+    /// How long the rows have taken to make so far.
+    pub(super) making: Duration,
     /// Of the salt that the rows are masked with.
     pub(super) salt: &'s Fingerprint,
 }
 
 impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
     pub(super) fn new(source: I, salt: &'s Fingerprint) -> Self {
-        Self { source, chunks: Vec::new(), salt }
+        Self { source, chunks: Vec::new(), making: Duration::ZERO, salt }
     }
 
     /// The chunk of this number, which is at most the next one; `None` after the last.
     pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<[LoginRow]>> {
         if number == self.chunks.len() {
+            let started = Instant::now();
             let chunk: Arc<[_]> = self.source.by_ref().take(CHUNK).collect();
+            self.making += started.elapsed();
             if chunk.is_empty() {
                 return None;
             }

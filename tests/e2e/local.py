@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from pydantic import TypeAdapter
 
-from e2e import EVENTS, TARGET, processes, report, sandbox
+from e2e import EVENTS, TARGET, figures, page, processes, report, sandbox
+from e2e import logs as function_logs
 from e2e.report import console
 from e2e.sandbox import Sandbox
 
@@ -22,6 +23,8 @@ WATCH_PORT = LOCAL / "watch-port"
 WATCH_PATIENCE_S = 15
 QUEUE = EVENTS / "login-queue.jsonl"
 EXPECTED = 99, 1  # rows, dead letters
+LAST_RUN = TARGET / "run" / "function.log"
+PAGE = TARGET / "report.html"
 
 _sandbox_json = TypeAdapter(Sandbox)
 
@@ -34,6 +37,7 @@ def run() -> int:
     with sandbox.running(logs) as deployed:
         rows, dead = report.send(deployed, QUEUE.read_text().splitlines())
         report.show(deployed)
+        LAST_RUN.write_text("\n".join(function_logs.lines(deployed.emulator, deployed.stack)))
     console.print(
         f"{rows} rows in the table and {dead} message(s) in the dead-letter queue, "
         f"in {monotonic() - started:.1f} s"
@@ -78,6 +82,29 @@ def send(file: Path) -> int:
     report.show(deployed)
     console.print(f"{len(bodies)} sent: {rows} new rows and {dead} new dead letter(s)")
     return 0 if rows + dead == len(bodies) else 1
+
+
+def top() -> NoReturn:
+    """Show the figures of what is up, as they happen."""
+    report.watch(_need())
+
+
+def picture(files: list[Path]) -> int:
+    """Draw the figures of log files; without any, of what is up, or else of the last run."""
+    if files:
+        lines = [line for file in files for line in file.read_text().splitlines()]
+    elif deployed := _find():
+        lines = list(function_logs.lines(deployed.emulator, deployed.stack))
+    elif LAST_RUN.exists():
+        lines = LAST_RUN.read_text().splitlines()
+    else:
+        raise SystemExit("There is nothing to draw yet: make run")
+    drawn = figures.read(lines)
+    if not drawn.batches:
+        raise SystemExit("No batch is logged there.")
+    page.write(drawn, PAGE)
+    console.print(f"{len(drawn.batches)} batches are drawn in {PAGE}")
+    return 0
 
 
 def watch() -> NoReturn:
@@ -176,10 +203,11 @@ def main() -> int:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="e2e.local", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (run, up, down, send, watch, invoke, with_services):
+    for command in (run, up, down, send, top, picture, watch, invoke, with_services):
         name = command.__name__.replace("_", "-")
         commands.add_parser(name, help=command.__doc__).set_defaults(command=command)
     commands.choices["send"].add_argument("file", type=Path)
+    commands.choices["picture"].add_argument("files", type=Path, nargs="*")
     commands.choices["invoke"].add_argument("event", type=Path)
     commands.choices["with-services"].add_argument("command_line", nargs=argparse.REMAINDER)
     arguments = vars(parser.parse_args())

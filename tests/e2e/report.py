@@ -5,11 +5,12 @@ from typing import Any
 
 from psycopg.rows import dict_row
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from e2e import logs, stack
+from e2e import figures, logs, stack
 from e2e.sandbox import Sandbox
 
 PATIENCE_S = 60
@@ -56,12 +57,22 @@ def counts(sandbox: Sandbox) -> tuple[int, int]:
 
 
 def send(sandbox: Sandbox, bodies: list[str]) -> tuple[int, int]:
-    """Send messages and watch each arrive, as a row or as a dead letter; count what is new."""
+    """Send messages and watch each arrive, as a row or as a dead letter; count what is new.
+
+    Below the bars are the figures that the function logs of these messages, as it logs them.
+    """
     before = counts(sandbox)
+    earlier = len(list(logs.lines(sandbox.emulator, sandbox.stack)))
     columns = [TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        sending = progress.add_task("sent", total=len(bodies))
-        arriving = progress.add_task("arrived", total=len(bodies))
+    progress = Progress(*columns, TimeElapsedColumn(), console=console)
+    sending = progress.add_task("sent", total=len(bodies))
+    arriving = progress.add_task("arrived", total=len(bodies))
+
+    def picture() -> Group:
+        lines = list(logs.lines(sandbox.emulator, sandbox.stack))[earlier:]
+        return Group(progress, figures.tables(figures.read(lines)))
+
+    with Live(picture(), console=console, refresh_per_second=10) as live:
         for ids in stack.send(sandbox.emulator, sandbox.stack.queue_url, bodies):
             progress.advance(sending, len(ids))
         deadline = monotonic() + PATIENCE_S
@@ -69,9 +80,19 @@ def send(sandbox: Sandbox, bodies: list[str]) -> tuple[int, int]:
             after = counts(sandbox)
             new = after[0] - before[0], after[1] - before[1]
             progress.update(arriving, completed=sum(new))
+            live.update(picture())
             if sum(new) >= len(bodies) or monotonic() > deadline:
                 return new
             sleep(0.2)
+
+
+def watch(sandbox: Sandbox) -> None:
+    """Show the figures of what is up as they happen, until somebody has seen enough."""
+    with Live(console=console, refresh_per_second=4) as live:
+        while True:
+            lines = logs.lines(sandbox.emulator, sandbox.stack)
+            live.update(figures.tables(figures.read(lines)))
+            sleep(0.5)
 
 
 def show(sandbox: Sandbox) -> None:

@@ -30,6 +30,8 @@ IMPATIENT = {
     "BatchSize": 10,
     "BatchingWindow": 0,
     "MaximumConcurrency": 2,
+    # What no emulator has.
+    "SavedQueries": "false",
 }
 
 

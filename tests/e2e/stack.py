@@ -40,6 +40,11 @@ class Stack:
     database_secret_id: str
 
 
+def read_template() -> dict[str, Any]:
+    """Read the template as a deployment does; its functions become what they stand for in JSON."""
+    return yaml_parse(TEMPLATE.read_text())
+
+
 def deploy(
     emulator: Emulator, name: str, owner: dict[str, str], ca: Path, parameters: dict[str, Any]
 ) -> Stack:
@@ -153,7 +158,7 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
 
 def template(bucket: str) -> str:
     """Write the template as `sam package` does, with the addresses of the packages in it."""
-    made = yaml_parse(TEMPLATE.read_text())
+    made = read_template()
     # It refuses whoever comes without TLS, which the emulator does not speak.
     del made["Resources"]["QueuePolicy"]
     for function, program in PROGRAMS.items():

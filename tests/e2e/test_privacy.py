@@ -10,7 +10,9 @@ from e2e.logins import disguises, raw_values
 
 
 @pytest.mark.last
-def test_no_log_of_the_whole_suite_holds_a_raw_value_or_a_secret(everything: Driver) -> None:
+def test_no_log_or_metric_of_the_whole_suite_holds_a_raw_value_or_a_secret(
+    everything: Driver,
+) -> None:
     sandbox = everything.sandbox
     files = [path.read_text() for path in EVENTS.iterdir()]
     shown = everything.shown.union(*map(raw_values, files))
@@ -34,6 +36,7 @@ def test_no_log_of_the_whole_suite_holds_a_raw_value_or_a_secret(everything: Dri
     # The search had something to look for, and somewhere to find it.
     assert len(shown) > 200
     assert "batch done" in logged["the function"]
+    assert "CloudWatchMetrics" in logged["the function"]
     assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
 
 

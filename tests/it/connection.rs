@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use login_etl::deadline::Deadline;
+use login_etl::store::{Spent, Written};
 
 use crate::support::{
     Database, Logs, address, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
@@ -235,9 +236,9 @@ async fn rotated_credentials_are_fetched_again() {
 async fn nothing_is_sent_for_an_empty_batch() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
 
-    let written = store
-        .write(std::iter::empty(), &masker().fingerprint(), Deadline::within(Duration::from_secs(1)))
-        .await;
+    let deadline = Deadline::within(Duration::from_secs(1));
+    let written =
+        store.write(std::iter::empty(), &masker().fingerprint(), deadline, &mut Spent::default()).await;
 
-    assert_eq!(written, Ok(login_etl::store::Written::default()));
+    assert_eq!(written, Ok(Written::default()));
 }

@@ -8,6 +8,7 @@ mod connection;
 mod events;
 mod ledger;
 mod programs;
+mod readme;
 mod refused_rows;
 mod roles;
 mod salt;

@@ -25,7 +25,7 @@ fn run_with(executable: &str, arguments: &[&str], variables: &[(&str, &str)]) ->
 fn program(executable: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(executable);
     command.env_clear().env("AWS_MAX_ATTEMPTS", "1");
-    if program == env!("CARGO_BIN_EXE_bootstrap") {
+    if executable == env!("CARGO_BIN_EXE_bootstrap") {
         // Nothing listens there, so a function that starts ends when it asks for an event.
         command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_LAMBDA_FUNCTION_NAME", "ingest");
         command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
@@ -283,7 +283,7 @@ async fn no_debug_text_tells_a_secret() {
     let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
     let by_secret = settings(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &database)]);
     let secrets = Secrets::from_env().await;
-    let credentials = secrets.credentials(&database).await.unwrap();
+    let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
     let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 

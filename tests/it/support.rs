@@ -206,7 +206,8 @@ impl Logs {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let everything = Targets::new().with_default(tracing::Level::TRACE);
-            tracing_subscriber::registry().with(telemetry::lines(everything, || ThisThread)).init();
+            let lines = telemetry::lines(everything, telemetry::Format::Json, || ThisThread);
+            tracing_subscriber::registry().with(lines).init();
         });
         LOGGED.take();
         Self(())

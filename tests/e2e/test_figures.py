@@ -1,0 +1,66 @@
+"""The figures of a run, and the page that shows them."""
+
+import re
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from e2e import figures, logs, page
+from e2e.driver import Driver, wait_until
+from e2e.figures import Figures
+from e2e.logins import login, record
+
+BAD = {"Records": [{"body": "{}"}]}
+
+
+@pytest.fixture
+def drawn(driver: Driver) -> Figures:
+    """Return the figures of three batches, one of which fails."""
+    started = datetime.now(UTC).isoformat()
+    driver.invoke(record(login()), record(login()), record("not JSON"))
+    twice = record(login())
+    driver.invoke(twice, twice)
+    driver.invoke_with(BAD)
+
+    def new() -> Figures:
+        # A log may come a little late, so lines of an earlier test may come still.
+        lines = logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
+        return figures.read(
+            line for line in lines if logs.fields(line).get("timestamp", "") > started
+        )
+
+    wait_until(lambda: len(new().batches) == 3 and bool(new().reasons), lambda: new().batches)
+    return new()
+
+
+def test_the_figures_are_those_of_the_messages(drawn: Figures) -> None:
+    outcomes = {name: drawn.sum(name) for name in ("messages", "written", "duplicates", "failed")}
+
+    assert outcomes == {"messages": 5, "written": 3, "duplicates": 1, "failed": 1}
+    assert drawn.reasons == {"NotJson": 1}
+    assert drawn.error_types == {"MissingMessageId": 1}
+    assert 0 < drawn.percentile("elapsed_ms", 50) <= drawn.percentile("elapsed_ms", 99)
+
+
+def test_the_terminal_shows_them(drawn: Figures) -> None:
+    console = Console(file=StringIO(), width=100)
+
+    console.print(figures.tables(drawn))
+
+    shown = console.file.getvalue()
+    assert re.search(r"\n +3 +1 +5 +3 +1 +1 +\d", shown)
+    assert "MissingMessageId 1, NotJson 1" in shown
+
+
+def test_the_page_needs_nothing_but_itself(drawn: Figures, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+
+    page.write(drawn, file)
+
+    html = file.read_text()
+    own = html.replace(page.get_plotlyjs(), "")
+    assert not re.search(r"(src|href)=|url\(|@import|https?:", own)
+    assert all(name in own for name in ("NotJson", "MissingMessageId", "rows written"))

@@ -1,0 +1,202 @@
+"""What the function tells of itself: the lines of its log, which are its metrics too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from e2e import insights, logs
+from e2e.driver import Driver, wait_until
+from e2e.logins import login, record
+from e2e.stack import TEMPLATE, read_template
+
+SCHEMA = json.loads(Path(__file__).with_name("emf-schema.json").read_text())
+QUERIES = {
+    one["Properties"]["Name"]["Fn::Sub"].split("/")[1]: one["Properties"]["QueryString"]
+    for one in read_template()["Resources"].values()
+    if one["Type"] == "AWS::Logs::QueryDefinition"
+}
+NO_ID = {"Records": [{"messageId": "", "body": "{}"}]}
+
+
+def test_a_batch_is_one_line_that_is_its_metrics(driver: Driver) -> None:
+    good, bad = record(login()), record("not JSON")
+
+    driver.invoke(good, good, bad)
+    failed = _line(driver, message_id=bad["messageId"])
+    done = _line(driver, message="batch done", request_id=failed["request_id"])
+
+    metrics = {name: done[name] for name in _metrics(done)}
+    times = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_ms")}
+    assert 0 <= metrics.pop("used_percent") < 100
+    assert metrics.pop("cold_start") in {0, 1}
+    assert metrics == {
+        "messages": 3,
+        "written": 1,
+        "duplicates": 1,
+        "failed": 1,
+        "failed_percent": 33.3,
+        "refused": 0,
+        "batch_failed": 0,
+        "database_error": 0,
+    }
+    assert {"oldest_ms", "decode_ms", "write_ms", "elapsed_ms"} <= set(times)
+    assert all(time >= 0 for time in times.values())
+    assert times["decode_ms"] + times["write_ms"] <= times["elapsed_ms"]
+    texts = {name for name in done if name not in metrics and name not in times}
+    assert {"timestamp", "level", "message", "request_id", "function", "_aws"} <= texts
+    assert (done["level"], done["function"]) == ("INFO", driver.sandbox.stack.function)
+
+
+def test_a_failed_message_is_a_line_that_says_where_and_not_what(driver: Driver) -> None:
+    bad = record(login(app_version="1.2.beta"))
+
+    driver.invoke(bad)
+    failed = _line(driver, message_id=bad["messageId"])
+
+    assert failed.pop("timestamp")
+    assert failed.pop("request_id")
+    assert failed == {
+        "level": "WARN",
+        "message": "message failed",
+        "message_id": bad["messageId"],
+        "reason": "BadVersion",
+        "field": "app_version",
+        "receive_count": 1,
+        "error": "app_version is not a version of one to three numbers",
+        "target": "login_etl::telemetry::batch",
+    }
+
+
+def test_failed_messages_are_counted_by_reason_and_failed_batches_by_error_type(
+    driver: Driver,
+) -> None:
+    bad = [record("not JSON"), record("nor this"), record([])]
+
+    driver.invoke(*bad)
+    driver.invoke_with(NO_ID)
+    request_id = _line(driver, message_id=bad[0]["messageId"])["request_id"]
+    by_reason = _lines(driver, message="messages failed", request_id=request_id)
+    batch = _line(driver, error_type="MissingMessageId")
+
+    assert {line["reason"]: line["failed"] for line in by_reason} == {
+        "NotJson": 2,
+        "NotAnObject": 1,
+    }
+    assert {tuple(_dimensions(line)) for line in by_reason} == {(("function", "reason"),)}
+    assert _dimensions(batch) == [("function",), ("function", "error_type")]
+    assert (batch["level"], batch["batch_failed"], batch["database_error"]) == ("ERROR", 1, 0)
+
+
+def test_the_trouble_of_the_database_is_told_from_other_trouble(driver: Driver) -> None:
+    driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
+    try:
+        driver.invoke(record(login()))
+    finally:
+        driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
+    batch = _line(driver, error_type="DatabaseRefused")
+
+    assert (batch["database_error"], batch["messages"], batch["sqlstate"]) == (1, 1, "42P01")
+
+
+@pytest.mark.last
+def test_every_line_with_metrics_is_valid_emf(everything: Driver) -> None:
+    lines = [line for line in _all(everything) if "_aws" in line]
+
+    assert lines
+    for line in lines:
+        Draft7Validator(SCHEMA).validate(line)
+        # What the specification asks beside the schema.
+        assert len(_metrics(line)) <= 100
+        assert all(isinstance(line[name], int | float) for name in _metrics(line))
+        assert all(line[name] for names in _dimensions(line) for name in names)
+
+
+@pytest.mark.last
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_saved_query_reads_fields_that_the_log_has(everything: Driver, name: str) -> None:
+    there = {field for line in _all(everything) for field in line}
+
+    # That a panic is logged with its place is a unit test's business: there is none here.
+    assert insights.fields(QUERIES[name]) - there <= {"place"}
+
+
+@pytest.mark.last
+def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
+    lines = [json.dumps(line) for line in _all(everything)]
+    known = _line(everything, message="message failed")
+
+    failed = insights.run(QUERIES["failed messages"], lines)
+    reasons = insights.run(QUERIES["reasons"], lines)
+    batches = insights.run(QUERIES["failed batches"], lines)
+    slow = insights.run(QUERIES["slow batches"], lines)
+    one = insights.run(
+        QUERIES["one invocation"].replace("put the request id here", known["request_id"]), lines
+    )
+
+    assert known["message_id"] in {line["message_id"] for line in failed}
+    assert all(line["reason"] for line in failed)
+    assert {"reason": "BadVersion", "field": "app_version"}.items() <= next(
+        line.items() for line in reasons if line["reason"] == "BadVersion"
+    )
+    assert "MissingMessageId" in {line["error_type"] for line in batches}
+    assert slow == sorted(slow, key=lambda line: -line["elapsed_ms"])
+    assert {"batch done", "message failed"} <= {line["message"] for line in one}
+
+
+def test_the_template_reads_metrics_that_the_function_writes() -> None:
+    resources = read_template()["Resources"]
+    alarms = [one["Properties"] for one in resources.values() if one["Type"].endswith("::Alarm")]
+    [dashboard] = [one for one in resources.values() if one["Type"].endswith("::Dashboard")]
+    widgets = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+    drawn = [metric for one in widgets for metric in one["properties"].get("metrics", [])]
+
+    used = {one["MetricName"] for one in alarms if one["Namespace"] == "login-etl"}
+    used |= {metric[1] for metric in drawn if metric[0] == "login-etl"}
+
+    assert used <= _documented_metrics()
+    assert {one["type"] for one in widgets} == {"alarm", "metric"}
+
+
+@pytest.mark.last
+def test_the_readme_lists_the_metrics_that_the_function_writes(everything: Driver) -> None:
+    written = {name for line in _all(everything) if "_aws" in line for name in _metrics(line)}
+
+    assert written == _documented_metrics()
+
+
+def _documented_metrics() -> set[str]:
+    readme = (TEMPLATE.parent / "README.md").read_text()
+    _, table = readme.split("\n| `metric` |", 1)
+    rows = [line for line in table.split("\n\n")[0].splitlines()[2:] if line.startswith("|")]
+    return {name for row in rows for name in row.split("|")[1].split("`")[1::2]}
+
+
+def _line(driver: Driver, **fields: str) -> dict[str, Any]:
+    """Find the last line with these fields; a log may come a little late."""
+    wait_until(lambda: bool(_lines(driver, **fields)), lambda: fields)
+    return _lines(driver, **fields)[-1]
+
+
+def _lines(driver: Driver, **fields: str) -> list[dict[str, Any]]:
+    return [line for line in _all(driver) if fields.items() <= line.items()]
+
+
+def _all(driver: Driver) -> list[dict[str, Any]]:
+    return [
+        fields
+        for line in logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
+        if (fields := logs.fields(line))
+    ]
+
+
+def _metrics(line: dict[str, Any]) -> list[str]:
+    directives = line["_aws"]["CloudWatchMetrics"]
+    return [metric["Name"] for directive in directives for metric in directive["Metrics"]]
+
+
+def _dimensions(line: dict[str, Any]) -> list[tuple[str, ...]]:
+    directives = line["_aws"]["CloudWatchMetrics"]
+    return sorted(tuple(names) for one in directives for names in one["Dimensions"])
