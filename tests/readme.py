@@ -29,10 +29,15 @@ LEFT_OUT = {
     "make test": "it is run on its own, as is what follows",
     "make test-localstack": "",
     "make check": "",
+    "make validate": "",
     "make bench": "it builds everything once more",
     "make zip": "it builds everything once more",
     "make image": "it wants Docker",
     "make smoke": "it wants a stack on AWS",
+    "make logs": "as do these",
+    "make redrive": "",
+    "make rotate": "",
+    "make delete": "",
 }
 SECONDS = "10"
 PATIENCE_S = 900

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from botocore.exceptions import ClientError
+from samtranslator.yaml_helper import yaml_parse
 
 from e2e import TARGET, operate, stack
 from e2e.deployment import OWNER, STACK, Database
@@ -115,6 +116,18 @@ def test_an_update_that_fails_is_rolled_back_to_what_works(database: Database) -
     # The code of a database that is not there.
     assert failures == ["Schema: Postgres refused the statement, SQLSTATE 3D000"]
     assert database.becomes_a_row("after")
+
+
+def test_the_queue_refuses_whoever_comes_without_tls(database: Database) -> None:
+    database.deploy()
+    policy = yaml_parse(stack.TEMPLATE.read_text())["Resources"]["QueuePolicy"]
+    template = json.loads(database.template)
+    template["Resources"]["QueuePolicy"] = policy
+
+    assert database.update(json.dumps(template)) == "UPDATE_COMPLETE"
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        database.send("{}")
 
 
 def test_the_daily_run_drops_what_is_old_from_the_ledger(database: Database) -> None:
