@@ -9,6 +9,13 @@ SHELL := bash
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
+LOCALSTACK := $(TOOLS)/localstack/stamp
+# LocalStack wants Python 3.13: what it imports came with that.
+PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
+    if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
+DEPLOY := $(TOOLS)/deploy/stamp
+CHECKOV := $(TOOLS)/checkov/stamp
+SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked --config .cargo-deny.toml
@@ -17,10 +24,13 @@ FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
 # OpenSSL is built from source, and would write into the function when and where that was.
-BUILD := SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS='ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules' \
-    cargo lambda build --release --locked
+REPRODUCIBLY := SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS='ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules'
+BUILD := $(REPRODUCIBLY) cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
+
+# Of a stack: `make deploy ENV=dev`.
+WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 # cargo-lambda, its zig and Python are those of the virtual environment.
 export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
@@ -85,19 +95,49 @@ reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare
 	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
 	done
 
+# The processors as the template says it. Their other one's target is rustup's to install.
+ARCH ?= x86_64 arm64
+LIMIT_MIB := 8
+
+# Under target/zip/<processor>/<program>, each with its checksum.
+.PHONY: zip
+zip: $(VENV) ## Zip both programs for ARCH=x86_64, arm64 or both; none may be 8 MiB or more
+	@for processor in $(ARCH); do \
+	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
+	    $(BUILD) --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
+	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
+	        bytes=$$(wc -c < "$$zip"); \
+	        printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
+	        ((bytes < $(LIMIT_MIB) << 20)) || { echo "It is too large." >&2; exit 1; }; \
+	        (cd "$${zip%/*}"; sha256sum bootstrap.zip | tee bootstrap.zip.sha256); \
+	    done; \
+	done
+
 .PHONY: test
-test: build ## Run every test: unit, doc, against Postgres, and from the queue to the table
+test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from the queue to the table
 	$(LOCAL) with-services cargo test --locked
 	cargo test $(FUZZ)
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
+
+.PHONY: test-localstack
+test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
+	E2E_EMULATOR=localstack pytest tests/e2e
+
+.PHONY: readme
+readme: build ## Run the commands of the README's table, those that take long for less
+	@python -m readme
+
+.PHONY: python-localstack
+python-localstack:
+	@echo "$(PYTHON_LOCALSTACK)"
 
 .PHONY: torture
 torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template unused msrv audit ## Check format, lints, documentation, template and dependencies
+check: fmt clippy doc python template pipeline unused versions audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -121,15 +161,32 @@ python: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml
+	cfn-lint template.yaml .image/registry.yaml
+	hadolint .image/Dockerfile
+
+# What actionlint checks in shell commands, it asks shellcheck.
+.PHONY: pipeline
+pipeline: $(VENV)
+	actionlint
+	zizmor --offline --no-progress --quiet .
+
+# checkov takes a condition for what the parameters' defaults make of it, so it sees the template twice.
+.PHONY: validate
+validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint and checkov
+	$(SAM) validate --lint --template template.yaml --region eu-central-1
+	@mkdir -p target/validate
+	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
+	for template in template.yaml target/validate/with-database.yaml; do \
+	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
+	done
 
 .PHONY: unused
 unused: $(VENV)
 	cargo shear --locked --deny-warnings
 
-.PHONY: msrv
-msrv: $(VENV)
-	python -m msrv
+.PHONY: versions
+versions: $(VENV)
+	python -m versions
 
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit
@@ -169,13 +226,70 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 	@cargo bench --quiet --locked --bench instructions \
 	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
 
+# Running it in AWS
+
+.PHONY: deploy
+deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+	$(REPRODUCIBLY) $(SAM) build $(WHERE)
+	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+
+.PHONY: smoke
+smoke: $(VENV) ## Send messages through the queue of ENV=…, and see that it works
+	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+
+.PHONY: logs
+logs: $(DEPLOY) ## Follow what the functions of ENV=… log
+	$(SAM) logs $(WHERE) --tail
+
+.PHONY: redrive
+redrive: $(VENV) ## Have the dead letters of ENV=… written; those that are bad stay where they are
+	@python -m e2e.operate redrive $(ENV)
+
+.PHONY: rotate
+rotate: $(VENV) ## Give the function of ENV=… a new password for the database
+	@python -m e2e.operate rotate $(ENV)
+
+.PHONY: delete
+delete: $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
+	$(SAM) delete $(WHERE)
+
+IMAGE := target/image/$(ARCH)
+TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+
+# Of one architecture and without a provenance, because Lambda takes no index of images.
+.PHONY: image
+image: $(VENV) ## Build the function as a container image for ARCH=x86_64 or arm64; needs Docker
+	$(BUILD) --bin bootstrap --$(subst _,-,$(ARCH)) --lambda-dir $(IMAGE)
+	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86_64=amd64) \
+	    --tag login-etl:$(ARCH) --file .image/Dockerfile $(IMAGE)/bootstrap
+
+.PHONY: image-registry
+image-registry: ## Create the registry for images, in the account of the AWS CLI
+	aws cloudformation deploy --stack-name login-etl-images --template-file .image/registry.yaml \
+	    --no-fail-on-empty-changeset
+
+.PHONY: image-push
+image-push: image ## Push the image to REGISTRY=…, tagged with the commit
+	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
+	docker push $(TAG)
+
 # Tools
 
 $(VENV): tests/e2e/requirements.txt
+$(DEPLOY): tests/e2e/requirements-deploy.txt
+$(CHECKOV): tests/e2e/requirements-checkov.txt
+$(VENV) $(DEPLOY) $(CHECKOV):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=… names one." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(LOCALSTACK): $(shell find tests/e2e/localstack -name '*.txt' -or -path '*/executor/*' -type f)
+	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
+	@echo "Installing LocalStack into $(@D)"
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement tests/e2e/localstack/requirements.txt
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation tests/e2e/localstack/executor
 	@touch $@
 
 # Without the target folder of the project, which another cargo may hold locked.

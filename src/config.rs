@@ -23,6 +23,8 @@ pub const DATABASE_NAME: &str = "DATABASE_NAME";
 pub const DATABASE_URL: &str = "DATABASE_URL";
 /// A file with certificates to trust beside the system's.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
+/// Names the secret with the credentials that `migrate` gives to `login_writer`.
+pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 
 /// How long one address of the database may take to answer, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -16,12 +16,14 @@
 //! - [`report`] answers with what failed.
 //!
 //! Around them, [`config`] and [`secrets`] say what to start with, [`telemetry`] logs, and [`schema`]
-//! is the database's, brought up to date by the program `migrate`.
+//! is the database's, brought up to date by the program `migrate`, which a deployment runs as a
+//! [`custom_resource`].
 //!
 //! Three kinds of failure have a type each: [`DecodeError`](decode::DecodeError) fails one message,
 //! [`BatchError`](handler::BatchError) the batch, and [`StartError`](config::StartError) the process.
 
 pub mod config;
+pub mod custom_resource;
 pub mod deadline;
 pub mod decode;
 pub mod event;

@@ -1,6 +1,9 @@
 //! The database's schema: the migrations under `src/sql/migrations`, and the upkeep of the ledger.
 
-use refinery::{Report, Target};
+use postgres_protocol::password::scram_sha_256;
+use refinery::error::Kind;
+use refinery::{Migration, Target};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -9,6 +12,9 @@ use crate::pii::Fingerprint;
 mod embedded {
     refinery::embed_migrations!("src/sql/migrations");
 }
+
+/// The role that the function logs in as.
+pub const WRITER: &str = "login_writer";
 
 /// Empties the days of the ledger that are too old to matter.
 const PRUNE: &str = include_str!("sql/prune.sql");
@@ -33,17 +39,31 @@ pub enum SchemaError {
 /// Brings the schema up to date, and returns the names of the migrations that it took.
 ///
 /// Those who call at the same time wait for each other. `user_logins` is created where it is absent
-/// and left as it is where it exists.
+/// and left as it is where it exists. A schema that is newer than this program is left alone: a
+/// deployment that was rolled back brings the older program to it, and migrations only add.
 ///
 /// # Errors
 ///
 /// [`SchemaError`]; what was done before stays done, and the next call goes on from there.
 pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
-    let outcome = embedded::migrations::runner().set_target(Target::Latest).run_async(client).await;
+    let outcome = run(client).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
-    let report: Report = outcome.map_err(|error| SchemaError::Migration(Box::new(error)))?;
-    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+    outcome.map_err(|error| SchemaError::Migration(Box::new(error)))
+}
+
+/// Gives [`WRITER`] this password.
+///
+/// Postgres gets the SCRAM verifier, as from libpq's `PQencryptPasswordConn`, so the password itself
+/// is in no statement that it might log.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`].
+pub async fn set_password_of_writer(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
+    let verifier = scram_sha_256(password.expose_secret().as_bytes());
+    // ALTER ROLE takes no parameters. A verifier has no character that needs escaping.
+    Ok(client.batch_execute(&format!("ALTER ROLE {WRITER} PASSWORD '{verifier}'")).await?)
 }
 
 /// Drops the ledger's entries that SQS cannot redeliver any more. Harmless to miss, and to repeat.
@@ -69,6 +89,18 @@ pub async fn accept_salt(client: &mut Client, salt: &Fingerprint) -> Result<bool
     let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt.as_str(), Type::TEXT)]).await?;
     transaction.commit().await?;
     Ok(changed > 0)
+}
+
+async fn run(client: &mut Client) -> Result<Vec<String>, refinery::Error> {
+    let runner = embedded::migrations::runner().set_target(Target::Latest);
+    let newest = runner.get_migrations().iter().map(Migration::version).max();
+    match runner.run_async(client).await {
+        Ok(report) => Ok(report.applied_migrations().iter().map(ToString::to_string).collect()),
+        Err(error) if matches!(error.kind(), Kind::MissingVersion(one) if Some(one.version()) > newest) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn reason(error: &refinery::Error) -> String {

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{DATABASE_SECRET_ID, SALT_SECRET_ID};
+use crate::config::SALT_SECRET_ID;
 
 /// One try, and all of them: a cold start has [10 seconds][init] before Lambda starts it over.
 ///
@@ -95,16 +95,16 @@ impl Secrets {
         }
     }
 
-    /// Fetches the database's credentials.
+    /// Fetches credentials of the database, from the secret that this setting names.
     ///
     /// # Errors
     ///
-    /// [`SecretError`], naming `DATABASE_SECRET_ID`.
-    pub async fn credentials(&self, id: &str) -> Result<Credentials, SecretError> {
-        let text = self.text(DATABASE_SECRET_ID, id).await?;
+    /// [`SecretError`], naming the setting.
+    pub async fn credentials(&self, setting: &'static str, id: &str) -> Result<Credentials, SecretError> {
+        let text = self.text(setting, id).await?;
         // The parser's error would quote what it refuses.
         serde_json::from_str(text.expose_secret()).map_err(|_| SecretError::WrongShape {
-            setting: DATABASE_SECRET_ID,
+            setting,
             problem: "the secret is not a JSON object with username, password and, where it has them, \
                       host, port and dbname",
         })

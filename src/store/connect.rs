@@ -19,6 +19,10 @@ use crate::config::{
 };
 use crate::secrets::{Credentials, SecretError, Secrets};
 
+/// The authorities of Amazon RDS, compiled in, because `sam build` packages the binary and nothing
+/// beside it. Their source and date are in the file.
+const RDS_AUTHORITIES: &[u8] = include_bytes!("rds-global-bundle.pem");
+
 /// Makes connections.
 pub struct Connector {
     source: DatabaseSource,
@@ -67,7 +71,7 @@ impl Connector {
         if let Some(config) = fetched.as_ref().filter(|_| !anew) {
             return Ok(config.clone());
         }
-        let secret = self.secrets.credentials(id).await?;
+        let secret = self.secrets.credentials(DATABASE_SECRET_ID, id).await?;
         let config = address(secret, host.as_deref(), *port, name.as_deref())?;
         *fetched = Some(config.clone());
         Ok(config)
@@ -146,20 +150,23 @@ impl Connection {
 }
 
 impl Tls {
-    /// TLS with a verified certificate and host name, whatever a server would settle for.
+    /// TLS with a verified certificate and host name, whatever a server would settle for. It trusts the
+    /// system's authorities, those of Amazon RDS (who sign nothing else), and those of the bundle.
     fn verified(ca_bundle: Option<&Path>) -> Result<Self, SettingError> {
         let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE, problem };
         let mut builder = TlsConnector::builder();
         builder.min_protocol_version(Some(Protocol::Tlsv12));
+        let mut authorities = certificates(RDS_AUTHORITIES);
         if let Some(path) = ca_bundle {
             let pem = std::fs::read(path).map_err(|_| invalid("cannot be read"))?;
-            let certificates = Certificate::stack_from_pem(&pem).unwrap_or_default();
-            if certificates.is_empty() {
+            let of_the_bundle = certificates(&pem);
+            if of_the_bundle.is_empty() {
                 return Err(invalid("is not a file of PEM certificates"));
             }
-            for certificate in certificates {
-                builder.add_root_certificate(certificate);
-            }
+            authorities.extend(of_the_bundle);
+        }
+        for authority in authorities {
+            builder.add_root_certificate(authority);
         }
         let connector = builder.build().map_err(|_| invalid("cannot be used by the TLS library"))?;
         Ok(Self::Verified(MakeTlsConnector::new(connector)))
@@ -194,6 +201,11 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
 }
 
+/// The certificates of a PEM file; none if it is not one.
+fn certificates(pem: &[u8]) -> Vec<Certificate> {
+    Certificate::stack_from_pem(pem).unwrap_or_default()
+}
+
 /// The secret and the settings put together, the settings first.
 fn address(
     secret: Credentials,
@@ -213,4 +225,14 @@ fn address(
         .dbname(name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?)
         .ssl_mode(SslMode::Require);
     Ok(with_timeouts(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_authorities_of_each_of_27_regions_are_compiled_in() {
+        assert_eq!(certificates(RDS_AUTHORITIES).len(), 3 * 27);
+    }
 }

@@ -1,11 +1,13 @@
-"""One system for all tests, empty at the start of each."""
+"""One system for all tests, empty at the start of each; and which tests the emulator allows."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from e2e import TARGET, stack
 from e2e.driver import Driver
+from e2e.emulator import Kind, Shows
 from e2e.processes import end_in_good_order
 from e2e.sandbox import running
 
@@ -38,6 +40,17 @@ def pytest_configure() -> None:
     end_in_good_order()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the search of all logs when all else has logged."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this emulator cannot show; search all logs when all else has logged."""
+    shows = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK)).shows
+    left_out = [item for item in items if _needs(item) not in shows]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+def _needs(item: pytest.Item) -> Shows:
+    needs = Shows(0)
+    for marker in item.iter_markers("needs"):
+        needs |= marker.args[0]
+    return needs

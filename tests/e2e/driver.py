@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from e2e import logs, stack
+from e2e.emulator import Shows
 from e2e.logins import raw_values
 from e2e.sandbox import Sandbox
 
@@ -55,13 +56,15 @@ class Driver:
         return stack.peek(self.sandbox.emulator, self.sandbox.stack.dead_letter_queue_url)
 
     def redrive(self) -> None:
-        """Move dead letters back, as StartMessageMoveTask does on AWS; MiniStack does not have it.
-
-        As there, the messages get new ids.
-        """
-        dead_letter_queue = self.sandbox.stack.dead_letter_queue_url
-        self.send(*(letter["Body"] for letter in self.dead_letters()))
-        self.sandbox.emulator.client("sqs").purge_queue(QueueUrl=dead_letter_queue)
+        """Move dead letters back, as an operator does on AWS; there the messages get new ids."""
+        sqs = self.sandbox.emulator.client("sqs")
+        queue_url = self.sandbox.stack.dead_letter_queue_url
+        if Shows.REDRIVES in self.sandbox.emulator.kind.shows:
+            queue = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+            sqs.start_message_move_task(SourceArn=queue["Attributes"]["QueueArn"])
+        else:
+            self.send(*(letter["Body"] for letter in self.dead_letters()))
+            sqs.purge_queue(QueueUrl=queue_url)
 
     def reason(self, message_id: str) -> str:
         """Tell why a message failed, as logged; a log may come a little late."""
@@ -102,9 +105,11 @@ class Driver:
         wait_until(lambda: now() == (rows, dead_letters, 0), now)
 
 
-def wait_until(condition: Callable[[], bool], state: Callable[[], object]) -> None:
+def wait_until(
+    condition: Callable[[], bool], state: Callable[[], object], patience_s: float = PATIENCE_S
+) -> None:
     """Wait for something that is bound to happen; if it does not, say what happened instead."""
-    deadline = monotonic() + PATIENCE_S
+    deadline = monotonic() + patience_s
     while not condition():
-        assert monotonic() < deadline, f"after {PATIENCE_S} s: {state()}"
+        assert monotonic() < deadline, f"after {patience_s} s: {state()}"
         sleep(0.2)

@@ -1,8 +1,9 @@
-"""An AWS emulator: a MiniStack of our own on a loopback port, or one that is already there."""
+"""An AWS emulator: one of our own on a loopback port, or one that is there already."""
 
 import os
-import sys
 from dataclasses import dataclass
+from enum import Flag, StrEnum, auto
+from importlib import import_module
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -19,10 +20,35 @@ REGION = "us-east-1"
 KEY = "test"
 
 
+class Shows(Flag):
+    """What can be seen on one emulator and not on the other."""
+
+    ROLES = auto()  # a function may do what its role allows, and nothing else
+    LOG_GROUPS = auto()  # a function logs into the group that the template gives it
+    BATCHES = auto()  # of more than ten messages, and the window in which they gather
+    BAD_ANSWERS = auto()  # an answer that Lambda does not understand fails the batch
+    REDRIVES = auto()  # StartMessageMoveTask
+    ALARMS = auto()  # the metrics of a queue, and the alarms on them
+
+
+class Kind(StrEnum):
+    """The emulators; the module of that name tells how to start it."""
+
+    MINISTACK = auto()
+    LOCALSTACK = auto()
+
+    @property
+    def shows(self) -> Shows:
+        """What can be seen on this one."""
+        ministack = Shows.ROLES | Shows.LOG_GROUPS
+        return ministack if self is Kind.MINISTACK else ~ministack
+
+
 @dataclass
 class Emulator:
     """An endpoint that takes AWS calls; with the process behind it, where that is ours."""
 
+    kind: Kind
     endpoint: str
     log: Path
     process: Process | None = None
@@ -57,14 +83,19 @@ class Emulator:
 
 
 def create(directory: Path, log: Path) -> Emulator:
-    """Start MiniStack with its state in a new directory, or start nothing: see E2E_ENDPOINT_URL."""
+    """Start an emulator with its state in a new directory.
+
+    E2E_EMULATOR names the kind, and E2E_ENDPOINT_URL one that is there already, to be used instead.
+    """
+    kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
-        return Emulator(endpoint.rstrip("/"), log)
+        return Emulator(kind, endpoint.rstrip("/"), log)
     directory.mkdir()
     port = processes.free_port()
-    emulator = Emulator(f"http://127.0.0.1:{port}", log)
+    emulator = Emulator(kind, f"http://127.0.0.1:{port}", log)
+    program = import_module(f"e2e.{kind}")
     emulator.process = processes.start(
-        [sys.executable, "-m", "ministack"],
+        program.COMMAND,
         log=log,
         cwd=directory,
         # Nothing of the caller's environment, because functions inherit the emulator's.
@@ -72,17 +103,13 @@ def create(directory: Path, log: Path) -> Emulator:
             "PATH": os.defpath,
             "HOME": str(directory),
             "TMPDIR": str(directory),
-            "STATE_DIR": str(directory),
-            "GATEWAY_PORT": str(port),
-            "BIND_HOST": "127.0.0.1",
-            "MINISTACK_HOST": "127.0.0.1",
             "AWS_ENDPOINT_URL": emulator.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AUTH": "true",
+            **program.settings(directory, port),
         },
     )
-    healthy = f"{emulator.endpoint}/_ministack/health"
-    processes.wait_until(lambda: _answers(healthy), "MiniStack", emulator.process, log)
+    healthy = f"{emulator.endpoint}{program.HEALTH}"
+    processes.wait_until(lambda: _answers(healthy), kind, emulator.process, log)
     return emulator
 
 

@@ -1,5 +1,6 @@
 """Login messages as tests make them, and the rows that design.md says they become."""
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -8,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 _numbers = count(1)
@@ -92,3 +94,15 @@ def raw_values(message: str) -> set[str]:
     shaped = re.findall(r"\b(?:\d{1,3}(?:\.\d{1,3}){3}|\d{3}-\d{2}-\d{4})\b", unescaped)
     values = {*named, *shaped, *map(canonical, named)}
     return {value.strip() for value in values if value.strip()}
+
+
+def disguises(value: str) -> set[str]:
+    """Write a value in the ways in which it may stand in a text, hidden but not protected."""
+    plain = value.encode()
+    forms = {value, value.upper(), value.lower(), quote(value, safe=""), plain.hex()}
+    forms |= {plain.hex().upper(), hashlib.sha256(plain).hexdigest()}
+    for offset in range(3):
+        # Of base64 that begins elsewhere, what does not depend on what is around it.
+        encoded = base64.b64encode(bytes(offset) + plain).decode()
+        forms.add(encoded[-(-offset * 8 // 6) : (offset + len(plain)) * 8 // 6])
+    return forms

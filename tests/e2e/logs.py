@@ -21,15 +21,14 @@ def lines(emulator: Emulator, stack: Stack) -> Iterator[str]:
 
 def reasons(emulator: Emulator, stack: Stack) -> dict[str, str]:
     """Tell why messages failed, by message id, from the line that the function wrote for each."""
-    logs = emulator.client("logs")
-    pages = logs.get_paginator("filter_log_events")
-    found = {}
-    for group in _groups(logs, stack):
-        for page in pages.paginate(logGroupName=group, filterPattern='"message_id"'):
-            for event in page["events"]:
-                if "message_id" in (said := fields(event["message"])):
-                    found[said["message_id"]] = said["reason"]
-    return found
+    found = _find(emulator, stack, '"message_id"')
+    return {said["message_id"]: said["reason"] for said in found if "message_id" in said}
+
+
+def batches(emulator: Emulator, stack: Stack) -> list[int]:
+    """Count the messages of each batch that was handled, from the line that tells of it."""
+    found = _find(emulator, stack, '"batch done"')
+    return [said["messages"] for said in found if said.get("message") == "batch done"]
 
 
 def fields(line: str) -> dict[str, Any]:
@@ -38,6 +37,15 @@ def fields(line: str) -> dict[str, Any]:
         return json.loads(line)
     except ValueError:
         return {}
+
+
+def _find(emulator: Emulator, stack: Stack, pattern: str) -> Iterator[dict[str, Any]]:
+    """Read the fields of the function's lines with this text in them."""
+    logs = emulator.client("logs")
+    pages = logs.get_paginator("filter_log_events")
+    for group in _groups(logs, stack):
+        for page in pages.paginate(logGroupName=group, filterPattern=pattern):
+            yield from (fields(event["message"]) for event in page["events"])
 
 
 def _groups(logs: BaseClient, stack: Stack) -> list[str]:

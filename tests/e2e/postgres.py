@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import psycopg
 import trustme
@@ -58,7 +58,7 @@ class Postgres:
         **options: str,
     ) -> str:
         """Write the address of a database the way libpq reads it."""
-        login = f"{user}:{self.password if password is None else password}"
+        login = f"{user}:{quote(self.password if password is None else password, safe='')}"
         query = urlencode(options, safe="/")
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}?{query}"
 

@@ -81,7 +81,7 @@ class Sandbox:
     def stop(self) -> None:
         """Stop what was started; an emulator that was there before us gives the stack back."""
         if self.emulator.process is None:
-            stack.delete(self.emulator, self.stack)
+            stack.delete(self.emulator, self.stack.name, self.stack.database_secret_id)
         self.services.stop()
 
     def connect(self, user: str = SUPERUSER) -> psycopg.Connection:
@@ -139,41 +139,44 @@ def start_services(logs: Path, settings: dict[str, str] | None = None) -> Servic
     return Services(directory, database, cloud)
 
 
-def create_database(server: Postgres) -> dict[str, str]:
-    """Create and migrate the database, and return the passwords of who may log in."""
-    passwords = {SUPERUSER: server.password}
-    passwords |= {user: secrets.token_urlsafe(24) for user in ("login_writer", "analyst")}
+def create_database(server: Postgres) -> None:
+    """Create and migrate the database, where no stack does it."""
+    _create_empty(server)
+    _migrate(server)
+
+
+def _create_empty(server: Postgres) -> None:
     with server.connect() as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-        _migrate(server)
-        admin.execute("CREATE ROLE analyst LOGIN IN ROLE login_reader")
-        admin.execute("SET log_statement = 'none'")  # a password is not for the log
-        for user, password in passwords.items():
-            alter = sql.SQL("ALTER ROLE {} PASSWORD {}")
-            admin.execute(alter.format(sql.Identifier(user), sql.Literal(password)))
-    return passwords
 
 
 def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
-    """Create the stack that writes to a new database as `login_writer`."""
+    """Create the stack that writes to a new database, whose schema is the stack's work too."""
     server = services.postgres
-    passwords = create_database(server)
-    credentials = {
-        "username": "login_writer",
-        "password": passwords["login_writer"],
-        "host": "127.0.0.1",
-        "port": server.port,
-        "dbname": DATABASE,
-    }
+    _create_empty(server)
     deployed = stack.deploy(
         services.emulator,
         # An emulator that was there before us may have a stack of ours already.
         f"login-etl-{secrets.token_hex(3)}",
-        credentials,
+        {"username": SUPERUSER, "password": server.password},
         server.certificate_authority,
-        IMPATIENT | parameters,
+        {**IMPATIENT, "DatabaseHost": "127.0.0.1", "DatabasePort": server.port, **parameters},
     )
+    passwords = {
+        SUPERUSER: server.password,
+        "login_writer": stack.writer_password(services.emulator, deployed),
+        "analyst": _let_analyst_in(server),
+    }
     return Sandbox(services, deployed, passwords)
+
+
+def _let_analyst_in(server: Postgres) -> str:
+    password = secrets.token_urlsafe(24)
+    with server.connect() as admin:
+        admin.execute("SET log_statement = 'none'")  # a password is not for the log
+        create = sql.SQL("CREATE ROLE analyst LOGIN IN ROLE login_reader PASSWORD {}")
+        admin.execute(create.format(sql.Literal(password)))
+    return password
 
 
 def _migrate(server: Postgres) -> None:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from e2e import ROOT, TARGET
 from e2e.emulator import Emulator
 
 TEMPLATE = ROOT / "template.yaml"
-PACKAGE = TARGET / "lambda" / "bootstrap"
-FUNCTION = "IngestFunction"
+# Each function, and the program that it runs.
+PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
 CA_BUNDLE = "database-ca.pem"
-CODE = "bootstrap.zip"
 BATCH = 10
 WAITING = {"Delay": 1, "MaxAttempts": 60}
 
@@ -33,6 +33,10 @@ class Stack:
     function: str
     log_group: str
     salt_id: str
+    writer_secret_id: str
+    migrate_function: str
+    migrate_log_group: str
+    redrive_mapping: str
     database_secret_id: str
 
 
@@ -42,35 +46,69 @@ def read_template() -> dict[str, Any]:
 
 
 def deploy(
-    emulator: Emulator, name: str, credentials: dict[str, Any], ca: Path, parameters: dict[str, Any]
+    emulator: Emulator, name: str, owner: dict[str, str], ca: Path, parameters: dict[str, Any]
 ) -> Stack:
-    """Store the database's credentials, then create the stack and wait for it.
+    """Store the credentials of the database's owner, then create the stack and wait for it.
 
-    The authority's certificate travels in the function's package, as the database's would on AWS.
+    The certificate of the database's authority travels in the functions' packages.
     """
     secret = emulator.client("secretsmanager").create_secret(
-        Name=f"{name}/database", SecretString=json.dumps(credentials)
+        Name=f"{name}/database", SecretString=json.dumps(owner)
     )
-    code = _upload(emulator, name, _package(ca))
-    formation = emulator.client("cloudformation")
     settings = {
         "DatabaseSecretArn": secret["ARN"],
         "DatabaseCaBundle": CA_BUNDLE,
-        "Architecture": "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64",
+        "Architecture": architecture(),
         **parameters,
     }
+    upload(emulator, name, ca)
+    create(emulator, name, template(name), settings)
+    return find(emulator, name, secret["ARN"])
+
+
+def architecture() -> str:
+    """Name this machine's processor as Lambda does."""
+    return "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
+
+
+def create(emulator: Emulator, name: str, body: str, parameters: dict[str, Any]) -> None:
+    """Create a stack and wait for it; where it is not created, say what CloudFormation says."""
+    formation = emulator.client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateBody=_template(code),
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": str(value)} for key, value in settings.items()
-        ],
+        TemplateBody=body,
+        Parameters=as_parameters(parameters),
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
-    formation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig=WAITING)
-    stack = formation.describe_stacks(StackName=name)["Stacks"][0]
+    waiter = formation.get_waiter("stack_create_complete")
+    try:
+        waiter.wait(StackName=name, WaiterConfig=WAITING)
+    except WaiterError:
+        raise RuntimeError("\n".join(failures(emulator, name))) from None
+
+
+def as_parameters(settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Write parameters as CloudFormation takes them."""
+    return [{"ParameterKey": key, "ParameterValue": str(value)} for key, value in settings.items()]
+
+
+def failures(emulator: Emulator, name: str) -> list[str]:
+    """Tell which resources of a stack failed, and why."""
+    pages = emulator.client("cloudformation").get_paginator("describe_stack_events")
+    return [
+        f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}"
+        for page in pages.paginate(StackName=name)
+        for event in page["StackEvents"]
+        if event["ResourceStatus"].endswith("FAILED")
+    ]
+
+
+def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
+    """Find a stack that was created, by what its outputs say."""
+    formation = emulator.client("cloudformation")
+    [stack] = formation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    _mend_concurrency(emulator, outputs["FunctionName"], settings["MaximumConcurrency"])
+    _mend_concurrency(emulator, outputs["FunctionName"])
     return Stack(
         name=name,
         queue_url=outputs["QueueUrl"],
@@ -78,25 +116,54 @@ def deploy(
         function=outputs["FunctionName"],
         log_group=outputs["LogGroupName"],
         salt_id=outputs["SaltSecretArn"],
-        database_secret_id=secret["ARN"],
+        writer_secret_id=outputs["WriterSecretArn"],
+        migrate_function=outputs["MigrateFunctionName"],
+        migrate_log_group=outputs["MigrateLogGroupName"],
+        redrive_mapping=outputs["RedriveMappingId"],
+        database_secret_id=database_secret_id,
     )
 
 
-def delete(emulator: Emulator, stack: Stack) -> None:
+def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     """Delete a stack, and what was made beside it; the salt stays, as its policy says."""
     s3 = emulator.client("s3")
-    s3.delete_object(Bucket=stack.name, Key=CODE)
-    s3.delete_bucket(Bucket=stack.name)
-    emulator.client("secretsmanager").delete_secret(SecretId=stack.database_secret_id)
+    for program in PROGRAMS.values():
+        s3.delete_object(Bucket=name, Key=program)
+    s3.delete_bucket(Bucket=name)
     formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=stack.name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=stack.name, WaiterConfig=WAITING)
+    formation.delete_stack(StackName=name)
+    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITING)
+    emulator.client("secretsmanager").delete_secret(
+        SecretId=database_secret_id, ForceDeleteWithoutRecovery=True
+    )
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:
     """Read the salt, as only the function and whoever verifies a token should."""
-    secrets = emulator.client("secretsmanager")
-    return secrets.get_secret_value(SecretId=stack.salt_id)["SecretString"]
+    return _secret(emulator, stack.salt_id)
+
+
+def writer_password(emulator: Emulator, stack: Stack) -> str:
+    """Read the password that the function logs in with."""
+    return json.loads(_secret(emulator, stack.writer_secret_id))["password"]
+
+
+def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
+    """Store the functions' packages where the template says they are."""
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket=bucket)
+    for program in PROGRAMS.values():
+        s3.put_object(Bucket=bucket, Key=program, Body=_package(program, ca))
+
+
+def template(bucket: str) -> str:
+    """Write the template as `sam package` does, with the addresses of the packages in it."""
+    made = read_template()
+    # It refuses whoever comes without TLS, which the emulator does not speak.
+    del made["Resources"]["QueuePolicy"]
+    for function, program in PROGRAMS.items():
+        made["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
+    return json.dumps(made)
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:
@@ -139,36 +206,28 @@ def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
     return list(messages.values())
 
 
-def _mend_concurrency(emulator: Emulator, function: str, concurrency: int) -> None:
+def _secret(emulator: Emulator, secret_id: str) -> str:
+    return emulator.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
+
+
+def _mend_concurrency(emulator: Emulator, function: str) -> None:
     """Set as a number what MiniStack leaves the text of a parameter, and then trips over."""
     functions = emulator.client("lambda")
     mappings = functions.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
     for mapping in mappings:
+        concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
         functions.update_event_source_mapping(
             UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency}
         )
 
 
-def _package(ca: Path) -> bytes:
+def _package(program: str, ca: Path) -> bytes:
     """Zip what cargo-lambda built, as `sam package` does, and the bundle beside it."""
-    if not (PACKAGE / "bootstrap").exists():
-        raise SystemExit("There is no bootstrap yet: run `make build`.")
+    binary = TARGET / "lambda" / program / "bootstrap"
+    if not binary.exists():
+        raise SystemExit(f"There is no {program} yet: run `make build`.")
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.write(PACKAGE / "bootstrap", "bootstrap")
+        archive.write(binary, "bootstrap")
         archive.write(ca, CA_BUNDLE)
     return package.getvalue()
-
-
-def _upload(emulator: Emulator, bucket: str, package: bytes) -> str:
-    s3 = emulator.client("s3")
-    s3.create_bucket(Bucket=bucket)
-    s3.put_object(Bucket=bucket, Key=CODE, Body=package)
-    return f"s3://{bucket}/{CODE}"
-
-
-def _template(code: str) -> str:
-    """Put the address of the code into the template, and change nothing else."""
-    template = read_template()
-    template["Resources"][FUNCTION]["Properties"]["CodeUri"] = code
-    return json.dumps(template)

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import pytest
+
 from e2e import EVENTS
 from e2e.driver import Driver
+from e2e.emulator import Shows
 from e2e.logins import login, row
 
 
@@ -30,6 +33,7 @@ def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
     assert driver.reason(dead["MessageId"]) == "MissingField"
 
 
+@pytest.mark.needs(Shows.ROLES)
 def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 

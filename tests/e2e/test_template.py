@@ -1,19 +1,38 @@
 """What must never drift in the template, read as the deployment reads it."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
+from e2e import ROOT
 from e2e.stack import TEMPLATE
 
 HOUR_S = 3600
+
+# Statements that are for every resource, because AWS knows no narrower one, or because in a policy
+# that belongs to something this is that something. The template has the reason beside each.
+FOR_EVERY_RESOURCE = {
+    "TheAccountDecides",
+    "EncryptTheLogs",
+    "SendTraces",
+    "LambdaJoinsTheSubnets",
+    "TheCodeDoesNot",
+}
 
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
     """Read the template."""
     return yaml_parse(TEMPLATE.read_text())
+
+
+@pytest.fixture(scope="module")
+def resources(template: dict[str, Any]) -> dict[str, Any]:
+    """Read the resources."""
+    return template["Resources"]
 
 
 @pytest.fixture(scope="module")
@@ -36,51 +55,138 @@ def test_an_hour_without_the_database_makes_no_dead_letter(default: dict[str, An
     assert survived >= HOUR_S
 
 
-def test_dead_letters_are_kept_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
-    queue = template["Resources"]["DeadLetterQueue"]["Properties"]
+def test_dead_letters_are_kept_for_as_long_as_sqs_can(resources: dict[str, Any]) -> None:
+    queue = resources["DeadLetterQueue"]["Properties"]
 
     assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
     assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
 
 
-def test_only_the_failed_messages_of_a_batch_come_back(template: dict[str, Any]) -> None:
-    mapping = template["Resources"]["IngestFunction"]["Properties"]["Events"]["Logins"]
+def test_only_the_failed_messages_of_a_batch_come_back(resources: dict[str, Any]) -> None:
+    mappings = [resources[name]["Properties"] for name in ("IngestMapping", "RedriveMapping")]
 
-    assert mapping["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert "RedrivePolicy" in template["Resources"]["LoginQueue"]["Properties"]
+    for mapping in mappings:
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    redrive = resources["LoginQueue"]["Properties"]["RedrivePolicy"]
+    assert redrive == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
+        "maxReceiveCount": {"Ref": "MaxReceiveCount"},
+    }
 
 
-def test_the_salt_outlives_the_stack_and_is_not_rotated(template: dict[str, Any]) -> None:
-    salt = template["Resources"]["Salt"]
+def test_dead_letters_are_taken_only_while_somebody_redrives_them(
+    resources: dict[str, Any],
+) -> None:
+    assert resources["RedriveMapping"]["Properties"]["Enabled"] is False
 
-    assert (salt["DeletionPolicy"], salt["UpdateReplacePolicy"]) == ("Retain", "Retain")
-    assert salt["Properties"]["GenerateSecretString"]["PasswordLength"] == 64
+
+def test_the_schema_is_there_before_a_message_is_taken(resources: dict[str, Any]) -> None:
+    assert resources["IngestFunction"]["DependsOn"] == "Schema"
+    mapping = resources["IngestMapping"]["Properties"]
+    assert mapping["FunctionName"] == {"Ref": "IngestFunction"}
+
+
+def test_a_new_migration_runs_at_the_next_deployment(resources: dict[str, Any]) -> None:
+    files = (ROOT / "src/sql/migrations").glob("V*.sql")
+    newest = max(int(re.match(r"V(\d+)__", file.name)[1]) for file in files)
+
+    assert resources["Schema"]["Properties"]["Version"] == newest
+
+
+def test_the_salt_and_its_key_outlive_the_stack_and_the_salt_is_not_rotated(
+    resources: dict[str, Any],
+) -> None:
+    for name in ("Salt", "Key"):
+        kept = resources[name]["DeletionPolicy"], resources[name]["UpdateReplacePolicy"]
+        assert kept == ("Retain", "Retain")
+    salt = resources["Salt"]["Properties"]
+    assert salt["GenerateSecretString"]["PasswordLength"] == 64
+    assert salt["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
     rotations = [
-        one
-        for one in template["Resources"].values()
-        if one["Type"] == "AWS::SecretsManager::RotationSchedule"
+        one for one in resources.values() if one["Type"] == "AWS::SecretsManager::RotationSchedule"
     ]
     assert rotations == []
 
 
-def test_no_policy_allows_every_resource_or_action(template: dict[str, Any]) -> None:
-    policies = template["Resources"]["IngestRole"]["Properties"]["Policies"]
+def test_all_that_rests_is_encrypted_with_the_key_of_the_stack(resources: dict[str, Any]) -> None:
+    settings = {
+        "AWS::SQS::Queue": "KmsMasterKeyId",
+        "AWS::SecretsManager::Secret": "KmsKeyId",
+        "AWS::Logs::LogGroup": "KmsKeyId",
+        "AWS::RDS::DBCluster": "KmsKeyId",
+    }
+    resting = [one for one in resources.values() if one["Type"] in settings]
 
-    for policy in policies:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            assert "*" not in str(statement["Resource"])
-            assert "*" not in str(statement["Action"])
+    assert len(resting) >= 7
+    for one in resting:
+        assert one["Properties"][settings[one["Type"]]] == {"Fn::GetAtt": ["Key", "Arn"]}
+    assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
+
+
+def test_the_queues_refuse_whoever_comes_without_tls(resources: dict[str, Any]) -> None:
+    policy = resources["QueuePolicy"]["Properties"]
+    [statement] = policy["PolicyDocument"]["Statement"]
+
+    assert policy["Queues"] == [{"Ref": "LoginQueue"}, {"Ref": "DeadLetterQueue"}]
+    assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_a_database_of_our_own_asks_for_tls_and_is_kept(resources: dict[str, Any]) -> None:
+    parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
+    cluster = resources["DatabaseCluster"]
+
+    assert parameters == {"rds.force_ssl": "1"}
+    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+    assert cluster["Properties"]["StorageEncrypted"] is True
+    assert cluster["Properties"]["ManageMasterUserPassword"] is True
+
+
+def test_no_policy_allows_every_resource_or_action_without_a_reason(
+    resources: dict[str, Any],
+) -> None:
+    statements = list(_statements(resources))
+
+    assert len(statements) > 10
+    for statement in statements:
+        if statement.get("Sid") in FOR_EVERY_RESOURCE:
+            continue
+        assert statement["Resource"] != "*", statement
+        if statement["Effect"] == "Allow":
+            assert "*" not in str(statement["Action"]), statement
 
 
 def test_no_secret_is_in_an_environment_variable(template: dict[str, Any]) -> None:
-    function = template["Resources"]["IngestFunction"]["Properties"]
+    everywhere = template["Globals"]["Function"]["Environment"]["Variables"]
+    functions = {
+        name: set(one["Properties"]["Environment"]["Variables"])
+        for name, one in template["Resources"].items()
+        if one["Type"] == "AWS::Serverless::Function"
+    }
 
-    assert set(function["Environment"]["Variables"]) == {
-        "SALT_SECRET_ID",
-        "DATABASE_SECRET_ID",
+    assert set(everywhere) == {
         "DATABASE_HOST",
         "DATABASE_PORT",
         "DATABASE_NAME",
         "DATABASE_CA_BUNDLE",
         "RUST_LOG",
     }
+    assert functions == {
+        "IngestFunction": {"SALT_SECRET_ID", "DATABASE_SECRET_ID"},
+        "MigrateFunction": {"DATABASE_SECRET_ID", "WRITER_SECRET_ID"},
+    }
+
+
+def _statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Find the statements of all policies, wherever they are."""
+    for value in resources.values():
+        if not isinstance(value, dict | list):
+            continue
+        if isinstance(value, list):
+            yield from _statements(dict(enumerate(value)))
+            continue
+        for statement in value.get("Statement", []):
+            # A role's trust names no resource.
+            if "Resource" in statement:
+                yield statement
+        yield from _statements(value)

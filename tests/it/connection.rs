@@ -48,6 +48,35 @@ async fn a_locked_table_ends_in_an_answer_before_the_deadline_and_in_no_stuck_se
     assert_eq!(database.user_ids().await, ["a"]);
 }
 
+/// A function that vanishes in the middle of a transaction leaves its locks to nobody.
+#[tokio::test]
+async fn every_transaction_of_more_than_a_statement_gives_up_when_its_function_is_silent() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let note = "CREATE TABLE noted (setting text);
+                CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+                BEGIN
+                    INSERT INTO noted VALUES (current_setting('idle_in_transaction_session_timeout'));
+                    RETURN NULL;
+                END $$;
+                CREATE TRIGGER note AFTER INSERT ON user_logins EXECUTE FUNCTION note()";
+    database.admin.batch_execute(note).await.unwrap();
+    let noted = async || -> Vec<String> {
+        let rows = database.admin.query("DELETE FROM noted RETURNING setting", &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let many: Vec<_> = (0..300).map(|number| login(&number.to_string(), "many")).collect();
+
+    assert_eq!(invoke(&ingest, &batch(many)).await, failures(&[]));
+    let pipelined = noted().await;
+    // The first of these is in the ledger already.
+    assert_eq!(invoke(&ingest, &batch([login("0", "0"), login("a", "a")])).await, failures(&[]));
+    let isolated = noted().await;
+
+    assert_eq!(pipelined, ["1min", "1min"]);
+    assert_eq!(isolated, ["1min"]);
+}
+
 #[tokio::test]
 async fn an_invocation_with_no_time_left_writes_nothing() {
     let database = Database::create().await;

@@ -12,4 +12,5 @@ mod readme;
 mod refused_rows;
 mod roles;
 mod salt;
+mod schema;
 mod support;

@@ -3,7 +3,15 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output};
 
-use crate::support::{Database, SALT, unique_name};
+use login_etl::config::Settings;
+use login_etl::handler::Ingest;
+use login_etl::pii::{DeviceId, Masker, Pii};
+use login_etl::secrets::Secrets;
+use login_etl::store::Store;
+
+use tokio_postgres::NoTls;
+
+use crate::support::{Database, SALT, superuser, unique_name};
 
 /// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
 fn run(program: &str, variables: &[(&str, &str)]) -> Output {
@@ -17,9 +25,11 @@ fn run_with(executable: &str, arguments: &[&str], variables: &[(&str, &str)]) ->
 fn program(executable: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(executable);
     command.env_clear().env("AWS_MAX_ATTEMPTS", "1");
-    // Nothing listens there, so a function that starts ends when it asks for an event.
-    command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_LAMBDA_FUNCTION_NAME", "ingest");
-    command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    if executable == env!("CARGO_BIN_EXE_bootstrap") {
+        // Nothing listens there, so a function that starts ends when it asks for an event.
+        command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_LAMBDA_FUNCTION_NAME", "ingest");
+        command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    }
     for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         command
             .env(name, std::env::var(name).unwrap_or_else(|_| panic!("{name} is set, as `make test` does")));
@@ -202,6 +212,43 @@ async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
 }
 
 #[tokio::test]
+async fn migrate_gives_the_writer_the_password_that_its_secret_holds_now() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let may_log_in = async |password: &str| {
+        let mut writer = superuser();
+        writer.user("login_writer").password(password).dbname(&database.name);
+        writer.connect(NoTls).await.is_ok()
+    };
+
+    for password in ["correct horse", "battery \\ 'staple' é"] {
+        let credentials = serde_json::json!({ "username": "login_writer", "password": password });
+        let writer = secret(&credentials.to_string()).await;
+        let settings = [("DATABASE_URL", &*url), ("WRITER_SECRET_ID", &writer)];
+        let output = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+        assert_eq!(said(&output), "the schema is up to date");
+        assert!(may_log_in(password).await);
+    }
+
+    assert!(!may_log_in("correct horse").await, "the old password is none any more");
+    let stored = "SELECT rolpassword FROM pg_authid WHERE rolname = 'login_writer'";
+    let stored: String = database.admin.query_one(stored, &[]).await.unwrap().get(0);
+    assert!(stored.starts_with("SCRAM-SHA-256$"));
+}
+
+#[tokio::test]
+async fn migrate_gives_nobody_but_the_writer_a_password() {
+    let database = Database::create().await;
+    let other = secret(r#"{"username":"postgres","password":"hunter2"}"#).await;
+
+    let url = superuser_url(&database.name);
+    let output = run(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url), ("WRITER_SECRET_ID", &other)]);
+
+    assert_eq!(said(&output), "WRITER_SECRET_ID: the username in the secret is not login_writer");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
 async fn migrate_accepts_a_salt_and_says_whether_it_is_another_one() {
     let database = Database::create().await;
     let url = superuser_url(&database.name);
@@ -236,6 +283,36 @@ async fn the_table_is_exactly_as_users_have_it() {
     assert_eq!(columns, expected);
     let keys = "SELECT FROM pg_constraint WHERE conrelid = 'user_logins'::regclass";
     assert_eq!(database.admin.query(keys, &[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn no_debug_text_tells_a_secret() {
+    let salt = secret(SALT).await;
+    let database = secret(r#"{"username":"u","password":"hunter2","host":"127.0.0.1","dbname":"d"}"#).await;
+    let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
+    let by_secret = settings(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &database)]);
+    let secrets = Secrets::from_env().await;
+    let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
+    let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
+    let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
+
+    let texts = [
+        format!("{url:#?}{by_secret:#?}{credentials:#?}{secrets:#?}"),
+        format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.fingerprint()),
+        format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
+        format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
+    ];
+
+    for text in texts {
+        for secret in [SALT, "hunter2", "593-47-5928"] {
+            assert!(!text.contains(secret), "{secret} is in a text");
+        }
+    }
+}
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    Settings::read(|name| Some(variables.iter().find(|(variable, _)| *variable == name)?.1.to_owned()))
+        .unwrap()
 }
 
 /// Memory holds raw values and the salt, and a crash may write it to a file.

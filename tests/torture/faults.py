@@ -1,6 +1,6 @@
 """What is done to the servers, the network and the functions. Each fault heals itself.
 
-They come in four suits that are played at the same time. Each suit is a deck of cards: shuffled,
+They come in suits that are played at the same time. Each suit is a deck of cards: shuffled,
 dealt to the last card, and shuffled again, so that every fault has its turn.
 """
 
@@ -219,6 +219,15 @@ async def process_frozen(world: World) -> bool:
     return True
 
 
+async def process_frozen_for_minutes(world: World) -> bool:
+    """Stop a function for longer than Postgres waits for the rest of a transaction."""
+    function = _any_function(world)
+    function.freeze()
+    await world.wait(61, 150)
+    function.thaw()
+    return True
+
+
 def _any_function(world: World) -> Function:
     return world.fleet.functions[world.dice.choice(sorted(world.fleet.functions))]
 
@@ -314,6 +323,7 @@ SUITS = [
         ],
     ),
     Suit("functions", (0.1, 1), [*[process_killed] * 3, process_frozen]),
+    Suit("long freezes", (20, 40), [process_frozen_for_minutes]),
     Suit(
         "secrets",
         (1, 5),

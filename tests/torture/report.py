@@ -43,7 +43,7 @@ def show(seed: str, books: Books, fleet: Fleet, faults: Faults, verdict: Verdict
             "rows whose commit nobody heard of": verdict.unknown,
             "dead letters": verdict.dead,
             "invocations late, though not frozen": len(fleet.late),
-            "MiB of logs searched": round(verdict.searched_bytes / (1 << 20)),
+            "MiB of logs and files searched": round(verdict.searched_bytes / (1 << 20)),
         },
     )
     for delivery in fleet.late[:TOLD]:

@@ -102,10 +102,14 @@ def _read_logs(verdict: Verdict) -> None:
 
 
 def _search(system: System, verdict: Verdict) -> None:
-    """Search all that was logged and answered for raw values and secrets."""
+    """Search all that was logged, answered or left in a file for raw values and secrets."""
     needles = {"a secret": SECRET, "a raw address": IP, "a raw device id": DEVICE_ID}
     # A user's id is stored as it is, so Postgres may say it where it logs statements.
     _search_file(system.services.postgres.log, needles, verdict)
+    # Tables, its own log of changes, temporary files, and cores if it left any.
+    for file in system.services.postgres.directory.rglob("*"):
+        if file.is_file():
+            _search_file(file, needles, verdict)
     for log in functions.LOGS.iterdir():
         _search_file(log, needles | {"a user id": USER_ID}, verdict)
 

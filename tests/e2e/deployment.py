@@ -1,0 +1,138 @@
+"""A database with a stack of its own, to be deployed to in every way."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from botocore.exceptions import WaiterError
+
+from e2e import stack
+from e2e.driver import wait_until
+from e2e.logins import login
+from e2e.sandbox import IMPATIENT, Services
+from e2e.stack import WAITING, Stack
+
+DATABASE = "deployed"
+STACK = "login-etl-deployed"
+OWNER = "login-etl-deployed/owner"
+
+
+class Database:
+    """A database, and the stack that writes to it."""
+
+    def __init__(self, services: Services) -> None:
+        """Make the database, empty, and what a deployment takes."""
+        self.postgres, self.emulator = services.postgres, services.emulator
+        with self.postgres.connect() as admin:
+            admin.execute(f"CREATE DATABASE {DATABASE}")
+        self.formation = self.emulator.client("cloudformation")
+        self.stack: Stack | None = None
+        secret = self.emulator.client("secretsmanager").create_secret(
+            Name=OWNER,
+            SecretString=json.dumps({"username": "postgres", "password": self.postgres.password}),
+        )
+        self.parameters = {
+            "DatabaseSecretArn": secret["ARN"],
+            "DatabaseCaBundle": stack.CA_BUNDLE,
+            "DatabaseHost": "127.0.0.1",
+            "DatabasePort": self.postgres.port,
+            "DatabaseName": DATABASE,
+            "Architecture": stack.architecture(),
+            **IMPATIENT,
+        }
+        self.template = stack.template(STACK)
+        stack.upload(self.emulator, STACK, self.postgres.certificate_authority)
+
+    def deploy(self) -> None:
+        """Create the stack."""
+        stack.create(self.emulator, STACK, self.template, self.parameters)
+        self.find()
+
+    def find(self) -> None:
+        """Find the stack that somebody created."""
+        self.stack = stack.find(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
+
+    def update(self, template: str, **parameters: str) -> str:
+        """Update the stack, and return the status that it ends in."""
+        self.formation.update_stack(
+            StackName=STACK,
+            TemplateBody=template,
+            Parameters=stack.as_parameters(self.parameters | parameters),
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        with suppress(WaiterError):  # what it ended in, the status says
+            self.formation.get_waiter("stack_update_complete").wait(
+                StackName=STACK, WaiterConfig=WAITING
+            )
+        self.find()
+        return self.formation.describe_stacks(StackName=STACK)["Stacks"][0]["StackStatus"]
+
+    def delete_stack(self) -> None:
+        """Delete the stack, and nothing else."""
+        self.formation.delete_stack(StackName=STACK)
+        self.formation.get_waiter("stack_delete_complete").wait(
+            StackName=STACK, WaiterConfig=WAITING
+        )
+
+    def drop(self) -> None:
+        """Delete everything."""
+        stack.delete(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
+        with self.postgres.connect() as admin:
+            admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+    def output(self, name: str) -> str:
+        """Read what the stack says under this name."""
+        [found] = self.formation.describe_stacks(StackName=STACK)["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+        return outputs[name]
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Query the database as its owner."""
+        with self.postgres.connect(DATABASE) as owner:
+            return owner.execute(statement).fetchall()
+
+    def execute(self, statement: str) -> None:
+        """Change the database as its owner."""
+        with self.postgres.connect(DATABASE) as owner:
+            owner.execute(statement)
+
+    def users(self) -> list[str | None]:
+        """Read whose logins are in the table."""
+        return [user for (user,) in self.query("SELECT user_id FROM user_logins ORDER BY user_id")]
+
+    def invoke(self, event: dict[str, Any], function: str | None = None) -> object:
+        """Invoke a function, by default the ingest function, and return its answer."""
+        answer = self.emulator.client("lambda").invoke(
+            FunctionName=function or self.stack.function, Payload=json.dumps(event)
+        )
+        result = json.load(answer["Payload"])
+        assert "FunctionError" not in answer, result
+        return result
+
+    def send(self, *bodies: str) -> None:
+        """Send messages to the queue."""
+        list(stack.send(self.emulator, self.stack.queue_url, list(bodies)))
+
+    def becomes_a_row(self, user: str) -> bool:
+        """Send a login, and wait for its row."""
+        self.send(json.dumps(login(user_id=user)))
+        wait_until(lambda: user in self.users(), self.users)
+        return True
+
+    def wait_for_dead_letters(self, number: int) -> None:
+        """Wait until so many messages are in the dead-letter queue."""
+
+        def now() -> int:
+            return stack.count(self.emulator, self.stack.dead_letter_queue_url)
+
+        wait_until(lambda: now() == number, now)
+
+    def migrations(self) -> int:
+        """Count the runs of the migration that went well."""
+        pages = self.emulator.client("logs").get_paginator("filter_log_events")
+        events = [
+            event["message"]
+            for page in pages.paginate(logGroupName=self.stack.migrate_log_group)
+            for event in page["events"]
+        ]
+        return sum('"the schema is up to date"' in event for event in events)

@@ -1,0 +1,83 @@
+"""One execution environment, as LocalStack wants to have it."""
+
+from time import monotonic
+
+from localstack import config
+from localstack.services.lambda_.invocation.executor_endpoint import StatusErrorException
+from localstack.services.lambda_.invocation.lambda_models import FunctionVersion, InvocationResult
+from localstack.services.lambda_.invocation.runtime_executor import RuntimeExecutor
+
+from bootstrap_executor.function import Function, NoAnswerError
+
+LOOPBACK = "127.0.0.1"
+
+
+class BootstrapExecutor(RuntimeExecutor):
+    """Keeps one process of a function, as Lambda keeps it: warm, and replaced when it has died."""
+
+    def __init__(self, id: str, function_version: FunctionVersion) -> None:  # noqa: A002 (its name)
+        """Prepare; nothing runs yet."""
+        super().__init__(id=id, function_version=function_version)
+        self._environment: dict[str, str] = {}
+        self._function: Function | None = None
+
+    def start(self, env_vars: dict[str, object]) -> None:
+        """Start the process, and wait until it asks for an event."""
+        self._environment = {name: str(value) for name, value in env_vars.items()}
+        try:
+            self._function = self._start()
+        except NoAnswerError as error:
+            raise StatusErrorException("the function did not start", error.payload) from error
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._function is not None:
+            self._function.stop()
+
+    def invoke(self, payload: dict[str, str]) -> InvocationResult:
+        """Hand over an event, and return the answer together with what was logged on the way."""
+        request_id = payload["invoke-id"]
+        started = monotonic()
+        try:
+            if not self._function.alive:
+                self._function = self._start()
+            answer, is_error = self._function.invoke(payload, self.function_version.config.timeout)
+        except NoAnswerError as error:
+            answer, is_error = error.payload, True
+        elapsed_ms = (monotonic() - started) * 1000
+        logs = (
+            f"START RequestId: {request_id} Version: {self.function_version.id.qualifier}\n"
+            f"{self._function.new_logs()}"
+            f"END RequestId: {request_id}\n"
+            f"REPORT RequestId: {request_id}\tDuration: {elapsed_ms:.2f} ms"
+        )
+        return InvocationResult(request_id, answer, is_error=is_error, logs=logs)
+
+    def get_logs(self) -> str:
+        """Return what was logged and not yet asked for."""
+        return self._function.new_logs() if self._function is not None else ""
+
+    def get_address(self) -> str:
+        """Tell where the function is, seen from LocalStack."""
+        return LOOPBACK
+
+    def get_endpoint_from_executor(self) -> str:
+        """Tell where LocalStack is, seen from the function."""
+        return LOOPBACK
+
+    def get_runtime_endpoint(self) -> str:
+        """Tell where LocalStack's own init would report to; ours talks to the executor directly."""
+        return f"http://{LOOPBACK}:{config.GATEWAY_LISTEN[0].port}/_localstack_lambda/{self.id}"
+
+    @classmethod
+    def prepare_version(cls, function_version: FunctionVersion) -> None:
+        """Unzip the code."""
+        function_version.config.code.prepare_for_execution()
+
+    @classmethod
+    def cleanup_version(cls, function_version: FunctionVersion) -> None:
+        """Leave the unzipped code to LocalStack, which removes it with the version."""
+
+    def _start(self) -> Function:
+        code = self.function_version.config.code.get_unzipped_code_location()
+        return Function(code, self._environment)

@@ -1,0 +1,103 @@
+"""Queues and event-source mappings of a test's own, beside those of the stack."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from botocore.client import BaseClient
+
+from e2e import stand_in
+from e2e.driver import Driver, wait_until
+
+QUEUE_SETTINGS = {"VisibilityTimeout": "2"}
+
+
+@contextmanager
+def queue(driver: Driver, **attributes: str) -> Iterator[str]:
+    """Keep a queue for a while; return its address."""
+    sqs = driver.sandbox.emulator.client("sqs")
+    name = f"{uuid4()}.fifo" if "FifoQueue" in attributes else str(uuid4())
+    url = sqs.create_queue(QueueName=name, Attributes=QUEUE_SETTINGS | attributes)["QueueUrl"]
+    try:
+        yield url
+    finally:
+        sqs.delete_queue(QueueUrl=url)
+
+
+def arn(driver: Driver, queue_url: str) -> str:
+    """Tell the name by which AWS knows a queue."""
+    sqs = driver.sandbox.emulator.client("sqs")
+    answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    return answer["Attributes"]["QueueArn"]
+
+
+@contextmanager
+def mapped(
+    driver: Driver, queue_url: str, function: str, *, size: int = 10, window_s: int = 0
+) -> Iterator[None]:
+    """Let a function take messages from a queue for a while, as the template lets ours."""
+    functions = driver.sandbox.emulator.client("lambda")
+    mapping = functions.create_event_source_mapping(
+        EventSourceArn=arn(driver, queue_url),
+        FunctionName=function,
+        BatchSize=size,
+        # A FIFO queue may not have a window, not even one of no length.
+        **({"MaximumBatchingWindowInSeconds": window_s} if window_s else {}),
+        FunctionResponseTypes=["ReportBatchItemFailures"],
+    )
+    try:
+        _wait_for(functions, mapping["UUID"], "Enabled")
+        yield
+    finally:
+        functions.delete_event_source_mapping(UUID=mapping["UUID"])
+
+
+@contextmanager
+def function_that_answers(driver: Driver, answer: str) -> Iterator[str]:
+    """Keep a function for a while that gives the same answer to every event; return its name."""
+    functions = driver.sandbox.emulator.client("lambda")
+    name = f"answers-{uuid4()}"
+    functions.create_function(
+        FunctionName=name,
+        Runtime="provided.al2023",
+        Handler="bootstrap",
+        Role="arn:aws:iam::000000000000:role/stand-in",
+        Code={"ZipFile": _stand_in()},
+        Environment={"Variables": {"ANSWER": answer}},
+    )
+    functions.get_waiter("function_active_v2").wait(
+        FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+    )
+    try:
+        yield name
+    finally:
+        functions.delete_function(FunctionName=name)
+
+
+def redriving_to(driver: Driver, dead_letter_queue_url: str, deliveries: int) -> dict[str, str]:
+    """Write the attribute that takes what failed so often out of a queue."""
+    target = arn(driver, dead_letter_queue_url)
+    policy = {"deadLetterTargetArn": target, "maxReceiveCount": deliveries}
+    return {"RedrivePolicy": json.dumps(policy)}
+
+
+def _stand_in() -> bytes:
+    bootstrap = zipfile.ZipInfo("bootstrap")
+    bootstrap.external_attr = 0o755 << 16
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        source = Path(stand_in.__file__).read_text()
+        archive.writestr(bootstrap, f"#!{sys.executable}\n{source}")
+    return package.getvalue()
+
+
+def _wait_for(functions: BaseClient, mapping: str, state: str) -> None:
+    def now() -> str:
+        return functions.get_event_source_mapping(UUID=mapping)["State"]
+
+    wait_until(lambda: now() == state, now)

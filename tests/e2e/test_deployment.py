@@ -1,0 +1,262 @@
+"""The stack is created, upgraded, rolled back and deleted, over databases in every state."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from botocore.exceptions import ClientError
+
+from e2e import TARGET, operate, stack
+from e2e.deployment import OWNER, STACK, Database
+from e2e.logins import failed, login, record
+from e2e.sandbox import Services, running_services
+
+THEIRS = """
+CREATE TABLE user_logins (
+    user_id varchar(128),
+    device_type varchar(32),
+    masked_ip varchar(256),
+    masked_device_id varchar(256),
+    locale varchar(32),
+    app_version integer,
+    create_date date
+);
+INSERT INTO user_logins (user_id, locale) VALUES ('theirs', 'DE'), (NULL, NULL)
+"""
+EXISTING = {"DatabaseSecretArn": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:x"}
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Services]:
+    """Start the servers; the roles of a stack are those of a whole Postgres, so it is our own."""
+    with running_services(TARGET / "e2e-deployment") as services:
+        yield services
+
+
+@pytest.fixture
+def database(services: Services) -> Iterator[Database]:
+    """Make an empty database, and delete the stack that a test deploys to it."""
+    database = Database(services)
+    try:
+        yield database
+    finally:
+        database.drop()
+
+
+def test_a_table_with_rows_is_left_as_it_is_and_written_to(database: Database) -> None:
+    database.execute(THEIRS)
+
+    database.deploy()
+
+    assert database.query("SELECT user_id, locale FROM user_logins ORDER BY user_id") == [
+        ("theirs", "DE"),
+        (None, None),
+    ]
+    assert database.becomes_a_row("ours")
+
+
+def test_a_second_deployment_of_the_same_changes_nothing(database: Database) -> None:
+    database.deploy()
+
+    with pytest.raises(ClientError, match="No updates are to be performed"):
+        database.update(database.template)
+
+    assert database.migrations() == 1
+
+
+def test_a_new_version_of_the_schema_is_brought_up_by_the_next_deployment(
+    database: Database,
+) -> None:
+    database.deploy()
+    template = json.loads(database.template)
+    template["Resources"]["Schema"]["Properties"]["Version"] += 1
+
+    status = database.update(json.dumps(template))
+
+    assert status == "UPDATE_COMPLETE"
+    assert database.migrations() == 2
+    assert database.becomes_a_row("after")
+
+
+def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_no_secret(
+    database: Database,
+) -> None:
+    database.execute("CREATE TABLE processed_messages ()")
+
+    with pytest.raises(RuntimeError) as failure:
+        database.deploy()
+
+    reason = 'a migration failed: relation "processed_messages" already exists, SQLSTATE 42P07'
+    assert reason in str(failure.value)
+    assert database.postgres.password not in str(failure.value)
+
+
+def test_a_wrong_password_of_the_owner_fails_the_deployment_with_a_reason_and_no_secret(
+    database: Database,
+) -> None:
+    wrong = json.dumps({"username": "postgres", "password": "hunter2"})
+    database.emulator.client("secretsmanager").put_secret_value(SecretId=OWNER, SecretString=wrong)
+
+    with pytest.raises(RuntimeError, match="SQLSTATE 28P01") as failure:
+        database.deploy()
+
+    assert "hunter2" not in str(failure.value)
+
+
+def test_an_update_that_fails_is_rolled_back_to_what_works(database: Database) -> None:
+    database.deploy()
+    assert database.becomes_a_row("before")
+
+    status = database.update(database.template, DatabaseName="nowhere")
+
+    assert status == "UPDATE_ROLLBACK_COMPLETE"
+    failures = stack.failures(database.emulator, STACK)
+    # The code of a database that is not there.
+    assert failures == ["Schema: Postgres refused the statement, SQLSTATE 3D000"]
+    assert database.becomes_a_row("after")
+
+
+def test_the_daily_run_drops_what_is_old_from_the_ledger(database: Database) -> None:
+    database.deploy()
+    database.execute(
+        """
+        INSERT INTO processed_messages
+        SELECT (sent_at::date - DATE '1970-01-01') % 32, sent_at, gen_random_uuid()
+        FROM (VALUES (now() - interval '20 days'), (now())) AS entry (sent_at)
+        """
+    )
+    [schedule] = database.emulator.client("scheduler").list_schedules()["Schedules"]
+    target = database.emulator.client("scheduler").get_schedule(Name=schedule["Name"])["Target"]
+
+    database.invoke(json.loads(target["Input"]), target["Arn"])
+
+    assert database.query("SELECT sent_at::date = now()::date FROM processed_messages") == [(True,)]
+
+
+def test_a_rotated_password_is_taken_up_without_a_deployment(database: Database) -> None:
+    database.deploy()
+    assert database.becomes_a_row("before")
+    old = stack.writer_password(database.emulator, database.stack)
+
+    assert operate.rotate(database.emulator.client, STACK) == 0
+    # As a failover does; the next batch has to log in.
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'login_writer'"
+    )
+
+    assert stack.writer_password(database.emulator, database.stack) != old
+    assert database.becomes_a_row("after")
+
+
+def test_a_password_that_cannot_be_set_is_not_kept(database: Database) -> None:
+    database.deploy()
+    old = stack.writer_password(database.emulator, database.stack)
+    owner = {"username": "postgres", "password": "hunter2"}
+    database.emulator.client("secretsmanager").put_secret_value(
+        SecretId=OWNER, SecretString=json.dumps(owner)
+    )
+
+    assert operate.rotate(database.emulator.client, STACK) == 1
+
+    assert stack.writer_password(database.emulator, database.stack) == old
+    assert database.becomes_a_row("after")
+
+
+def test_a_redrive_writes_what_is_missing_once_and_leaves_what_is_bad(database: Database) -> None:
+    database.deploy()
+    dead = database.stack.dead_letter_queue_url
+    with _refusing_every_row(database):
+        bodies = [json.dumps(login(user_id=user)) for user in ("answer lost", "not written")]
+        database.send(*bodies, "no login")
+        database.wait_for_dead_letters(3)
+    # One of them was written, and only the answer was lost, as often as MaxReceiveCount says.
+    letters = database.emulator.client("sqs").receive_message(
+        QueueUrl=dead,
+        MaxNumberOfMessages=10,
+        VisibilityTimeout=0,
+        MessageSystemAttributeNames=["SentTimestamp"],
+    )
+    [lost] = [letter for letter in letters["Messages"] if letter["Body"] == bodies[0]]
+    event = record(lost["Body"], messageId=lost["MessageId"], attributes=lost["Attributes"])
+    assert database.invoke({"Records": [event]}) == failed()
+
+    code = operate.redrive(database.emulator.client, STACK, patience_s=6)
+
+    assert code == 1
+    assert database.users() == ["answer lost", "not written"]
+    database.wait_for_dead_letters(1)
+
+
+def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Database) -> None:
+    database.deploy()
+    assert database.becomes_a_row("kept")
+    salt = stack.salt(database.emulator, database.stack)
+    secrets = database.emulator.client("secretsmanager")
+    key = secrets.describe_secret(SecretId=database.stack.salt_id)["KmsKeyId"]
+
+    database.delete_stack()
+
+    assert stack.salt(database.emulator, database.stack) == salt
+    metadata = database.emulator.client("kms").describe_key(KeyId=key)["KeyMetadata"]
+    assert metadata["KeyState"] == "Enabled"
+    assert database.users() == ["kept"]
+    functions = database.emulator.client("lambda").list_functions()["Functions"]
+    assert [one["FunctionName"] for one in functions if STACK in one["FunctionName"]] == []
+    names = [one["Name"] for one in secrets.list_secrets()["SecretList"]]
+    assert [name for name in names if "WriterSecret" in name] == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({}, "DatabaseSecretArn is missing"),
+        (EXISTING, "DatabaseHost is missing"),
+        (
+            {"CreateDatabase": "true", "DatabaseHost": "db.example.com"},
+            "CreateDatabase=true makes a database, and",
+        ),
+        (
+            {"CreateDatabase": "true", "SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1"},
+            "CreateDatabase=true makes a network, and",
+        ),
+        (
+            EXISTING | {"DatabaseHost": "db", "SubnetIds": "subnet-1"},
+            "SecurityGroupIds is missing",
+        ),
+        (EXISTING | {"DatabaseHost": "db", "SecurityGroupIds": "sg-1"}, "SubnetIds is missing"),
+        (
+            EXISTING
+            | {
+                "DatabaseHost": "db",
+                "DatabaseCaLayerArn": "arn:aws:lambda:eu-central-1:111122223333:layer:ca:1",
+            },
+            "DatabaseCaBundle does not say where it is",
+        ),
+        (
+            EXISTING | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
+            "BatchSize is more than 10",
+        ),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_refused_with_a_sentence(
+    services: Services, parameters: dict[str, str], sentence: str
+) -> None:
+    formation = services.emulator.client("cloudformation")
+
+    with pytest.raises(ClientError, match=sentence):
+        formation.create_stack(
+            StackName="refused",
+            TemplateBody=stack.template("bucket"),
+            Parameters=stack.as_parameters(parameters),
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+
+
+@contextmanager
+def _refusing_every_row(database: Database) -> Iterator[None]:
+    database.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
+    try:
+        yield
+    finally:
+        database.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")

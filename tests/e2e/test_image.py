@@ -1,0 +1,50 @@
+"""Whether the bootstrap runs where it is put: in Lambda's zips and in its container image."""
+
+import re
+import subprocess
+
+from e2e import ROOT
+from e2e.stack import PACKAGE
+
+# https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html
+GLIBC_OF_AL2023 = (2, 34)
+# What glibc itself consists of; the last two have been empty since 2.34.
+LIBRARIES = {
+    "ld-linux-aarch64.so.1",
+    "ld-linux-x86-64.so.2",
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+}
+
+
+def test_it_asks_for_no_newer_c_library_than_there_is() -> None:
+    asked = re.findall(r"GLIBC_(\d+)\.(\d+)", _readelf("--version-info"))
+
+    assert asked != []
+    assert max((int(major), int(minor)) for major, minor in asked) <= GLIBC_OF_AL2023
+
+
+def test_it_asks_for_no_other_library() -> None:
+    asked = set(re.findall(r"\(NEEDED\).*\[(.+)\]", _readelf("--dynamic")))
+
+    assert "libc.so.6" in asked
+    assert asked <= LIBRARIES
+
+
+def test_it_lies_where_the_entry_point_of_the_base_image_looks_for_it() -> None:
+    instructions = (ROOT / ".image" / "Dockerfile").read_text()
+
+    assert "COPY --chmod=755 bootstrap ${LAMBDA_RUNTIME_DIR}/bootstrap" in instructions
+    assert re.search(
+        r"^FROM public\.ecr\.aws/lambda/provided:al2023@sha256:[0-9a-f]{64}$",
+        instructions,
+        re.MULTILINE,
+    )
+
+
+def _readelf(what: str) -> str:
+    """Ask binutils, which come with every C compiler."""
+    command = ["readelf", "--wide", what, PACKAGE / "bootstrap"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

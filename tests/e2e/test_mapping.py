@@ -1,0 +1,186 @@
+"""What Lambda's event-source mapping does with batches, with answers and with the order."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from uuid import uuid4
+
+import pytest
+
+from e2e import logs, stack
+from e2e.driver import Driver, wait_until
+from e2e.emulator import Shows
+from e2e.logins import failed, login, raw_values, record
+from e2e.mappings import function_that_answers, mapped, queue, redriving_to
+
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html lists what counts
+# as the failure of the whole batch. An answer that is no JSON is in that list too, but LocalStack
+# takes it for a success.
+MALFORMED = {
+    "an id that is not of this batch": {"batchItemFailures": [{"itemIdentifier": "stranger"}]},
+    "an empty id": {"batchItemFailures": [{"itemIdentifier": ""}]},
+    "an id that is null": {"batchItemFailures": [{"itemIdentifier": None}]},
+    "a key that is misspelt": {"batchItemFailures": [{"itemIdentifer": "stranger"}]},
+}
+
+# LocalStack gathers messages only in windows that are longer than the 20 s that SQS lets a poll
+# wait; in a shorter one it takes what there is.
+WINDOW_S = 21
+
+
+@pytest.mark.needs(Shows.BAD_ANSWERS)
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
+    assert _delivered(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
+
+
+@pytest.mark.needs(Shows.BAD_ANSWERS)
+def test_an_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
+    assert _delivered(driver, failed()) == {"deleted": 3, "dead": 0}
+
+
+def test_the_function_answers_with_the_very_ids_that_it_was_given(driver: Driver) -> None:
+    ids = ["null", " ", '"', "\\", "ü", "\u0000", "x" * 1000, "[]", "stranger"]
+    bad = [record("no login", messageId=one) for one in ids]
+
+    answer = driver.invoke(*bad, record(login()))
+
+    assert answer == failed(*bad)
+
+
+@pytest.mark.needs(Shows.BATCHES)
+def test_fifty_messages_arrive_as_one_batch(driver: Driver) -> None:
+    before = _batches(driver)
+    function = driver.sandbox.stack.function
+
+    with queue(driver) as url:
+        _send(driver, url, [login() for _ in range(50)])
+        started = monotonic()
+        with mapped(driver, url, function, size=50, window_s=WINDOW_S):
+            wait_until(lambda: len(driver.rows()) == 50, driver.users)
+            elapsed_s = monotonic() - started
+
+    _wait_for_batches(driver, before, [50])
+    # A batch that is full does not wait for its window to end.
+    assert elapsed_s < WINDOW_S
+
+
+@pytest.mark.needs(Shows.BATCHES)
+def test_messages_gather_for_as_long_as_the_window(driver: Driver) -> None:
+    before = _batches(driver)
+    function = driver.sandbox.stack.function
+
+    with queue(driver) as url, mapped(driver, url, function, size=50, window_s=WINDOW_S):
+        for _ in range(3):
+            _send(driver, url, [login()])
+            sleep(1)
+        within_the_window = driver.rows()
+        wait_until(lambda: len(driver.rows()) == 3, driver.users)
+
+    assert within_the_window == []
+    _wait_for_batches(driver, before, [3])
+
+
+@pytest.mark.needs(Shows.BATCHES)
+def test_a_fifo_queue_keeps_the_order_when_a_message_of_a_group_fails(driver: Driver) -> None:
+    first, refused, later, other = bodies = [login() for _ in range(4)]
+    groups = ["a", "a", "a", "b"]
+    refusal = f"ADD CONSTRAINT for_a_while CHECK (user_id <> '{refused['user_id']}')"
+
+    driver.execute(f"ALTER TABLE user_logins {refusal}")
+    try:
+        with _fifo_queue(driver) as url:
+            ids = _send_in_order(driver, url, groups, bodies)
+            reason = driver.reason(ids[1]), driver.reason(ids[2])
+            wait_until(lambda: len(driver.rows()) >= 2, driver.users)
+            while_refused = driver.users()
+            driver.execute("ALTER TABLE user_logins DROP CONSTRAINT for_a_while")
+            wait_until(lambda: len(driver.rows()) >= 4, driver.users)
+    finally:
+        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT IF EXISTS for_a_while")
+
+    assert reason == ("RowRefused", "HeldBack")
+    assert while_refused == sorted([first["user_id"], other["user_id"]])
+    # Nothing of the group was written in an earlier transaction than what was sent before it.
+    written = "SELECT user_id FROM user_logins ORDER BY xmin::text::bigint, user_id"
+    in_order = [user for (user,) in driver.query(written) if user != other["user_id"]]
+    assert in_order == [first["user_id"], refused["user_id"], later["user_id"]]
+
+
+@pytest.mark.needs(Shows.ALARMS)
+def test_a_message_in_the_dead_letter_queue_raises_the_alarm(driver: Driver) -> None:
+    cloudwatch = driver.sandbox.emulator.client("cloudwatch")
+    name = f"{driver.sandbox.stack.name}-dead-letters"
+
+    def state() -> str:
+        [alarm] = cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+        return alarm["StateValue"]
+
+    before = state()
+    driver.send(json.dumps({"foo": "oops_wrong_msg_type"}))
+    driver.wait_for(rows=0, dead_letters=1)
+
+    # The alarm looks at whole minutes, and so does LocalStack at the alarm.
+    wait_until(lambda: state() == "ALARM", state, patience_s=150)
+    assert before != "ALARM"
+
+
+def _delivered(driver: Driver, answer: object) -> dict[str, int]:
+    """Send three messages to a function with this answer; count those deleted and those dead."""
+    emulator = driver.sandbox.emulator
+    with (
+        function_that_answers(driver, json.dumps(answer)) as function,
+        queue(driver) as dead_letters,
+        queue(driver, **redriving_to(driver, dead_letters, deliveries=1)) as url,
+        mapped(driver, url, function),
+    ):
+        _send(driver, url, ["one", "two", "three"])
+        wait_until(lambda: stack.count(emulator, url) == 0, lambda: stack.count(emulator, url))
+        dead = stack.count(emulator, dead_letters)
+    return {"deleted": 3 - dead, "dead": dead}
+
+
+@contextmanager
+def _fifo_queue(driver: Driver) -> Iterator[str]:
+    """Keep a FIFO queue for a while that our function takes its messages from."""
+    with queue(driver, FifoQueue="true") as url, mapped(driver, url, driver.sandbox.stack.function):
+        yield url
+
+
+def _send(driver: Driver, url: str, bodies: list[object]) -> None:
+    """Send messages to another queue than the stack's."""
+    texts = [json.dumps(body) for body in bodies]
+    driver.shown.update(*map(raw_values, texts))
+    for _ids in stack.send(driver.sandbox.emulator, url, texts):
+        pass
+
+
+def _send_in_order(driver: Driver, url: str, groups: list[str], bodies: list[dict]) -> list[str]:
+    """Send messages to a FIFO queue in one call, and return their ids."""
+    driver.shown.update(*map(raw_values, map(json.dumps, bodies)))
+    entries = [
+        {
+            "Id": str(place),
+            "MessageBody": json.dumps(body),
+            "MessageGroupId": group,
+            "MessageDeduplicationId": str(uuid4()),
+        }
+        for place, (group, body) in enumerate(zip(groups, bodies, strict=True))
+    ]
+    sqs = driver.sandbox.emulator.client("sqs")
+    answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
+    return [sent["MessageId"] for sent in answer["Successful"]]
+
+
+def _batches(driver: Driver) -> Counter[int]:
+    """Count the batches of each size that were ever handled."""
+    return Counter(logs.batches(driver.sandbox.emulator, driver.sandbox.stack))
+
+
+def _wait_for_batches(driver: Driver, before: Counter[int], sizes: list[int]) -> None:
+    """Wait until the log tells of batches of these sizes; it may come a little late."""
+    wait_until(
+        lambda: _batches(driver) - before == Counter(sizes), lambda: _batches(driver) - before
+    )

@@ -1,0 +1,101 @@
+"""The deployment as a person does it: SAM builds and deploys, the printed command sends a login.
+
+Left out is what the emulator has not: TLS on its queues, and a database of the stack's own.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from e2e import ROOT, TARGET, stack
+from e2e.deployment import STACK, Database
+from e2e.driver import wait_until
+from e2e.logins import row
+from e2e.sandbox import running_services
+from e2e.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
+
+TOOLS = TARGET / "tools" / "deploy" / "bin"
+BUILT = TARGET / "e2e-sam" / "build"
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    """Start servers, and make an empty database."""
+    with running_services(TARGET / "e2e-sam" / "logs") as services:
+        yield Database(services)
+
+
+def test_what_sam_builds_and_deploys_makes_a_masked_row_of_the_printed_login(
+    database: Database,
+) -> None:
+    architecture = f"Architecture={stack.architecture()}"
+    _sam(
+        database,
+        *("build", "--template", TEMPLATE, "--build-dir", BUILT),
+        *("--parameter-overrides", architecture),
+    )
+    template = _adapt_to_the_emulator(database)
+    overrides = [f"{name}={value}" for name, value in database.parameters.items()]
+    deploy = [
+        *("deploy", "--template", template, "--stack-name", STACK, "--s3-bucket", STACK),
+        *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"),
+        *("--parameter-overrides", *overrides),
+    ]
+    _sam(database, *deploy)
+    database.find()
+
+    command = shlex.split(database.output("SendTestMessage"))
+    _run(database, TOOLS / command[0], *command[1:], "--endpoint-url", database.emulator.endpoint)
+    wait_until(lambda: database.users() == ["test"], database.users)
+
+    [stored] = database.query("SELECT * FROM user_logins")
+    salt = stack.salt(database.emulator, database.stack)
+    sent = json.loads(command[-1])
+    assert stored[:-1] == row(sent, salt, datetime.now(UTC))[:-1]
+    assert "No changes to deploy" in _sam(database, *deploy)
+    _sam(database, "delete", "--stack-name", STACK, "--no-prompts")
+    assert stack.salt(database.emulator, database.stack) == salt
+    assert database.users() == ["test"]
+
+
+def _adapt_to_the_emulator(database: Database) -> str:
+    """Put the authority of our Postgres into the packages, and let who comes without TLS send."""
+    for function in PROGRAMS:
+        bundle = database.postgres.certificate_authority.read_bytes()
+        (BUILT / function / CA_BUNDLE).write_bytes(bundle)
+    built = BUILT / "template.yaml"
+    template = yaml_parse(built.read_text())
+    del template["Resources"]["QueuePolicy"]
+    adapted = BUILT / "adapted.json"
+    adapted.write_text(json.dumps(template))
+    return str(adapted)
+
+
+def _sam(database: Database, *arguments: object) -> str:
+    return _run(database, TOOLS / "sam", *arguments, "--region", "us-east-1")
+
+
+def _run(database: Database, *command: object) -> str:
+    environment = database.emulator.environment | {
+        "CARGO_TARGET_DIR": str(TARGET),
+        "SAM_CLI_TELEMETRY": "0",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PATH": os.environ["PATH"],
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout

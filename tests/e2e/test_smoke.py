@@ -1,0 +1,45 @@
+"""The smoke test of a deployment, tried on a system that works and on systems that do not."""
+
+import pytest
+
+from e2e import stack
+from e2e.driver import Driver, wait_until
+from e2e.emulator import Shows
+from e2e.smoke import MESSAGES, SmokeError, try_out
+
+pytestmark = pytest.mark.needs(Shows.LOG_GROUPS)
+
+
+def test_it_finds_a_system_that_works(driver: Driver) -> None:
+    _try_out(driver)
+
+    assert len(driver.users()) == MESSAGES
+    assert all(user.startswith("smoke-") for user in driver.users())
+
+
+def test_it_finds_that_messages_stay_in_the_queue(driver: Driver) -> None:
+    driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
+    try:
+        with pytest.raises(SmokeError, match="there are messages in the queue"):
+            _try_out(driver, patience_s=2)
+        _wait_until_dead(driver)
+    finally:
+        driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
+
+
+def test_it_finds_that_messages_do_not_become_rows(driver: Driver) -> None:
+    driver.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
+    try:
+        with pytest.raises(SmokeError, match="of 10 messages only 0 were written"):
+            _try_out(driver, patience_s=15)
+    finally:
+        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")
+
+
+def _try_out(driver: Driver, patience_s: float = 60) -> None:
+    try_out(driver.sandbox.emulator.client, driver.sandbox.stack.name, patience_s)
+
+
+def _wait_until_dead(driver: Driver) -> None:
+    emulator, queue_url = driver.sandbox.emulator, driver.sandbox.stack.queue_url
+    wait_until(lambda: stack.count(emulator, queue_url) == 0, driver.dead_letters)
