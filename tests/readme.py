@@ -31,6 +31,7 @@ LEFT_OUT = {
     "make check": "",
     "make validate": "",
     "make bench": "it builds everything once more",
+    "make reproduce": "it builds everything twice more",
     "make zip": "it builds everything once more",
     "make image": "it wants Docker",
     "make smoke": "it wants a stack on AWS",
