@@ -261,7 +261,7 @@ def test_parameters_that_do_not_go_together_are_refused_with_a_sentence(
         formation.create_stack(
             StackName="refused",
             TemplateBody=stack.template("bucket"),
-            Parameters=stack.as_parameters(parameters),
+            Parameters=stack.as_parameters({"SavedQueries": "false"} | parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )
 
