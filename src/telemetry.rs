@@ -127,6 +127,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
     use super::*;
 
     fn filter_of(variables: &[(&str, &str)]) -> Result<String, SettingError> {
@@ -152,7 +155,43 @@ mod tests {
     }
 
     #[test]
+    fn no_filter_and_no_format_keeps_the_metrics_from_the_log() {
+        let log = Log::default();
+        let writer = log.clone();
+        let strict = Targets::new().with_default(tracing::Level::ERROR);
+        let layer = lines(strict, Format::Text, move || writer.clone());
+
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!("a line that is filtered out");
+            tracing::error!("a line for people");
+            let mut batch = batch::Batch::begin("request", "function", Duration::from_secs(1));
+            batch.read(1, None);
+            batch.done(1);
+        });
+
+        let log = log.0.lock().unwrap();
+        let [people, metrics] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+        assert!(people.ends_with("ERROR login_etl::telemetry::tests: a line for people"), "{people}");
+        let metrics: serde_json::Value = serde_json::from_str(metrics).unwrap();
+        assert_eq!(metrics["message"], "batch done");
+        assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"], "login-etl");
+    }
+
+    #[test]
     fn a_filter_that_is_none_is_refused() {
         assert!(filter_of(&[(RUST_LOG, "a=b=c")]).is_err());
+    }
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<String>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 }

@@ -69,7 +69,7 @@ def read(lines: Iterable[str]) -> Figures:
 
 def tables(figures: Figures) -> Group:
     """Lay the figures out for a terminal: what became of the messages, and how long it took."""
-    count = _table("batches", "failed", "messages", *OUTCOMES.values(), "cold starts")
+    count = _table("batches", "failed batches", "messages", *OUTCOMES.values(), "cold starts")
     count.add_row(
         f"{len(figures.batches)}",
         _alert(figures.sum("batch_failed")),

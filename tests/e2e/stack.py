@@ -16,6 +16,8 @@ from e2e import ROOT, TARGET
 from e2e.emulator import Emulator
 
 TEMPLATE = ROOT / "template.yaml"
+# Where cargo-lambda leaves the function.
+PACKAGE = TARGET / "lambda" / "bootstrap"
 # Each function, and the program that it runs.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
 CA_BUNDLE = "database-ca.pem"

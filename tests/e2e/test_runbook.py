@@ -12,6 +12,7 @@ import pytest
 
 from e2e import ROOT, insights, logs
 from e2e.driver import Driver, wait_until
+from e2e.emulator import Shows
 from e2e.logins import failed, login, record
 from e2e.sandbox import DATABASE, MIGRATE
 from e2e.stack import read_template
@@ -151,13 +152,20 @@ TROUBLES: dict[str, Trouble] = {
     "SaltChanged": _another_salt,
     "SecretsUnavailable": _no_secret,
 }
+NEEDS = {"SecretsUnavailable": Shows.ROLES}
 NO_EVENTS: dict[str, Any] = {
     "MalformedEvent": {"Records": "none"},
     "MissingMessageId": {"Records": [{"body": "{}"}]},
 }
 
 
-@pytest.mark.parametrize("error_type", TROUBLES)
+@pytest.mark.parametrize(
+    "error_type",
+    [
+        pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Shows(0))))
+        for error_type in TROUBLES
+    ],
+)
 def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
     driver: Driver, error_type: str
 ) -> None:

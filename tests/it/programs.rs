@@ -111,6 +111,15 @@ fn a_setting_that_is_missing_or_wrong_is_named() {
     );
 }
 
+#[test]
+fn the_log_is_for_people_where_lambda_is_asked_for_text() {
+    let output = run(env!("CARGO_BIN_EXE_bootstrap"), &[NOWHERE, ("AWS_LAMBDA_LOG_FORMAT", "Text")]);
+
+    let text = String::from_utf8(output.stdout).unwrap();
+    let end = "ERROR login_etl::telemetry: cannot go on error=SALT_SECRET_ID is not set";
+    assert_eq!(text.trim_end().split_once("Z ").unwrap().1.trim_start(), end);
+}
+
 #[tokio::test]
 async fn a_salt_that_is_of_no_use_is_refused() {
     for (text, problem) in [
