@@ -24,6 +24,7 @@ class Shows(Flag):
     """What can be seen on one emulator and not on the other."""
 
     ROLES = auto()  # a function may do what its role allows, and nothing else
+    CUSTOM_RESOURCES = auto()  # a stack runs the function behind a resource of its own type
     LOG_GROUPS = auto()  # a function logs into the group that the template gives it
     BATCHES = auto()  # of more than ten messages, and the window in which they gather
     BAD_ANSWERS = auto()  # an answer that Lambda does not understand fails the batch
@@ -40,7 +41,7 @@ class Kind(StrEnum):
     @property
     def shows(self) -> Shows:
         """What can be seen on this one."""
-        ministack = Shows.ROLES | Shows.LOG_GROUPS
+        ministack = Shows.ROLES | Shows.CUSTOM_RESOURCES | Shows.LOG_GROUPS
         return ministack if self is Kind.MINISTACK else ~ministack
 
 

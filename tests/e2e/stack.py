@@ -13,7 +13,7 @@ from botocore.exceptions import WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from e2e import ROOT, TARGET
-from e2e.emulator import Emulator
+from e2e.emulator import Emulator, Shows
 
 TEMPLATE = ROOT / "template.yaml"
 # Where cargo-lambda leaves the function.
@@ -65,7 +65,10 @@ def deploy(
     }
     upload(emulator, name, ca)
     create(emulator, name, template(name), settings)
-    return find(emulator, name, secret["ARN"])
+    stack = find(emulator, name, secret["ARN"])
+    if Shows.CUSTOM_RESOURCES not in emulator.kind.shows:
+        emulator.client("lambda").invoke(FunctionName=stack.migrate_function, Payload="{}")
+    return stack
 
 
 def architecture() -> str:

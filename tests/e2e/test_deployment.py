@@ -10,8 +10,11 @@ from samtranslator.yaml_helper import yaml_parse
 
 from e2e import TARGET, operate, stack
 from e2e.deployment import OWNER, STACK, Database
+from e2e.emulator import Shows
 from e2e.logins import failed, login, record
 from e2e.sandbox import Services, running_services
+
+pytestmark = pytest.mark.needs(Shows.CUSTOM_RESOURCES)
 
 THEIRS = """
 CREATE TABLE user_logins (

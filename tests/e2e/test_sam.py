@@ -16,9 +16,12 @@ from samtranslator.yaml_helper import yaml_parse
 from e2e import ROOT, TARGET, stack
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
+from e2e.emulator import Shows
 from e2e.logins import row
 from e2e.sandbox import running_services
 from e2e.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
+
+pytestmark = pytest.mark.needs(Shows.CUSTOM_RESOURCES)
 
 TOOLS = TARGET / "tools" / "deploy" / "bin"
 BUILT = TARGET / "e2e-sam" / "build"
