@@ -13,6 +13,13 @@ def number(version: str) -> tuple[int, ...]:
     return tuple(parts + [0] * (3 - len(parts)))
 
 
+def tested() -> str:
+    """Say which Rust is promised, and which one builds and tests it here."""
+    promised = tomllib.loads(Path("Cargo.toml").read_text())["package"]["rust-version"]
+    version = subprocess.run(["rustc", "--version"], check=True, stdout=subprocess.PIPE, text=True)
+    return f"Cargo.toml promises Rust {promised}; this is {version.stdout.split()[1]}"
+
+
 def too_new() -> list[str]:
     """Name the dependencies that need a newer Rust than Cargo.toml promises."""
     command = ["cargo", "metadata", "--locked", "--format-version", "1"]
@@ -44,4 +51,5 @@ def locked(lock: str) -> set[tuple[str, str]]:
 
 
 if __name__ == "__main__":
+    print(tested())
     sys.exit("\n".join([*too_new(), *drifted()]) or None)
