@@ -26,6 +26,9 @@ pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
 /// Names the secret with the credentials that `migrate` gives to `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 
+/// Where the X-Ray daemon is, an address and a port; Lambda sets it where tracing is on.
+pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
+
 /// How long one address of the database may take to answer, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,8 @@ pub struct Settings {
     pub salt_secret_id: String,
     /// Where the database is.
     pub database: DatabaseSettings,
+    /// Where traces are sent; nowhere if it is not set.
+    pub xray_daemon: Option<String>,
 }
 
 /// Where the database is, and what its certificate is verified with.
@@ -110,6 +115,7 @@ impl Settings {
         let salt_secret_id = variable(SALT_SECRET_ID).filter(is_set);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
+            xray_daemon: variable(AWS_XRAY_DAEMON_ADDRESS).filter(is_set),
             database: DatabaseSettings::read(variable)?,
         })
     }

@@ -18,6 +18,7 @@ use crate::report::{Failure, Failures, Reason, report};
 use crate::secrets::Secrets;
 use crate::store::{Spent, Store, StoreError};
 use crate::telemetry::batch::Batch;
+use crate::telemetry::trace::Tracer;
 
 /// How long a cold start waits for Postgres before it does without.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -29,6 +30,7 @@ pub struct Ingest {
     /// Of the masker's salt.
     salt: Fingerprint,
     store: Store,
+    tracer: Option<Tracer>,
     /// What the start spent time on, for the first batch to tell.
     start: Spent,
     warm: AtomicBool,
@@ -99,14 +101,21 @@ impl Ingest {
         let warm_up = store.warm_up(Deadline::within(WARM_UP));
         let ((masker, salt_fetched), mut start) = tokio::try_join!(masker, warm_up)?;
         start.fetching = start.fetching.max(salt_fetched);
-        Ok(Self { start, ..Self::new(masker, store) })
+        let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
+        Ok(Self { tracer, start, ..Self::new(masker, store) })
     }
 
     /// Puts the parts together.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
         let start = Spent::default();
-        Self { salt: masker.fingerprint(), masker, store, start, warm: AtomicBool::new(false) }
+        Self { salt: masker.fingerprint(), masker, store, tracer: None, start, warm: AtomicBool::new(false) }
+    }
+
+    /// Sends traces too.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer: Some(tracer), ..self }
     }
 
     /// Handles one invocation: writes what can be written of the batch, logs every failure, and
@@ -119,6 +128,9 @@ impl Ingest {
         let deadline = Deadline::before(event.context.deadline());
         let context = &event.context;
         let mut batch = Batch::begin(&context.request_id, &context.env_config.function_name, deadline.left());
+        if let (Some(tracer), Some(header)) = (&self.tracer, &context.xray_trace_id) {
+            batch.trace = tracer.follow(header);
+        }
         if !self.warm.swap(true, Ordering::Relaxed) {
             batch.is_first(self.start);
         }

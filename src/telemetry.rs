@@ -20,6 +20,7 @@ use crate::config::SettingError;
 
 pub mod batch;
 pub mod metrics;
+pub mod trace;
 
 /// The log filter: a level, or pairs of a module's path and a level. It goes before
 /// `AWS_LAMBDA_LOG_LEVEL`, being the finer of the two.

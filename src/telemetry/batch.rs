@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::warn;
 
 use super::metrics::{Level, Line, Measured, Metric};
+use super::trace::{Annotations, Trace};
 use crate::event::SqsMessage;
 use crate::handler::BatchError;
 use crate::report::Reason;
@@ -17,6 +18,8 @@ use crate::store::Spent;
 pub struct Batch<'a> {
     /// What its writing spends time on.
     pub spent: Spent,
+    /// The invocation that it is traced in, if it is.
+    pub trace: Option<Trace<'a>>,
     request_id: &'a str,
     function: &'a str,
     started: Instant,
@@ -42,6 +45,7 @@ impl<'a> Batch<'a> {
     pub fn begin(request_id: &'a str, function: &'a str, allowed: Duration) -> Self {
         Self {
             spent: Spent::default(),
+            trace: None,
             request_id,
             function,
             started: Instant::now(),
@@ -92,6 +96,7 @@ impl<'a> Batch<'a> {
     /// Logs a batch that is done, with so many rows more in the table.
     pub fn done(mut self, written: u64) {
         self.written = Some(written);
+        self.end_trace(None);
         self.line(Level::Info, "batch done", &[], &self.metrics(None), None);
         for (reason, count) in &self.failed {
             let by = ("reason", ("failed", Measured::Count(*count)));
@@ -101,11 +106,33 @@ impl<'a> Batch<'a> {
 
     /// Logs a batch that failed.
     pub fn failed(self, error: &BatchError) {
+        self.end_trace(Some(error.error_type()));
         let text = error.to_string();
         let mut texts = vec![("error_type", error.error_type()), ("error", &text)];
         texts.extend(error.sqlstate().map(|sqlstate| ("sqlstate", sqlstate)));
         let by = ("error_type", ("batch_failed", Measured::Count(1)));
         self.line(Level::Error, "batch failed", &texts, &self.metrics(Some(error)), Some(by));
+    }
+
+    fn end_trace(&self, error_type: Option<&'static str>) {
+        let Some(trace) = &self.trace else {
+            return;
+        };
+        let connected = self.reading + self.spent.connecting;
+        let mut stages = vec![("read", Duration::ZERO, self.reading)];
+        if !self.spent.connecting.is_zero() {
+            stages.push(("connect", self.reading, connected));
+        }
+        if !self.storing.is_zero() {
+            stages.push(("decode, mask and write", connected, self.reading + self.storing));
+        }
+        let annotations = Annotations {
+            messages: self.messages,
+            written: self.written,
+            failed: self.failed.values().sum(),
+            error_type,
+        };
+        trace.end(&stages, self.started.elapsed(), annotations);
     }
 
     fn metrics(&self, error: Option<&BatchError>) -> Vec<Metric> {

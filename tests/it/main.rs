@@ -14,3 +14,4 @@ mod roles;
 mod salt;
 mod schema;
 mod support;
+mod traces;

@@ -128,7 +128,18 @@ pub(crate) async fn invoke(ingest: &Ingest, event: &Value) -> Result<Value, Diag
 }
 
 pub(crate) async fn invoke_within(ingest: &Ingest, event: &str, time: Duration) -> Result<Value, Diagnostic> {
+    invoke_traced(ingest, event, time, None).await
+}
+
+/// Invokes the function with the tracing header that Lambda sends along.
+pub(crate) async fn invoke_traced(
+    ingest: &Ingest,
+    event: &str,
+    time: Duration,
+    header: Option<&str>,
+) -> Result<Value, Diagnostic> {
     let mut context = Context::default();
+    context.xray_trace_id = header.map(ToOwned::to_owned);
     "request".clone_into(&mut context.request_id);
     let end = SystemTime::now() + time;
     context.deadline =
