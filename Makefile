@@ -82,7 +82,8 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
 	@$(BUILD)
 
-# The same Rust, zig and home folder give the same bytes, whenever and in whichever folder.
+# The same Rust, tools and home folder give the same bytes, whenever and in whichever folder. With the
+# tools in another place one path differs, that of cargo-zigbuild's compiler, which OpenSSL writes down.
 .PHONY: reproduce
 reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare the bytes
 	@rm -rf target/reproduce
