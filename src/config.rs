@@ -164,9 +164,10 @@ pub(crate) fn with_timeouts(mut config: tokio_postgres::Config) -> tokio_postgre
     config
 }
 
-/// What a template leaves empty is not set.
+/// Whether a variable is set to something: what a template leaves empty is not set.
+#[must_use]
 #[expect(clippy::ptr_arg, reason = "`Option<String>::filter` gives a `&String`")]
-fn is_set(value: &String) -> bool {
+pub fn is_set(value: &String) -> bool {
     !value.trim().is_empty()
 }
 

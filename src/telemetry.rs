@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::SettingError;
+use crate::config::{SettingError, is_set};
 
 pub mod batch;
 pub mod metrics;
@@ -106,7 +106,7 @@ where
 }
 
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
-    let set = |name| variable(name).filter(|value: &String| !value.trim().is_empty());
+    let set = |name| variable(name).filter(is_set);
     if let Some(filter) = set(RUST_LOG) {
         let invalid = SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" };
         return filter.parse().map_err(|_| invalid);

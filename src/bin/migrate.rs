@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{LambdaEvent, service_fn};
-use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID};
+use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID, is_set};
 use login_etl::custom_resource::{Change, ChangeKind};
 use login_etl::deadline::Deadline;
 use login_etl::pii::Masker;
@@ -126,7 +126,7 @@ async fn accept_salt() -> Outcome {
 
 /// The value of an environment variable; one that is set to nothing is not set.
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+    std::env::var(name).ok().filter(is_set)
 }
 
 fn start_log() -> Outcome {

@@ -65,10 +65,7 @@ def deploy(
     }
     upload(emulator, name, ca)
     create(emulator, name, template(name), settings)
-    stack = find(emulator, name, secret["ARN"])
-    if Shows.CUSTOM_RESOURCES not in emulator.kind.shows:
-        emulator.client("lambda").invoke(FunctionName=stack.migrate_function, Payload="{}")
-    return stack
+    return find(emulator, name, secret["ARN"])
 
 
 def architecture() -> str:
@@ -109,11 +106,14 @@ def failures(emulator: Emulator, name: str) -> list[str]:
 
 
 def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
-    """Find a stack that was created, by what its outputs say."""
+    """Find a stack that was created, by what its outputs say, and make up for what was left out."""
     formation = emulator.client("cloudformation")
     [stack] = formation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     _mend_concurrency(emulator, outputs["FunctionName"])
+    if Shows.CUSTOM_RESOURCES not in emulator.kind.shows:
+        functions = emulator.client("lambda")
+        functions.invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
     return Stack(
         name=name,
         queue_url=outputs["QueueUrl"],

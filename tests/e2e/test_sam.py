@@ -16,7 +16,7 @@ from samtranslator.yaml_helper import yaml_parse
 from e2e import ROOT, TARGET, stack
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
-from e2e.emulator import Kind, Shows
+from e2e.emulator import Kind
 from e2e.logins import row
 from e2e.sandbox import running_services
 from e2e.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
@@ -50,9 +50,6 @@ def test_what_sam_builds_and_deploys_makes_a_masked_row_of_the_printed_login(
     ]
     _sam(database, *deploy)
     database.find()
-    if Shows.CUSTOM_RESOURCES not in database.emulator.kind.shows:
-        functions = database.emulator.client("lambda")
-        functions.invoke(FunctionName=database.stack.migrate_function, Payload="{}")
 
     command = shlex.split(database.output("SendTestMessage"))
     _run(database, TOOLS / command[0], *command[1:], "--endpoint-url", database.emulator.endpoint)

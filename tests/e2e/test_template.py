@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from e2e import ROOT
-from e2e.stack import TEMPLATE
+from e2e.stack import read_template
 
 HOUR_S = 3600
 
@@ -26,7 +25,7 @@ FOR_EVERY_RESOURCE = {
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
     """Read the template."""
-    return yaml_parse(TEMPLATE.read_text())
+    return read_template()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """The verdict: compares the books with the table, the ledger and the logs."""
 
-import base64
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from e2e.logins import disguises
 from torture import functions
 from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
 from torture.sqs import Books, Violation
@@ -120,17 +119,5 @@ def _search_file(log: Path, needles: dict[str, str], verdict: Verdict) -> None:
             verdict.searched_bytes += sum(map(len, lines))
             block = b"".join(lines)
             for what, text in needles.items():
-                if any(form in block for form in _forms(text)):
+                if any(form.encode() in block for form in disguises(text)):
                     verdict.leaked.append(Violation(f"{what} in {log}, before byte {file.tell()}"))
-
-
-def _forms(text: str) -> Iterator[bytes]:
-    """Write a text in the ways in which it may be hidden in another."""
-    plain = text.encode()
-    yield plain
-    yield plain.hex().encode()
-    yield plain.hex().upper().encode()
-    for offset in range(3):
-        # Of base64 that begins elsewhere, what does not depend on what is around it.
-        encoded = base64.b64encode(bytes(offset) + plain)
-        yield encoded[-(-offset * 8 // 6) : (offset + len(plain)) * 8 // 6]
