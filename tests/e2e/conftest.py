@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -32,7 +34,7 @@ def driver(everything: Driver) -> Driver:
     for url in (sandbox.stack.queue_url, sandbox.stack.dead_letter_queue_url):
         if stack.count(sandbox.emulator, url):
             sqs.purge_queue(QueueUrl=url)
-    return everything
+    return replace(everything, began=datetime.now(UTC))
 
 
 def pytest_configure() -> None:

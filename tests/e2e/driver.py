@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -21,6 +22,8 @@ class Driver:
 
     sandbox: Sandbox
     shown: set[str] = field(default_factory=set)
+    # What was logged before is of other tests.
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def salt(self) -> str:

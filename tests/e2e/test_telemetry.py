@@ -1,6 +1,7 @@
 """What the function tells of itself: the lines of its log, which are its metrics too."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,6 @@ def test_the_trouble_of_the_database_is_told_from_other_trouble(driver: Driver) 
         driver.invoke(record(login()))
     finally:
         driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
-    # In another test Postgres refuses for want of a privilege.
     batch = _line(driver, error_type="DatabaseRefused", sqlstate="42P01")
 
     assert (batch["database_error"], batch["messages"], batch["level"]) == (1, 1, "ERROR")
@@ -176,7 +176,7 @@ def _documented_metrics() -> set[str]:
 
 
 def _line(driver: Driver, **fields: str) -> dict[str, Any]:
-    """Find the last line with these fields; a log may come a little late."""
+    """Find the test's last line with these fields; a log may come a little late."""
     wait_until(lambda: bool(_lines(driver, **fields)), lambda: fields)
     return _lines(driver, **fields)[-1]
 
@@ -189,7 +189,8 @@ def _all(driver: Driver) -> list[dict[str, Any]]:
     return [
         fields
         for line in logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
-        if (fields := logs.fields(line))
+        if "timestamp" in (fields := logs.fields(line))
+        and datetime.fromisoformat(fields["timestamp"]) >= driver.began
     ]
 
 
