@@ -23,9 +23,7 @@ FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 # What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
-# OpenSSL is built from source, and would write into the function when and where that was.
-REPRODUCIBLY := SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS='ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules'
-BUILD := $(REPRODUCIBLY) cargo lambda build --release --locked
+BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m e2e.local
 
@@ -82,8 +80,7 @@ invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and p
 build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
 	@$(BUILD)
 
-# The same Rust, tools and home folder give the same bytes, whenever and in whichever folder. With the
-# tools in another place one path differs, that of cargo-zigbuild's compiler, which OpenSSL writes down.
+# The same Rust, tools and home folder give the same bytes, whenever and in whichever folder.
 .PHONY: reproduce
 reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare the bytes
 	@rm -rf target/reproduce
@@ -231,7 +228,7 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 
 .PHONY: deploy
 deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
-	$(REPRODUCIBLY) $(SAM) build $(WHERE)
+	$(SAM) build $(WHERE)
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
 
 .PHONY: smoke

@@ -18,6 +18,7 @@ use crate::secrets::{SecretError, Secrets};
 pub mod connect;
 mod isolate;
 mod pipeline;
+mod tls;
 
 use connect::{Connection, Connector};
 use pipeline::Batch;

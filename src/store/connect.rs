@@ -2,26 +2,18 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use native_tls::{Certificate, Protocol, TlsConnector};
-use postgres_native_tls::MakeTlsConnector;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::StoreError;
-use crate::config::{
-    DATABASE_CA_BUNDLE, DATABASE_SECRET_ID, DatabaseSettings, DatabaseSource, SettingError, with_timeouts,
-};
+use super::{StoreError, tls};
+use crate::config::{DATABASE_SECRET_ID, DatabaseSettings, DatabaseSource, SettingError, with_timeouts};
 use crate::secrets::{Credentials, SecretError, Secrets};
-
-/// The authorities of Amazon RDS, compiled in, because `sam build` packages the binary and nothing
-/// beside it. Their source and date are in the file.
-const RDS_AUTHORITIES: &[u8] = include_bytes!("rds-global-bundle.pem");
 
 /// Makes connections.
 pub struct Connector {
@@ -41,7 +33,7 @@ pub struct Connection {
 #[derive(Clone)]
 enum Tls {
     Off,
-    Verified(MakeTlsConnector),
+    Verified(MakeRustlsConnect),
 }
 
 impl Connector {
@@ -52,7 +44,7 @@ impl Connector {
     /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
     pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
         let off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
-        let tls = if off { Tls::Off } else { Tls::verified(settings.ca_bundle.as_deref())? };
+        let tls = if off { Tls::Off } else { Tls::Verified(tls::verified(settings.ca_bundle.as_deref())?) };
         Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
     }
 
@@ -149,30 +141,6 @@ impl Connection {
     }
 }
 
-impl Tls {
-    /// TLS with a verified certificate and host name, whatever a server would settle for. It trusts the
-    /// system's authorities, those of Amazon RDS (who sign nothing else), and those of the bundle.
-    fn verified(ca_bundle: Option<&Path>) -> Result<Self, SettingError> {
-        let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE, problem };
-        let mut builder = TlsConnector::builder();
-        builder.min_protocol_version(Some(Protocol::Tlsv12));
-        let mut authorities = certificates(RDS_AUTHORITIES);
-        if let Some(path) = ca_bundle {
-            let pem = std::fs::read(path).map_err(|_| invalid("cannot be read"))?;
-            let of_the_bundle = certificates(&pem);
-            if of_the_bundle.is_empty() {
-                return Err(invalid("is not a file of PEM certificates"));
-            }
-            authorities.extend(of_the_bundle);
-        }
-        for authority in authorities {
-            builder.add_root_certificate(authority);
-        }
-        let connector = builder.build().map_err(|_| invalid("cannot be used by the TLS library"))?;
-        Ok(Self::Verified(MakeTlsConnector::new(connector)))
-    }
-}
-
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").field("source", &self.source).finish_non_exhaustive()
@@ -191,19 +159,12 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.kind().to_string();
-        }
-        if let Some(tls) = cause.downcast_ref::<native_tls::Error>() {
-            return tls.to_string();
+            let tls = io.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>());
+            return tls.map_or_else(|| io.kind().to_string(), ToString::to_string);
         }
         next = cause.source();
     }
     if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
-}
-
-/// The certificates of a PEM file; none if it is not one.
-fn certificates(pem: &[u8]) -> Vec<Certificate> {
-    Certificate::stack_from_pem(pem).unwrap_or_default()
 }
 
 /// The secret and the settings put together, the settings first.
@@ -225,14 +186,4 @@ fn address(
         .dbname(name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?)
         .ssl_mode(SslMode::Require);
     Ok(with_timeouts(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_three_authorities_of_each_of_27_regions_are_compiled_in() {
-        assert_eq!(certificates(RDS_AUTHORITIES).len(), 3 * 27);
-    }
 }

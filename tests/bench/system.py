@@ -31,6 +31,9 @@ DATABASE_ID = "bench/database"
 SETTINGS = {"fsync": "off", "full_page_writes": "on", "autovacuum": "off"}
 DURABLE = {"fsync": "on"}
 
+# Lambda sets neither; with them a machine's authorities are read from a hundred files more.
+AUTHORITIES = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
+
 
 @dataclass(frozen=True)
 class Database:
@@ -80,8 +83,9 @@ class Database:
         where = {} if "DATABASE_SECRET_ID" in settings else {"DATABASE_URL": self.url}
         # Lambda sets the region under both names; Python's SDK knows only the second.
         salt_and_region = {"SALT_SECRET_ID": SALT_ID, "AWS_DEFAULT_REGION": REGION}
-        environment = self.services.emulator.environment | salt_and_region
-        return function.running(command, environment | where | settings)
+        inherited = self.services.emulator.environment
+        environment = {name: inherited[name] for name in inherited.keys() - AUTHORITIES}
+        return function.running(command, environment | salt_and_region | where | settings)
 
     def _url(self, user: str) -> str:
         return self.services.postgres.url(user, database=self.name, sslmode="disable")

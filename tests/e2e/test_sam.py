@@ -96,8 +96,6 @@ def _run(database: Database, *command: object) -> str:
     environment = database.emulator.environment | {
         # As in the Makefile, so that what it built is not built again.
         "CARGO_TARGET_DIR": str(TARGET),
-        "SOURCE_DATE_EPOCH": "0",
-        "GNUMAKEFLAGS": "ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules",
         "SAM_CLI_TELEMETRY": "0",
         "AWS_DEFAULT_REGION": "us-east-1",
         "PATH": os.environ["PATH"],

@@ -21,7 +21,7 @@ use model::SALT;
 use pii::Masker;
 
 // The pure stages are taken in as they stand in the function. To depend on the function would be to
-// build the AWS SDK and OpenSSL too, twice, and to slow the fuzzer with what it never enters.
+// build the AWS SDK and the TLS library too, twice, and to slow the fuzzer with what it never enters.
 #[path = "../../src/decode.rs"]
 pub mod decode;
 #[path = "../../src/event.rs"]
