@@ -3,6 +3,7 @@
 use login_etl::schema;
 use refinery::Target;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::support::{connect, superuser, unique_name};
 
@@ -43,6 +44,21 @@ async fn a_schema_of_any_version_is_brought_up_to_date_and_keeps_its_rows() {
         assert_eq!(applied.len(), usize::try_from(newest() - version).unwrap());
         assert_eq!(again, [""; 0]);
         assert_eq!(user_ids(&admin).await, ["kept"]);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_was_written_with_an_older_schema_is_not_written_again() {
+    let entry = "INSERT INTO processed_messages (slot, sent_at, message_id)
+                 VALUES (9, '1970-01-10', '059f36b4-87a3-44ab-83d2-661975830a7d')";
+    for version in 2..=newest() {
+        let mut admin = database_at(version).await;
+        admin.batch_execute(entry).await.unwrap();
+
+        schema::migrate(&mut admin).await.unwrap();
+
+        let refusal = admin.batch_execute(entry).await.unwrap_err();
+        assert_eq!(refusal.code(), Some(&SqlState::UNIQUE_VIOLATION));
     }
 }
 
