@@ -15,7 +15,7 @@ from bench.function import Function
 from e2e import sandbox
 from e2e.emulator import REGION
 from e2e.sandbox import MIGRATE, Services
-from e2e.stack import PACKAGE
+from e2e.stack import PACKAGE, read_template
 
 OURS = [PACKAGE / "bootstrap"]
 PYTHON = [sys.executable, Path(__file__).with_name("python_function.py")]
@@ -52,8 +52,10 @@ class Database:
         return psycopg.connect(self._url(sandbox.SUPERUSER), autocommit=True)
 
     def ours(self, **settings: str) -> AbstractContextManager[Function]:
-        """Run the function."""
-        return self._running(OURS, settings)
+        """Run the function, with the allocator as the template sets it."""
+        variables = read_template()["Globals"]["Function"]["Environment"]["Variables"]
+        allocator = {name: variables[name] for name in variables if name.startswith("MALLOC_")}
+        return self._running(OURS, allocator | settings)
 
     def python(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the function in Python."""
