@@ -13,21 +13,30 @@ use crate::secrets::SecretError;
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
 /// Names the secret with the database's credentials.
 pub const DATABASE_SECRET_ID: &str = "DATABASE_SECRET_ID";
+/// How to log in to the database: with a `password`, which is the default, or by `iam`.
+pub const DATABASE_AUTHENTICATION: &str = "DATABASE_AUTHENTICATION";
 /// The database's host, where the secret does not say or says otherwise.
 pub const DATABASE_HOST: &str = "DATABASE_HOST";
 /// The database's port, likewise.
 pub const DATABASE_PORT: &str = "DATABASE_PORT";
 /// The database's name, likewise.
 pub const DATABASE_NAME: &str = "DATABASE_NAME";
+/// Whom to log in as by IAM; a password's user is where the password is.
+pub const DATABASE_USER: &str = "DATABASE_USER";
 /// Says all of it in one libpq URL instead.
 pub const DATABASE_URL: &str = "DATABASE_URL";
 /// A file with certificates to trust beside the system's.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
 /// Names the secret with the credentials that `migrate` gives to `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
+/// How `migrate` has `login_writer` log in: with a `password`, or by `iam`.
+pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
 /// Where the X-Ray daemon is, an address and a port; Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
+
+/// Postgres's port where no other is said.
+pub(crate) const DEFAULT_PORT: u16 = 5432;
 
 /// How long one address of the database may take to answer, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,6 +76,34 @@ pub enum DatabaseSource {
         /// Instead of the secret's `dbname`.
         name: Option<String>,
     },
+    /// From the environment, with a token for each connection in place of a password.
+    Iam(IamLogin),
+}
+
+/// Who logs in by IAM, and where.
+pub struct IamLogin {
+    /// The host, by the name that RDS gave it: the token is for this name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The database's name.
+    pub name: String,
+    /// Whom to log in as.
+    pub user: String,
+}
+
+/// How `migrate` has `login_writer` log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriterLogin {
+    /// As it did before.
+    Unchanged,
+    /// With a password.
+    Password {
+        /// The name or ARN of the secret that holds it.
+        secret_id: String,
+    },
+    /// By IAM.
+    Iam,
 }
 
 /// A variable that is missing or wrong.
@@ -129,18 +166,76 @@ impl DatabaseSettings {
     /// The first setting that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let variable = |name| variable(name).filter(is_set);
-        let source = match (variable(DATABASE_URL), variable(DATABASE_SECRET_ID)) {
-            (None, None) => return Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
-            (Some(_), Some(_)) => return Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
-            (Some(url), None) => DatabaseSource::Url(Box::new(parse_url(&url)?)),
-            (None, Some(id)) => DatabaseSource::Secret {
-                id,
-                host: variable(DATABASE_HOST),
-                port: variable(DATABASE_PORT).map(|port| parse_port(&port)).transpose()?,
-                name: variable(DATABASE_NAME),
-            },
+        let source = match authentication(variable, DATABASE_AUTHENTICATION)? {
+            Some(Authentication::Iam) => DatabaseSource::Iam(IamLogin::read(variable)?),
+            Some(Authentication::Password) | None => DatabaseSource::with_password(variable)?,
         };
         Ok(Self { source, ca_bundle: variable(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+    }
+}
+
+impl DatabaseSource {
+    fn with_password(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+        if variable(DATABASE_USER).is_some() {
+            let problem = "is set, and without DATABASE_AUTHENTICATION=iam the user is where the password is";
+            return Err(SettingError::Invalid { variable: DATABASE_USER, problem });
+        }
+        match (variable(DATABASE_URL), variable(DATABASE_SECRET_ID)) {
+            (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
+            (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
+            (Some(url), None) => Ok(Self::Url(Box::new(parse_url(&url)?))),
+            (None, Some(id)) => Ok(Self::Secret {
+                id,
+                host: variable(DATABASE_HOST),
+                port: port(&variable)?,
+                name: variable(DATABASE_NAME),
+            }),
+        }
+    }
+}
+
+impl IamLogin {
+    fn read(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+        if let Some(set) =
+            [DATABASE_URL, DATABASE_SECRET_ID].into_iter().find(|name| variable(name).is_some())
+        {
+            let problem = "is set, and DATABASE_AUTHENTICATION=iam takes no password";
+            return Err(SettingError::Invalid { variable: set, problem });
+        }
+        let required = |name| variable(name).ok_or(SettingError::Missing(name));
+        Ok(Self {
+            host: required(DATABASE_HOST)?,
+            port: port(&variable)?.unwrap_or(DEFAULT_PORT),
+            name: required(DATABASE_NAME)?,
+            user: required(DATABASE_USER)?,
+        })
+    }
+}
+
+impl WriterLogin {
+    /// Reads how the writer is to log in.
+    ///
+    /// # Errors
+    ///
+    /// The setting that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let variable = |name| variable(name).filter(is_set);
+        match (authentication(variable, WRITER_AUTHENTICATION)?, variable(WRITER_SECRET_ID)) {
+            (Some(Authentication::Iam), None) => Ok(Self::Iam),
+            (Some(Authentication::Iam), Some(_)) => Err(SettingError::Invalid {
+                variable: WRITER_SECRET_ID,
+                problem: "is set, and WRITER_AUTHENTICATION=iam takes no password",
+            }),
+            (_, Some(secret_id)) => Ok(Self::Password { secret_id }),
+            (Some(Authentication::Password), None) => Err(SettingError::Missing(WRITER_SECRET_ID)),
+            (None, None) => Ok(Self::Unchanged),
+        }
+    }
+}
+
+impl fmt::Debug for IamLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IamLogin").finish_non_exhaustive()
     }
 }
 
@@ -149,6 +244,7 @@ impl fmt::Debug for DatabaseSource {
         f.write_str(match self {
             Self::Url(_) => "Url",
             Self::Secret { .. } => "Secret",
+            Self::Iam(_) => "Iam",
         })
     }
 }
@@ -171,10 +267,28 @@ pub fn is_set(value: &String) -> bool {
     !value.trim().is_empty()
 }
 
-fn parse_port(port: &str) -> Result<u16, SettingError> {
-    port.trim()
-        .parse()
-        .map_err(|_| SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" })
+/// How somebody logs in.
+enum Authentication {
+    Password,
+    Iam,
+}
+
+fn authentication(
+    variable: impl Fn(&'static str) -> Option<String>,
+    setting: &'static str,
+) -> Result<Option<Authentication>, SettingError> {
+    match variable(setting).as_deref().map(str::trim) {
+        None => Ok(None),
+        Some("password") => Ok(Some(Authentication::Password)),
+        Some("iam") => Ok(Some(Authentication::Iam)),
+        Some(_) => Err(SettingError::Invalid { variable: setting, problem: "is neither password nor iam" }),
+    }
+}
+
+fn port(variable: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>, SettingError> {
+    let parse = |port: String| port.trim().parse();
+    let invalid = |_| SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" };
+    variable(DATABASE_PORT).map(parse).transpose().map_err(invalid)
 }
 
 /// Parses a libpq URL. The client knows fewer of [libpq's `sslmode`s][modes] than there are, so that

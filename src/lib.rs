@@ -15,9 +15,9 @@
 //! - [`store`] writes the rows within the [`deadline`],
 //! - [`report`] answers with what failed.
 //!
-//! Around them, [`config`] and [`secrets`] say what to start with, [`telemetry`] logs, and [`schema`]
-//! is the database's, brought up to date by the program `migrate`, which a deployment runs as a
-//! [`custom_resource`].
+//! Around them, [`config`] and [`secrets`] say what to start with, [`iam`] signs what may stand for a
+//! password, [`telemetry`] logs, and [`schema`] is the database's, brought up to date by the program
+//! `migrate`, which a deployment runs as a [`custom_resource`].
 //!
 //! Three kinds of failure have a type each: [`DecodeError`](decode::DecodeError) fails one message,
 //! [`BatchError`](handler::BatchError) the batch, and [`StartError`](config::StartError) the process.
@@ -29,6 +29,7 @@ pub mod decode;
 pub mod event;
 pub mod flatten;
 pub mod handler;
+pub mod iam;
 pub mod mask;
 pub mod pii;
 pub mod report;

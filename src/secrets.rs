@@ -1,17 +1,21 @@
-//! Secrets Manager: the salt and the database credentials.
+//! What is asked of AWS: the salt and the database credentials, from Secrets Manager, and what a token
+//! for the database is signed with.
 
 use std::error::Error;
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
-use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::ProvideCredentials;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::SALT_SECRET_ID;
+use crate::config::{DATABASE_AUTHENTICATION, IamLogin, SALT_SECRET_ID};
+use crate::iam;
 
 /// One try, and all of them: a cold start has [10 seconds][init] before Lambda starts it over.
 ///
@@ -19,9 +23,13 @@ use crate::config::SALT_SECRET_ID;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A client of Secrets Manager.
-#[derive(Clone, Debug)]
-pub struct Secrets(Client);
+/// A client of Secrets Manager, and whom it is for.
+#[derive(Clone)]
+pub struct Secrets {
+    client: Client,
+    /// Holds the credentials' provider and the region.
+    sdk: SdkConfig,
+}
 
 /// The database's credentials, and its address as far as the secret has it: the [JSON that RDS
 /// keeps][rds].
@@ -62,6 +70,12 @@ pub enum SecretError {
         /// What is wrong, in words that hold nothing of the secret.
         problem: &'static str,
     },
+    /// There is nothing to sign a token for the database with.
+    #[error("{DATABASE_AUTHENTICATION}: no token can be signed: {cause}")]
+    NoToken {
+        /// Why.
+        cause: String,
+    },
 }
 
 impl Secrets {
@@ -72,7 +86,8 @@ impl Secrets {
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
         let config = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
-        Self(Client::new(&config.load().await))
+        let sdk = config.load().await;
+        Self { client: Client::new(&sdk), sdk }
     }
 
     /// Fetches the salt: the secret's text, or the value of the key `salt` if that text is a JSON
@@ -110,14 +125,37 @@ impl Secrets {
         })
     }
 
+    /// Signs a token that lets this user in for as long as [`iam::VALIDITY`], with the credentials and
+    /// in the region of the AWS SDK.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError::NoToken`].
+    pub async fn token(&self, login: &IamLogin) -> Result<SecretString, SecretError> {
+        let none = |cause: &str| SecretError::NoToken { cause: cause.to_owned() };
+        let region = self.sdk.region().ok_or_else(|| none("the AWS SDK finds no region"))?;
+        let provider =
+            self.sdk.credentials_provider().ok_or_else(|| none("the AWS SDK finds no credentials"))?;
+        let credentials = Box::pin(provider.provide_credentials()).await;
+        let credentials = credentials.map_err(|error| SecretError::NoToken { cause: causes(&error) })?;
+        iam::token(credentials, region.as_ref(), login, SystemTime::now())
+            .map_err(|error| none(&error.to_string()))
+    }
+
     async fn text(&self, setting: &'static str, id: &str) -> Result<SecretString, SecretError> {
         // Boxed, since the SDK's future is tens of kilobytes large.
-        let answer = Box::pin(self.0.get_secret_value().secret_id(id).send()).await;
+        let answer = Box::pin(self.client.get_secret_value().secret_id(id).send()).await;
         let answer = answer.map_err(|error| SecretError::Unavailable { setting, cause: cause(&error) })?;
         answer
             .secret_string
             .map(SecretString::from)
             .ok_or(SecretError::WrongShape { setting, problem: "the secret is binary, not text" })
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
     }
 }
 
@@ -130,6 +168,11 @@ fn cause<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> Stri
             None => code.to_owned(),
         };
     }
+    causes(error)
+}
+
+/// An error's own words and those of what caused it.
+fn causes(error: &(dyn Error + 'static)) -> String {
     let mut causes = vec![error.to_string()];
     let mut next = error.source();
     while let Some(error) = next {

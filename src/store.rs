@@ -84,11 +84,13 @@ pub enum StoreError {
         cause: String,
     },
     /// Postgres does not let the function in.
-    #[error("Postgres refused the login, SQLSTATE {}", .sqlstate.code())]
+    #[error("Postgres refused {}, SQLSTATE {}", credentials(*.by_token), .sqlstate.code())]
     #[strum(serialize = "DatabaseLoginRefused")]
     LoginRefused {
         /// Why.
         sqlstate: SqlState,
+        /// Whether it was a token of IAM that was refused.
+        by_token: bool,
     },
     /// Postgres has no connection to spare: fewer concurrent functions would.
     #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
@@ -243,7 +245,7 @@ impl StoreError {
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::LoginRefused { sqlstate }
+            Self::LoginRefused { sqlstate, .. }
             | Self::OutOfConnections { sqlstate }
             | Self::Deadlock { sqlstate }
             | Self::Refused { sqlstate } => Some(sqlstate.code()),
@@ -277,13 +279,23 @@ impl From<&tokio_postgres::Error> for StoreError {
                 Self::Unreachable { cause: format!("SQLSTATE {}", sqlstate.code()) }
             }
             code if code.starts_with("08") => Self::Unreachable { cause: format!("SQLSTATE {code}") },
-            code if code.starts_with("28") => Self::LoginRefused { sqlstate },
+            code if code.starts_with("28") => Self::LoginRefused { sqlstate, by_token: false },
             "53300" => Self::OutOfConnections { sqlstate },
             "40001" | "40P01" | "55P03" => Self::Deadlock { sqlstate },
             "57014" => Self::TimedOut,
             SALT_CHANGED => Self::SaltChanged,
             _ => Self::Refused { sqlstate },
         }
+    }
+}
+
+/// What was refused; of a token with what it takes, since Postgres does not say what was missing.
+fn credentials(by_token: bool) -> &'static str {
+    if by_token {
+        "the IAM token (it takes rds-db:connect as this user in the policy, IAM authentication on the \
+         database, the user in rds_iam, and the host's name as RDS gave it)"
+    } else {
+        "the login"
     }
 }
 

@@ -5,14 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{StoreError, tls};
-use crate::config::{DATABASE_SECRET_ID, DatabaseSettings, DatabaseSource, SettingError, with_timeouts};
+use crate::config::{
+    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, IamLogin, SettingError, with_timeouts,
+};
 use crate::secrets::{Credentials, SecretError, Secrets};
 
 /// Makes connections.
@@ -49,7 +51,8 @@ impl Connector {
     }
 
     /// The address with the credentials: those at hand, or if there are none or `anew` is asked for,
-    /// those that the secret holds now.
+    /// those that the secret holds now. By IAM it is a new token each time: one is valid for minutes,
+    /// and a connection that it let in stays.
     ///
     /// # Errors
     ///
@@ -57,6 +60,7 @@ impl Connector {
     pub async fn config(&self, anew: bool) -> Result<Config, SecretError> {
         let (id, host, port, name) = match &self.source {
             DatabaseSource::Url(config) => return Ok((**config).clone()),
+            DatabaseSource::Iam(login) => return Ok(with_token(login, &self.secrets.token(login).await?)),
             DatabaseSource::Secret { id, host, port, name } => (id, host, port, name),
         };
         let mut fetched = self.fetched.lock().await;
@@ -64,7 +68,7 @@ impl Connector {
             return Ok(config.clone());
         }
         let secret = self.secrets.credentials(DATABASE_SECRET_ID, id).await?;
-        let config = address(secret, host.as_deref(), *port, name.as_deref())?;
+        let config = address(&secret, host.as_deref(), *port, name.as_deref())?;
         *fetched = Some(config.clone());
         Ok(config)
     }
@@ -86,7 +90,18 @@ impl Connector {
                 client
             }),
         };
-        Ok(Connection { client: connected.map_err(|error| StoreError::from(&error))?, tls: self.tls.clone() })
+        Ok(Connection { client: connected.map_err(|error| self.refusal(&error))?, tls: self.tls.clone() })
+    }
+
+    /// Why no connection was made. What is wrong with a token is elsewhere than what is wrong with a
+    /// password.
+    fn refusal(&self, error: &tokio_postgres::Error) -> StoreError {
+        match (StoreError::from(error), &self.source) {
+            (StoreError::LoginRefused { sqlstate, .. }, DatabaseSource::Iam(_)) => {
+                StoreError::LoginRefused { sqlstate, by_token: true }
+            }
+            (refusal, _) => refusal,
+        }
     }
 }
 
@@ -169,7 +184,7 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
 
 /// The secret and the settings put together, the settings first.
 fn address(
-    secret: Credentials,
+    secret: &Credentials,
     host: Option<&str>,
     port: Option<u16>,
     name: Option<&str>,
@@ -177,13 +192,20 @@ fn address(
     let lacks = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
     let host = host.or(secret.host.as_deref());
     let name = name.or(secret.dbname.as_deref());
+    let host = host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?;
+    let name = name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?;
+    let port = port.or(secret.port).unwrap_or(DEFAULT_PORT);
+    Ok(verified(host, port, name, &secret.username, &secret.password))
+}
+
+fn with_token(login: &IamLogin, token: &SecretString) -> Config {
+    verified(&login.host, login.port, &login.name, &login.user, token)
+}
+
+/// An address with credentials, which are sent nowhere but through TLS.
+fn verified(host: &str, port: u16, name: &str, user: &str, password: &SecretString) -> Config {
     let mut config = Config::new();
-    config
-        .user(secret.username)
-        .password(secret.password.expose_secret())
-        .host(host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?)
-        .port(port.or(secret.port).unwrap_or(5432))
-        .dbname(name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?)
-        .ssl_mode(SslMode::Require);
-    Ok(with_timeouts(config))
+    config.host(host).port(port).dbname(name).user(user).password(password.expose_secret());
+    config.ssl_mode(SslMode::Require);
+    with_timeouts(config)
 }
