@@ -5,6 +5,7 @@ use refinery::error::Kind;
 use refinery::{Migration, Target};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::pii::Fingerprint;
@@ -15,6 +16,12 @@ mod embedded {
 
 /// The role that the function logs in as.
 pub const WRITER: &str = "login_writer";
+
+/// Has the writer log in by IAM, and without a password.
+const LET_WRITER_IN_BY_IAM: &str = include_str!("sql/let_writer_in_by_iam.sql");
+
+/// Has the writer log in by IAM no more.
+const END_IAM_OF_WRITER: &str = include_str!("sql/end_iam_of_writer.sql");
 
 /// Empties the days of the ledger that are too old to matter.
 const PRUNE: &str = include_str!("sql/prune.sql");
@@ -34,6 +41,11 @@ pub enum SchemaError {
     /// A statement around the migrations failed.
     #[error("Postgres refused: {}", postgres_reason(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// Postgres is not Amazon's.
+    #[error(
+        "there is no role rds_iam, so this is no Postgres of RDS or Aurora, and knows no IAM authentication"
+    )]
+    NoIam,
 }
 
 /// Brings the schema up to date, and returns the names of the migrations that it took.
@@ -52,18 +64,36 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     outcome.map_err(|error| SchemaError::Migration(Box::new(error)))
 }
 
-/// Gives [`WRITER`] this password.
+/// Has [`WRITER`] log in with this password, and not by IAM.
 ///
 /// Postgres gets the SCRAM verifier, as from libpq's `PQencryptPasswordConn`, so the password itself
 /// is in no statement that it might log.
 ///
 /// # Errors
 ///
-/// [`SchemaError::Postgres`].
-pub async fn set_password_of_writer(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
+/// [`SchemaError::Postgres`]; also where the writer stays a member of `rds_iam`, since another role made
+/// it one.
+pub async fn let_writer_in_by_password(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    // ALTER ROLE takes no parameters. A verifier has no character that needs escaping.
-    Ok(client.batch_execute(&format!("ALTER ROLE {WRITER} PASSWORD '{verifier}'")).await?)
+    // ALTER ROLE takes no parameters. A verifier has no character that needs escaping. Sent together,
+    // the two are one transaction.
+    let statements = format!("{END_IAM_OF_WRITER}; ALTER ROLE {WRITER} PASSWORD '{verifier}'");
+    Ok(client.batch_execute(&statements).await?)
+}
+
+/// Has [`WRITER`] log in [by IAM], with tokens and without a password: RDS asks each member of the role
+/// `rds_iam` for a token, and for nothing else.
+///
+/// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
+///
+/// # Errors
+///
+/// [`SchemaError::NoIam`] where there is no such role, and [`SchemaError::Postgres`].
+pub async fn let_writer_in_by_iam(client: &Client) -> Result<(), SchemaError> {
+    match client.batch_execute(LET_WRITER_IN_BY_IAM).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Err(SchemaError::NoIam),
+        outcome => Ok(outcome?),
+    }
 }
 
 /// Drops the ledger's entries that SQS cannot redeliver any more. Harmless to miss, and to repeat.

@@ -1,4 +1,4 @@
-//! Brings the database's schema and the writer's password up to date, and drops old entries of the
+//! Brings the database's schema and the writer's way to log in up to date, and drops old entries of the
 //! ledger.
 //!
 //! It takes the database's settings as the function does, and a role that may create tables and
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{LambdaEvent, service_fn};
-use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID, is_set};
+use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID, WriterLogin, is_set};
 use login_etl::custom_resource::{Change, ChangeKind};
 use login_etl::deadline::Deadline;
 use login_etl::pii::Masker;
@@ -99,13 +99,17 @@ async fn migrate() -> Outcome {
     for migration in schema::migrate(connection.client_mut()).await? {
         info!(target: LOG, migration, "migration applied");
     }
-    if let Some(id) = variable(WRITER_SECRET_ID) {
-        let writer = secrets.credentials(WRITER_SECRET_ID, &id).await?;
-        if writer.username != WRITER {
-            let problem = "the username in the secret is not login_writer";
-            return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
+    match WriterLogin::read(variable)? {
+        WriterLogin::Unchanged => {}
+        WriterLogin::Iam => schema::let_writer_in_by_iam(connection.client()).await?,
+        WriterLogin::Password { secret_id } => {
+            let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
+            if writer.username != WRITER {
+                let problem = "the username in the secret is not login_writer";
+                return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
+            }
+            schema::let_writer_in_by_password(connection.client(), &writer.password).await?;
         }
-        schema::set_password_of_writer(connection.client(), &writer.password).await?;
     }
     schema::prune(connection.client()).await?;
     info!(target: LOG, "the schema is up to date");

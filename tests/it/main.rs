@@ -6,6 +6,7 @@
 mod bad_input;
 mod connection;
 mod events;
+mod iam;
 mod ledger;
 mod programs;
 mod readme;

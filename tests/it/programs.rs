@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output};
 
-use login_etl::config::Settings;
+use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
 use login_etl::pii::{DeviceId, Masker, Pii};
 use login_etl::secrets::Secrets;
@@ -11,7 +11,7 @@ use login_etl::store::Store;
 
 use tokio_postgres::NoTls;
 
-use crate::support::{Database, SALT, superuser, unique_name};
+use crate::support::{Database, SALT, WRITERS_LOGIN, superuser, unique_name};
 
 /// Runs a program with these variables, and the AWS SDK's, until it ends by itself.
 fn run(program: &str, variables: &[(&str, &str)]) -> Output {
@@ -108,6 +108,51 @@ fn a_setting_that_is_missing_or_wrong_is_named() {
     assert_eq!(
         refusal(&[salt, tls, ("DATABASE_CA_BUNDLE", env!("CARGO_MANIFEST_PATH"))]),
         "DATABASE_CA_BUNDLE is not a file of PEM certificates"
+    );
+}
+
+#[test]
+fn settings_of_iam_authentication_that_do_not_go_together_are_named() {
+    let iam = [("SALT_SECRET_ID", "salt"), ("DATABASE_AUTHENTICATION", "iam")];
+    let [host, name, user] = [("DATABASE_HOST", "h"), ("DATABASE_NAME", "d"), ("DATABASE_USER", "u")];
+    let refusal_of = |more: &[(&'static str, &'static str)]| refusal(&[&iam[..], more].concat());
+
+    assert_eq!(refusal_of(&[name, user]), "DATABASE_HOST is not set");
+    assert_eq!(refusal_of(&[host, user]), "DATABASE_NAME is not set");
+    assert_eq!(refusal_of(&[host, name]), "DATABASE_USER is not set");
+    assert_eq!(
+        refusal_of(&[host, name, user, ("DATABASE_PORT", "hunter2")]),
+        "DATABASE_PORT is not a port number"
+    );
+    for other in [NOWHERE, ("DATABASE_SECRET_ID", "x")] {
+        let said = refusal_of(&[host, name, user, other]);
+        assert_eq!(said, format!("{} is set, and DATABASE_AUTHENTICATION=iam takes no password", other.0));
+    }
+    assert_eq!(
+        refusal(&[iam[0], NOWHERE, user]),
+        "DATABASE_USER is set, and without DATABASE_AUTHENTICATION=iam the user is where the password is"
+    );
+    assert_eq!(
+        refusal(&[iam[0], NOWHERE, ("DATABASE_AUTHENTICATION", "hunter2")]),
+        "DATABASE_AUTHENTICATION is neither password nor iam"
+    );
+}
+
+#[tokio::test]
+async fn a_function_that_can_sign_no_token_does_not_start() {
+    let salt = secret(SALT).await;
+    let iam = [
+        ("SALT_SECRET_ID", &*salt),
+        ("DATABASE_AUTHENTICATION", "iam"),
+        ("DATABASE_NAME", "d"),
+        ("DATABASE_USER", "u"),
+    ];
+
+    let said = refusal(&[&iam[..], &[("DATABASE_HOST", "no host")]].concat());
+
+    assert_eq!(
+        said,
+        "DATABASE_AUTHENTICATION: no token can be signed: DATABASE_HOST is not the name of a host"
     );
 }
 
@@ -213,6 +258,7 @@ async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
 
 #[tokio::test]
 async fn migrate_gives_the_writer_the_password_that_its_secret_holds_now() {
+    let _alone = WRITERS_LOGIN.lock().await;
     let database = Database::create().await;
     let url = superuser_url(&database.name);
     let may_log_in = async |password: &str| {
@@ -246,6 +292,32 @@ async fn migrate_gives_nobody_but_the_writer_a_password() {
 
     assert_eq!(said(&output), "WRITER_SECRET_ID: the username in the secret is not login_writer");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn migrate_says_where_there_is_no_iam_and_which_settings_do_not_go_together() {
+    let _alone = WRITERS_LOGIN.lock().await;
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let refused = |variables: &[(&str, &str)]| {
+        let settings = [&[("DATABASE_URL", &*url)], variables].concat();
+        let output = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+        assert_eq!(output.status.code(), Some(1));
+        said(&output)
+    };
+
+    let elsewhere = refused(&[("WRITER_AUTHENTICATION", "iam")]);
+    let both = refused(&[("WRITER_AUTHENTICATION", "iam"), ("WRITER_SECRET_ID", "x")]);
+    let neither = refused(&[("WRITER_AUTHENTICATION", "password")]);
+    let other = refused(&[("WRITER_AUTHENTICATION", "hunter2")]);
+
+    assert_eq!(
+        elsewhere,
+        "there is no role rds_iam, so this is no Postgres of RDS or Aurora, and knows no IAM authentication"
+    );
+    assert_eq!(both, "WRITER_SECRET_ID is set, and WRITER_AUTHENTICATION=iam takes no password");
+    assert_eq!(neither, "WRITER_SECRET_ID is not set");
+    assert_eq!(other, "WRITER_AUTHENTICATION is neither password nor iam");
 }
 
 #[tokio::test]
@@ -291,20 +363,29 @@ async fn no_debug_text_tells_a_secret() {
     let database = secret(r#"{"username":"u","password":"hunter2","host":"127.0.0.1","dbname":"d"}"#).await;
     let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
     let by_secret = settings(&[("SALT_SECRET_ID", &salt), ("DATABASE_SECRET_ID", &database)]);
+    let by_token = settings(&[
+        ("SALT_SECRET_ID", &salt),
+        ("DATABASE_AUTHENTICATION", "iam"),
+        ("DATABASE_HOST", "127.0.0.1"),
+        ("DATABASE_NAME", "d"),
+        ("DATABASE_USER", "u"),
+    ]);
     let secrets = Secrets::from_env().await;
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
+    let DatabaseSource::Iam(login) = &by_token.database.source else { panic!("it is said so above") };
+    let token = secrets.token(login).await.unwrap();
     let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 
     let texts = [
-        format!("{url:#?}{by_secret:#?}{credentials:#?}{secrets:#?}"),
+        format!("{url:#?}{by_secret:#?}{by_token:#?}{credentials:#?}{token:#?}{secrets:#?}"),
         format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.fingerprint()),
         format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
         format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
     ];
 
     for text in texts {
-        for secret in [SALT, "hunter2", "593-47-5928"] {
+        for secret in [SALT, "hunter2", "593-47-5928", "X-Amz-Signature"] {
             assert!(!text.contains(secret), "{secret} is in a text");
         }
     }

@@ -15,12 +15,16 @@ use login_etl::secrets::Secrets;
 use login_etl::store::Store;
 use login_etl::{schema, telemetry};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
+
+/// Held by whoever changes how `login_writer` logs in: the role is the whole server's.
+pub(crate) static WRITERS_LOGIN: Mutex<()> = Mutex::const_new(());
 
 /// The time that an invocation has unless a test says otherwise.
 const INVOCATION: Duration = Duration::from_secs(30);

@@ -1,0 +1,126 @@
+//! The token that stands for a password, and who is let in with one. That it does let in is a test of
+//! the deployed function (`tests/e2e/test_iam.py`), because it takes a Postgres that asks for one.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_secretsmanager::config::Credentials;
+use login_etl::config::IamLogin;
+use login_etl::iam;
+use login_etl::schema::{self, SchemaError};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use tokio_postgres::NoTls;
+
+use crate::support::{Database, WRITERS_LOGIN, superuser};
+
+/// Tokens of botocore, which `tests/e2e/test_iam.py` has it make again, with what it made them of.
+const TOKENS: &str = include_str!("iam_tokens.json");
+
+#[derive(Deserialize)]
+struct Signed {
+    at: u64,
+    region: String,
+    host: String,
+    port: u16,
+    user: String,
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    token: String,
+}
+
+#[test]
+fn a_token_is_to_the_byte_the_one_that_botocore_makes() {
+    for signed in serde_json::from_str::<Vec<Signed>>(TOKENS).unwrap() {
+        let Signed { host, port, user, .. } = signed;
+        let login = IamLogin { host, port, name: "logins".to_owned(), user };
+        let credentials = Credentials::new(
+            signed.access_key_id,
+            signed.secret_access_key,
+            signed.session_token,
+            None,
+            "test",
+        );
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(signed.at);
+
+        let token = iam::token(credentials, &signed.region, &login, at).unwrap();
+
+        assert_eq!(token.expose_secret(), signed.token);
+    }
+}
+
+#[test]
+fn no_token_is_signed_for_what_is_no_host() {
+    for host in ["not a host", "\u{0}", "::1"] {
+        let login =
+            IamLogin { host: host.to_owned(), port: 5432, name: "d".to_owned(), user: "u".to_owned() };
+        let credentials = Credentials::new("AKIDEXAMPLE", "hunter2", None, None, "test");
+
+        let error = iam::token(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
+
+        assert_eq!(error.to_string(), "DATABASE_HOST is not the name of a host");
+    }
+}
+
+/// The role is RDS's; here it is one that stands in for it.
+#[tokio::test]
+async fn the_writer_is_let_in_by_iam_or_by_its_password_and_never_by_both() {
+    let _alone = WRITERS_LOGIN.lock().await;
+    let database = Database::create().await;
+    let admin = &database.admin;
+    let state = async || -> (bool, bool) {
+        let sql = "SELECT rolpassword IS NOT NULL, to_regrole('rds_iam') IN
+                   (SELECT roleid FROM pg_auth_members WHERE member = pg_authid.oid)
+                   FROM pg_authid WHERE rolname = 'login_writer'";
+        let row = admin.query_one(sql, &[]).await.unwrap();
+        (row.get(0), row.get::<_, Option<bool>>(1).unwrap_or(false))
+    };
+    let may_log_in = async |password: &str| {
+        let mut writer = superuser();
+        writer.user("login_writer").password(password).dbname(&database.name);
+        writer.connect(NoTls).await.is_ok()
+    };
+
+    schema::let_writer_in_by_password(admin, &"first".into()).await.unwrap();
+    let elsewhere = schema::let_writer_in_by_iam(admin).await;
+    let (elsewhere_stays, first) = (state().await, may_log_in("first").await);
+    admin.batch_execute("CREATE ROLE rds_iam").await.unwrap();
+    let mut switched = Vec::new();
+    for _ in 0..2 {
+        schema::let_writer_in_by_iam(admin).await.unwrap();
+        switched.push((state().await, may_log_in("first").await));
+    }
+    for _ in 0..2 {
+        schema::let_writer_in_by_password(admin, &"second".into()).await.unwrap();
+        switched.push((state().await, may_log_in("second").await));
+    }
+    admin.batch_execute("DROP ROLE rds_iam").await.unwrap();
+
+    assert!(matches!(elsewhere, Err(SchemaError::NoIam)), "{elsewhere:?}");
+    assert_eq!((elsewhere_stays, first), ((true, false), true));
+    let (by_iam, by_password) = (((false, true), false), ((true, false), true));
+    assert_eq!(switched, [by_iam, by_iam, by_password, by_password]);
+}
+
+#[tokio::test]
+async fn a_writer_that_stays_in_rds_iam_is_an_error_and_keeps_its_password() {
+    let _alone = WRITERS_LOGIN.lock().await;
+    let database = Database::create().await;
+    let password = async || -> Option<String> {
+        let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'login_writer'";
+        database.admin.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    let name = format!("{}_theirs", database.name);
+    let theirs = format!("CREATE ROLE rds_iam; CREATE ROLE {name} IN ROLE rds_iam ROLE login_writer");
+    database.admin.batch_execute(&theirs).await.unwrap();
+    let before = password().await;
+
+    let outcome = schema::let_writer_in_by_password(&database.admin, &"new".into()).await;
+
+    database.admin.batch_execute(&format!("DROP ROLE rds_iam, {name}")).await.unwrap();
+    assert_eq!(
+        outcome.unwrap_err().to_string(),
+        "Postgres refused: login_writer stays in rds_iam, which this role did not grant to it, SQLSTATE P0001"
+    );
+    assert_eq!(password().await, before);
+}
