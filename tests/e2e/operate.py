@@ -45,6 +45,9 @@ def redrive(client: Client, stack: str, patience_s: float = PATIENCE_S) -> int:
 def rotate(client: Client, stack: str) -> int:
     """Give the function's role in the database a new password; if that fails, keep the old one."""
     outputs = _outputs(client, stack)
+    if "WriterSecretArn" not in outputs:
+        print("There is no password: the function logs in by IAM.")
+        return 1
     secrets, secret = client("secretsmanager"), outputs["WriterSecretArn"]
     old = secrets.get_secret_value(SecretId=secret)["SecretString"]
     password = secrets.get_random_password(PasswordLength=64, ExcludePunctuation=True)

@@ -35,7 +35,8 @@ class Stack:
     function: str
     log_group: str
     salt_id: str
-    writer_secret_id: str
+    # None where the function logs in without a password.
+    writer_secret_id: str | None
     migrate_function: str
     migrate_log_group: str
     redrive_mapping: str
@@ -121,7 +122,7 @@ def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
         function=outputs["FunctionName"],
         log_group=outputs["LogGroupName"],
         salt_id=outputs["SaltSecretArn"],
-        writer_secret_id=outputs["WriterSecretArn"],
+        writer_secret_id=outputs.get("WriterSecretArn"),
         migrate_function=outputs["MigrateFunctionName"],
         migrate_log_group=outputs["MigrateLogGroupName"],
         redrive_mapping=outputs["RedriveMappingId"],

@@ -250,6 +250,22 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
             "DatabaseCaBundle does not say where it is",
         ),
         (
+            EXISTING | {"DatabaseHost": "db", "DatabaseAuthentication": "iam"},
+            "DatabaseResourceId is missing",
+        ),
+        (
+            EXISTING | {"DatabaseHost": "db", "DatabaseResourceId": "cluster-ABC"},
+            "DatabaseResourceId is for DatabaseAuthentication=iam",
+        ),
+        (
+            {
+                "CreateDatabase": "true",
+                "DatabaseAuthentication": "iam",
+                "DatabaseResourceId": "db-ABC",
+            },
+            "CreateDatabase=true makes a database, and DatabaseResourceId",
+        ),
+        (
             EXISTING | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
             "BatchSize is more than 10",
         ),

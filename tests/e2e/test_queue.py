@@ -54,7 +54,7 @@ def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
     policy = {"RoleName": function["Role"].split("/")[-1], "PolicyName": "ingest"}
     whole = iam.get_role_policy(**policy)["PolicyDocument"]
     poor = json.loads(json.dumps(whole))
-    [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheTwoSecrets"]
+    [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheSecrets"]
     secrets["Resource"].remove(driver.sandbox.stack.salt_id)
     iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
     _forget_what_was_read(driver)

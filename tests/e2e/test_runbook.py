@@ -126,7 +126,7 @@ def _no_secret(driver: Driver) -> Iterator[None]:
     policy = {"RoleName": name.split("/")[-1], "PolicyName": "ingest"}
     whole = iam.get_role_policy(**policy)["PolicyDocument"]
     poor = json.loads(json.dumps(whole))
-    poor["Statement"] = [one for one in poor["Statement"] if one["Sid"] != "ReadTheTwoSecrets"]
+    poor["Statement"] = [one for one in poor["Statement"] if one["Sid"] != "ReadTheSecrets"]
     iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
     try:
         with TROUBLES["DatabaseLoginRefused"](driver):

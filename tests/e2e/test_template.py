@@ -1,5 +1,6 @@
 """What must never drift in the template, read as the deployment reads it."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from e2e import ROOT
 from e2e.stack import read_template
 
 HOUR_S = 3600
+NO_VALUE = {"Ref": "AWS::NoValue"}
 
 # Statements that are for every resource, because AWS knows no narrower one, or because in a policy
 # that belongs to something this is that something. The template has the reason beside each.
@@ -171,9 +173,115 @@ def test_no_secret_is_in_an_environment_variable(template: dict[str, Any]) -> No
         "RUST_LOG",
     }
     assert functions == {
-        "IngestFunction": {"SALT_SECRET_ID", "DATABASE_SECRET_ID"},
-        "MigrateFunction": {"DATABASE_SECRET_ID", "WRITER_SECRET_ID"},
+        "IngestFunction": {
+            "SALT_SECRET_ID",
+            "DATABASE_AUTHENTICATION",
+            "DATABASE_USER",
+            "DATABASE_SECRET_ID",
+        },
+        "MigrateFunction": {"DATABASE_SECRET_ID", "WRITER_AUTHENTICATION", "WRITER_SECRET_ID"},
     }
+
+
+def test_with_a_password_the_function_reads_it_and_no_token_is_good(
+    template: dict[str, Any],
+) -> None:
+    resources = _settled(template, CreatesDatabase=True, UsesIam=False)["Resources"]
+
+    assert _variables(resources["IngestFunction"]) == {
+        "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
+        "DATABASE_AUTHENTICATION": {"Ref": "DatabaseAuthentication"},
+        "DATABASE_SECRET_ID": {"Fn::GetAtt": ["WriterSecret", "Id"]},
+    }
+    assert _variables(resources["MigrateFunction"])["WRITER_SECRET_ID"] == {
+        "Fn::GetAtt": ["WriterSecret", "Id"]
+    }
+    assert _statement(resources["IngestRole"], "LogInAsTheWriter") is None
+    assert _statement(resources["IngestRole"], "ReadTheSecrets")["Resource"] == [
+        {"Fn::GetAtt": ["Salt", "Id"]},
+        {"Fn::GetAtt": ["WriterSecret", "Id"]},
+    ]
+    cluster = resources["DatabaseCluster"]["Properties"]
+    assert cluster["EnableIAMDatabaseAuthentication"] is False
+
+
+@pytest.mark.parametrize(
+    ("creates", "resource_id"),
+    [
+        (True, {"Fn::GetAtt": ["DatabaseCluster", "DBClusterResourceId"]}),
+        (False, {"Ref": "DatabaseResourceId"}),
+    ],
+)
+def test_with_iam_the_function_may_be_the_writer_of_one_database_and_nobody_has_a_password(
+    template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
+) -> None:
+    settled = _settled(template, CreatesDatabase=creates, UsesIam=True)
+    resources = settled["Resources"]
+
+    assert _variables(resources["IngestFunction"]) == {
+        "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
+        "DATABASE_AUTHENTICATION": {"Ref": "DatabaseAuthentication"},
+        "DATABASE_USER": "login_writer",
+    }
+    assert set(_variables(resources["MigrateFunction"])) == {
+        "DATABASE_SECRET_ID",
+        "WRITER_AUTHENTICATION",
+    }
+    assert _statement(resources["IngestRole"], "LogInAsTheWriter") == {
+        "Sid": "LogInAsTheWriter",
+        "Effect": "Allow",
+        "Action": "rds-db:connect",
+        "Resource": {
+            "Fn::Sub": [
+                "arn:${AWS::Partition}:rds-db:${AWS::Region}:${AWS::AccountId}"
+                ":dbuser:${Database}/login_writer",
+                {"Database": resource_id},
+            ]
+        },
+    }
+    assert _statement(resources["IngestRole"], "ReadTheSecrets")["Resource"] == [
+        {"Fn::GetAtt": ["Salt", "Id"]}
+    ]
+    # Neither what is made, nor what is read or said, is a password.
+    assert resources.pop("WriterSecret")["Condition"] == "UsesPassword"
+    assert settled["Outputs"].pop("WriterSecretArn")["Condition"] == "UsesPassword"
+    assert "WriterSecret" not in json.dumps(settled)
+    cluster = resources["DatabaseCluster"]["Properties"]
+    assert cluster["EnableIAMDatabaseAuthentication"] is True
+
+
+def test_a_switch_of_the_authentication_has_the_migration_run(template: dict[str, Any]) -> None:
+    by_password, by_iam = (
+        _settled(template, CreatesDatabase=True, UsesIam=uses_iam)["Resources"]["Schema"]
+        for uses_iam in (False, True)
+    )
+
+    assert by_password["Properties"]["Writer"] != by_iam["Properties"]["Writer"]
+
+
+def _settled(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - a template has all kinds
+    """Take the branches that these conditions lead to, and leave out what has no value."""
+    if isinstance(value, dict) and "Fn::If" in value:
+        condition, yes, no = value["Fn::If"]
+        if condition in conditions:
+            return _settled(yes if conditions[condition] else no, **conditions)
+    if isinstance(value, dict):
+        there = {name: _settled(one, **conditions) for name, one in value.items()}
+        return {name: one for name, one in there.items() if one != NO_VALUE}
+    if isinstance(value, list):
+        there = [_settled(one, **conditions) for one in value]
+        return [one for one in there if one != NO_VALUE]
+    return value
+
+
+def _variables(function: dict[str, Any]) -> dict[str, Any]:
+    return function["Properties"]["Environment"]["Variables"]
+
+
+def _statement(role: dict[str, Any], sid: str) -> dict[str, Any] | None:
+    """Find the statement of this name in the role's own policy."""
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    return next((one for one in statements if one["Sid"] == sid), None)
 
 
 def _statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
