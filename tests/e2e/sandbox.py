@@ -112,9 +112,9 @@ def start(logs: Path, settings: dict[str, str] | None = None, **parameters: str 
 
 
 @contextmanager
-def running_services(logs: Path) -> Iterator[Services]:
+def running_services(logs: Path, settings: dict[str, str] | None = None) -> Iterator[Services]:
     """Keep the two servers running for a while."""
-    services = start_services(logs)
+    services = start_services(logs, settings)
     try:
         yield services
     finally:
