@@ -171,6 +171,8 @@ def test_no_secret_is_in_an_environment_variable(template: dict[str, Any]) -> No
         "DATABASE_NAME",
         "DATABASE_CA_BUNDLE",
         "RUST_LOG",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
     }
     assert functions == {
         "IngestFunction": {
