@@ -435,7 +435,7 @@ mod tests {
         #[test]
         fn a_refusal_quotes_nothing(body in r#"\PC{0,60}|\{"(user_id|ip|locale|x)":("[a-z0-9 \\u]{0,200}"|[0-9e.]{1,9}|\[\])\}"#) {
             let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
-            let messages = crate::event::read(&event).unwrap();
+            let messages = crate::event::read(event.as_bytes()).unwrap();
             let arrival = arrival(&messages[0], 0, SystemTime::UNIX_EPOCH).unwrap();
             if let Err(error) = decode(&messages[0], arrival) {
                 let words = error.to_string();

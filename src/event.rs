@@ -76,8 +76,8 @@ impl EventError {
 /// nothing of the batch is touched. See [the event's shape][aws].
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
-pub fn read(payload: &str) -> Result<Vec<SqsMessage<'_>>, EventError> {
-    let Object(event): Object<Event<'_>> = serde_json::from_str(payload)
+pub fn read(payload: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
+    let Object(event): Object<Event<'_>> = serde_json::from_slice(payload)
         .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
     numbered.map(|(position, Object(record))| record.into_message(position)).collect()

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
-use lambda_runtime::{Diagnostic, LambdaEvent};
-use serde_json::value::RawValue;
+use lambda_runtime::{Context, Diagnostic};
 use strum::VariantNames;
 
 use crate::config::{Settings, StartError};
@@ -124,9 +123,8 @@ impl Ingest {
     /// # Errors
     ///
     /// [`BatchError`], upon which SQS delivers the whole batch again.
-    pub async fn handle(&self, event: LambdaEvent<Box<RawValue>>) -> Result<SqsBatchResponse, BatchError> {
-        let deadline = Deadline::before(event.context.deadline());
-        let context = &event.context;
+    pub async fn handle(&self, payload: &[u8], context: &Context) -> Result<SqsBatchResponse, BatchError> {
+        let deadline = Deadline::before(context.deadline());
         let mut batch = Batch::begin(&context.request_id, &context.env_config.function_name, deadline.left());
         if let (Some(tracer), Some(header)) = (&self.tracer, &context.xray_trace_id) {
             batch.trace = tracer.follow(header);
@@ -134,7 +132,7 @@ impl Ingest {
         if !self.warm.swap(true, Ordering::Relaxed) {
             batch.is_first(self.start);
         }
-        match self.ingest(event.payload.get(), deadline, &mut batch).await {
+        match self.ingest(payload, deadline, &mut batch).await {
             Ok((response, written)) => {
                 batch.done(written);
                 Ok(response)
@@ -149,7 +147,7 @@ impl Ingest {
     /// Takes the batch through the stages, and returns the answer and how many rows were written.
     async fn ingest(
         &self,
-        payload: &str,
+        payload: &[u8],
         deadline: Deadline,
         batch: &mut Batch<'_>,
     ) -> Result<(SqsBatchResponse, u64), BatchError> {

@@ -15,7 +15,7 @@
 //! - [`store`] writes the rows within the [`deadline`],
 //! - [`report`] answers with what failed.
 //!
-//! Around them, [`config`] and [`secrets`] say what to start with, [`iam`] signs what may stand for a
+//! Around them, [`payload`] brings the event past the runtime, [`config`] and [`secrets`] say what to start with, [`iam`] signs what may stand for a
 //! password, [`telemetry`] logs, and [`schema`] is the database's, brought up to date by the program
 //! `migrate`, which a deployment runs as a [`custom_resource`].
 //!
@@ -31,6 +31,7 @@ pub mod flatten;
 pub mod handler;
 pub mod iam;
 pub mod mask;
+pub mod payload;
 pub mod pii;
 pub mod report;
 pub mod schema;

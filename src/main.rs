@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use lambda_runtime::service_fn;
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use login_etl::config::Settings;
 use login_etl::handler::Ingest;
+use login_etl::payload::{self, PayloadLayer};
 use login_etl::telemetry;
 
 #[tokio::main(flavor = "current_thread")]
@@ -23,8 +24,9 @@ async fn serve() -> Result<(), lambda_runtime::Error> {
     telemetry::start(variable)?;
     keep_memory_private()?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
+    let handle = async |event: LambdaEvent<()>| ingest.handle(&payload::current(), &event.context).await;
     // Boxed, since it holds the future of every stage, many kilobytes.
-    Box::pin(lambda_runtime::run(service_fn(|event| ingest.handle(event)))).await
+    Box::pin(Runtime::new(service_fn(handle)).layer(PayloadLayer).run()).await
 }
 
 /// Keeps the memory, in which raw values and the salt are, out of core files, and from debuggers.

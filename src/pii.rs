@@ -165,8 +165,9 @@ impl sealed::Field for Ip {
 
     fn canonical(trimmed: &str) -> Cow<'_, str> {
         match trimmed.parse::<IpAddr>() {
-            Ok(address) => Cow::Owned(address.to_canonical().to_string()),
-            Err(_) => Cow::Borrowed(trimmed),
+            Ok(IpAddr::V6(address)) => Cow::Owned(address.to_canonical().to_string()),
+            // The parser takes an IPv4 address in its standard text alone.
+            Ok(IpAddr::V4(_)) | Err(_) => Cow::Borrowed(trimmed),
         }
     }
 }
@@ -305,6 +306,13 @@ mod tests {
             let full = address.segments().map(|segment| format!("{segment:04X}")).join(":");
             prop_assert_eq!(mask::<Ip>(&full), mask::<Ip>(&address.to_canonical().to_string()));
             prop_assert_eq!(mask::<Ip>(&format!("::ffff:{v4}")), mask::<Ip>(&v4.to_string()));
+        }
+
+        #[test]
+        fn an_ipv4_address_has_one_spelling(text in r"[0-9]{1,3}(\.[0-9]{1,3}){3}") {
+            if let Ok(address) = text.parse::<std::net::Ipv4Addr>() {
+                prop_assert_eq!(address.to_string(), text);
+            }
         }
     }
 }

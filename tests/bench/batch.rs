@@ -38,7 +38,7 @@ pub(crate) fn masker() -> Masker {
 /// Reads the event as messages.
 #[inline(never)]
 pub(crate) fn read(event: &str) -> Vec<SqsMessage<'_>> {
-    event::read(event).unwrap_or_else(|error| unreachable!("{error}"))
+    event::read(event.as_bytes()).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 /// Decodes every message.

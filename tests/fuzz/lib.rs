@@ -69,20 +69,18 @@ struct Row {
     app_version: Option<i32>,
 }
 
-/// Takes an event all the way to its rows. What is not UTF-8 is none: it does not get past the runtime.
+/// Takes an event all the way to its rows.
 pub fn check_event(event: &[u8]) {
-    let Ok(event) = str::from_utf8(event) else {
-        return;
-    };
+    let text = &String::from_utf8_lossy(event);
     let messages = match read(event) {
         Ok(messages) => messages,
-        Err(error) => return quotes_nothing(&error, &event_places(&error), event),
+        Err(error) => return quotes_nothing(&error, &event_places(&error), text),
     };
     let mut arrivals = Vec::new();
     for (position, message) in messages.iter().enumerate() {
         assert!(!message.id.is_empty(), "a message without an id");
         if let Err(error) = take(message, position) {
-            quotes_nothing(&error, &places(&error), event);
+            quotes_nothing(&error, &places(&error), text);
         }
         let arrival = arrival(message, position, SystemTime::UNIX_EPOCH);
         arrivals.extend(arrival.map(|arrival| (&message.id, arrival)));
@@ -93,7 +91,7 @@ pub fn check_event(event: &[u8]) {
             assert_eq!(id == other_id, arrival.ledger_id == other.ledger_id, "two ids are one in the ledger");
         }
     }
-    if let Ok(value) = serde_json::from_str::<Value>(event) {
+    if let Ok(value) = serde_json::from_slice::<Value>(event) {
         agrees(&value, &messages);
     }
 }
@@ -187,7 +185,7 @@ fn outcome(body: &str) -> Result<Row, DecodeError> {
 /// What becomes of a body that is a string literal in its event.
 fn outcome_of(literal: &str) -> Result<Row, DecodeError> {
     let event = format!(r#"{{"Records": [{{"messageId": "m", "body": {literal}}}]}}"#);
-    let messages = read(&event).expect("it is an event");
+    let messages = read(event.as_bytes()).expect("it is an event");
     let outcome = take(&messages[0], 0);
     if let Err(error) = &outcome {
         quotes_nothing(error, &places(error), &event);

@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use lambda_runtime::{Context, Diagnostic, LambdaEvent};
+use lambda_runtime::{Context, Diagnostic};
 use login_etl::config::Settings;
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
@@ -148,8 +148,7 @@ pub(crate) async fn invoke_traced(
     let end = SystemTime::now() + time;
     context.deadline =
         u64::try_from(end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    let payload = serde_json::from_str(event).unwrap();
-    let answer = ingest.handle(LambdaEvent::new(payload, context)).await?;
+    let answer = ingest.handle(event.as_bytes(), &context).await?;
     Ok(serde_json::to_value(answer).unwrap())
 }
 
