@@ -11,7 +11,6 @@ from e2e import EVENTS
 from e2e.driver import Driver
 from e2e.emulator import Shows
 from e2e.logins import login, row
-from e2e.troubles import configure
 
 
 def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
@@ -59,7 +58,7 @@ def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
     [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheTwoSecrets"]
     secrets["Resource"].remove(driver.sandbox.stack.salt_id)
     iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
-    configure(driver)  # a cold start, which reads it again
+    driver.configure()  # a cold start, which reads it again
     try:
         yield
     finally:

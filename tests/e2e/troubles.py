@@ -10,7 +10,6 @@ import psycopg
 
 from e2e.driver import Driver
 from e2e.sandbox import DATABASE, MIGRATE
-from e2e.stack import WAITING
 
 END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid, 5000))
@@ -84,33 +83,23 @@ def another_salt(driver: Driver) -> Iterator[None]:
     secrets = driver.sandbox.emulator.client("secretsmanager")
     secret = {"SecretId": driver.sandbox.stack.salt_id}
     secrets.put_secret_value(**secret, SecretString="of whoever knows no better, but long enough")
-    configure(driver)
+    driver.configure()
     try:
         yield
     finally:
         before = secrets.get_secret_value(**secret, VersionStage="AWSPREVIOUS")
         secrets.put_secret_value(**secret, SecretString=before["SecretString"])
-        configure(driver)
+        driver.configure()
 
 
 @contextmanager
 def wrong_setting(driver: Driver) -> Iterator[None]:
     """Deploy a setting with which the function does not start, and then the right one."""
-    port = configure(driver, DATABASE_PORT="none")["DATABASE_PORT"]
+    port = driver.configure(DATABASE_PORT="none")["DATABASE_PORT"]
     try:
         yield
     finally:
-        configure(driver, DATABASE_PORT=port)
-
-
-def configure(driver: Driver, **changes: str) -> dict[str, str]:
-    """Change settings, be it to what they are, so that the function starts anew; return the old."""
-    functions = driver.sandbox.emulator.client("lambda")
-    function = {"FunctionName": driver.sandbox.stack.function}
-    before = functions.get_function_configuration(**function)["Environment"]["Variables"]
-    functions.update_function_configuration(**function, Environment={"Variables": before | changes})
-    functions.get_waiter("function_updated_v2").wait(**function, WaiterConfig=WAITING)
-    return before
+        driver.configure(DATABASE_PORT=port)
 
 
 @contextmanager
