@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import psycopg
 
+from e2e import documented
 from e2e.driver import Driver
 from e2e.sandbox import DATABASE, MIGRATE
 
@@ -47,17 +48,24 @@ def changed(trouble: str, mended: str) -> Trouble:
 
 
 def locked(lock_timeout: str) -> Trouble:
-    """Return the trouble of a lock that somebody holds, with or without a limit to the wait."""
+    """Return the trouble of a lock that somebody holds, with or without a limit to the wait.
+
+    It is over when whoever the runbook's query finds is thrown out.
+    """
 
     @contextmanager
     def lock(driver: Driver) -> Iterator[None]:
         driver.execute(f"ALTER ROLE login_writer SET lock_timeout = '{lock_timeout}'")
         driver.query(END_SESSIONS)
-        with psycopg.connect(driver.sandbox.url("postgres")) as somebody:
+        with closing(psycopg.connect(driver.sandbox.url("postgres"))) as somebody:
             somebody.execute("LOCK TABLE user_logins")
-            yield
-        driver.execute("ALTER ROLE login_writer RESET lock_timeout")
-        driver.query(END_SESSIONS)
+            try:
+                yield
+            finally:
+                [holder, *_] = driver.query(documented.sql("Runbook"))
+                driver.query("SELECT pg_terminate_backend(%s, 5000)", holder[0])
+                driver.execute("ALTER ROLE login_writer RESET lock_timeout")
+                driver.query(END_SESSIONS)
 
     return lock
 
