@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e import TARGET, stack
+from e2e import TARGET, stack, xray
 from e2e.driver import Driver
 from e2e.emulator import Kind, Shows
 from e2e.processes import end_in_good_order
@@ -21,8 +21,15 @@ LOUD_FUNCTION = "trace"
 @pytest.fixture(scope="session")
 def everything() -> Iterator[Driver]:
     """Start the system, and stop it when the last test is done."""
-    with running(TARGET / "e2e", LOUD_POSTGRES, LogFilter=LOUD_FUNCTION) as sandbox:
-        yield Driver(sandbox)
+    traces: list[str] = []
+    with (
+        xray.daemon(traces) as address,
+        running(TARGET / "e2e", LOUD_POSTGRES, LogFilter=LOUD_FUNCTION) as sandbox,
+    ):
+        driver = Driver(sandbox, traces=traces)
+        # Lambda sets it, and runs the daemon; an emulator does not.
+        driver.configure(AWS_XRAY_DAEMON_ADDRESS=address)
+        yield driver
 
 
 @pytest.fixture

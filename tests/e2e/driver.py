@@ -12,6 +12,7 @@ from e2e import logs, stack
 from e2e.emulator import Shows
 from e2e.logins import raw_values
 from e2e.sandbox import Sandbox
+from e2e.stack import WAITING
 
 PATIENCE_S = 60
 
@@ -22,6 +23,8 @@ class Driver:
 
     sandbox: Sandbox
     shown: set[str] = field(default_factory=set)
+    # What X-Ray was told.
+    traces: list[str] = field(default_factory=list)
     # What was logged before is of other tests.
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -29,6 +32,17 @@ class Driver:
     def salt(self) -> str:
         """The salt of the deployed stack."""
         return stack.salt(self.sandbox.emulator, self.sandbox.stack)
+
+    def configure(self, **changes: str) -> dict[str, str]:
+        """Have the function start anew, with settings that may be others; return the old ones."""
+        functions = self.sandbox.emulator.client("lambda")
+        function = {"FunctionName": self.sandbox.stack.function}
+        old = functions.get_function_configuration(**function)["Environment"]["Variables"]
+        functions.update_function_configuration(
+            **function, Environment={"Variables": old | changes}
+        )
+        functions.get_waiter("function_updated_v2").wait(**function, WaiterConfig=WAITING)
+        return old
 
     def invoke(self, *records: dict[str, Any]) -> dict[str, Any]:
         """Invoke the function with a batch, and return its whole answer."""

@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from e2e.stack import read_template
+
 Event = dict[str, Any]
+
+# The queries that the template saves, by their names in the runbook.
+SAVED = {
+    one["Properties"]["Name"]["Fn::Sub"].split("/")[1]: one["Properties"]["QueryString"]
+    for one in read_template()["Resources"].values()
+    if one["Type"] == "AWS::Logs::QueryDefinition"
+}
 
 _STAGE = re.compile(r"(fields|filter|stats|sort|limit) (.+)")
 _COMPARISON = re.compile(r'([@\w]+) = "([^"]*)"')

@@ -58,6 +58,21 @@ def mapped(
 
 
 @contextmanager
+def disabled(driver: Driver, queue_url: str) -> Iterator[None]:
+    """Have the stack's mapping take nothing from its queue for a while."""
+    functions = driver.sandbox.emulator.client("lambda")
+    found = functions.list_event_source_mappings(EventSourceArn=arn(driver, queue_url))
+    [mapping] = found["EventSourceMappings"]
+    functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    try:
+        _wait_for(functions, mapping["UUID"], "Disabled")
+        yield
+    finally:
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+        _wait_for(functions, mapping["UUID"], "Enabled")
+
+
+@contextmanager
 def function_that_answers(driver: Driver, answer: str) -> Iterator[str]:
     """Keep a function for a while that gives the same answer to every event; return its name."""
     functions = driver.sandbox.emulator.client("lambda")

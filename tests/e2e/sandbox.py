@@ -30,6 +30,7 @@ IMPATIENT = {
     "BatchSize": 10,
     "BatchingWindow": 0,
     "MaximumConcurrency": 2,
+    "AlarmAgeSeconds": 2,
     # What no emulator has.
     "SavedQueries": "false",
 }

@@ -109,24 +109,6 @@ def test_a_fifo_queue_keeps_the_order_when_a_message_of_a_group_fails(driver: Dr
     assert in_order == [first["user_id"], refused["user_id"], later["user_id"]]
 
 
-@pytest.mark.needs(Shows.ALARMS)
-def test_a_message_in_the_dead_letter_queue_raises_the_alarm(driver: Driver) -> None:
-    cloudwatch = driver.sandbox.emulator.client("cloudwatch")
-    name = f"{driver.sandbox.stack.name}-dead-letters"
-
-    def state() -> str:
-        [alarm] = cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"]
-        return alarm["StateValue"]
-
-    before = state()
-    driver.send(json.dumps({"foo": "oops_wrong_msg_type"}))
-    driver.wait_for(rows=0, dead_letters=1)
-
-    # The alarm looks at whole minutes, and so does LocalStack at the alarm.
-    wait_until(lambda: state() == "ALARM", state, patience_s=150)
-    assert before != "ALARM"
-
-
 def _delivered(driver: Driver, answer: object) -> dict[str, int]:
     """Send three messages to a function with this answer; count those deleted and those dead."""
     emulator = driver.sandbox.emulator

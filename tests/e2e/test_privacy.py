@@ -1,4 +1,4 @@
-"""The search of everything that was logged."""
+"""The search of everything that was logged, metrics included, and of all traces."""
 
 import json
 
@@ -10,7 +10,7 @@ from e2e.logins import disguises, raw_values
 
 
 @pytest.mark.last
-def test_no_log_or_metric_of_the_whole_suite_holds_a_raw_value_or_a_secret(
+def test_no_log_metric_or_trace_of_the_whole_suite_holds_a_raw_value_or_a_secret(
     everything: Driver,
 ) -> None:
     sandbox = everything.sandbox
@@ -20,13 +20,14 @@ def test_no_log_or_metric_of_the_whole_suite_holds_a_raw_value_or_a_secret(
     logged = {
         "the function": "\n".join(logs.lines(sandbox.emulator, sandbox.stack)),
         "Postgres": sandbox.postgres.log.read_text(),
+        "X-Ray": "\n".join(everything.traces),
     }
 
     if sandbox.emulator.process is not None:
         logged["the emulator"] = sandbox.emulator.log.read_text()
 
     found = [
-        f"{name} logged {value!r}"
+        f"{name} has {value!r}"
         for name, text in logged.items()
         for value in shown | secrets
         if any(form in text for form in disguises(value))
@@ -37,6 +38,8 @@ def test_no_log_or_metric_of_the_whole_suite_holds_a_raw_value_or_a_secret(
     assert len(shown) > 200
     assert "batch done" in logged["the function"]
     assert "CloudWatchMetrics" in logged["the function"]
+    assert '"name":"decode, mask and write"' in logged["X-Ray"]
+    assert '"fault":true' in logged["X-Ray"]
     assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
 
 

@@ -50,28 +50,16 @@ def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None
 def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
     """Take the salt out of the role's policy for a while, as somebody may by mistake."""
     iam = driver.sandbox.emulator.client("iam")
-    function = _configuration(driver)
+    functions = driver.sandbox.emulator.client("lambda")
+    function = functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)
     policy = {"RoleName": function["Role"].split("/")[-1], "PolicyName": "ingest"}
     whole = iam.get_role_policy(**policy)["PolicyDocument"]
     poor = json.loads(json.dumps(whole))
     [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheSecrets"]
     secrets["Resource"].remove(driver.sandbox.stack.salt_id)
     iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
-    _forget_what_was_read(driver)
+    driver.configure()  # a cold start, which reads it again
     try:
         yield
     finally:
         iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
-
-
-def _configuration(driver: Driver) -> dict:
-    functions = driver.sandbox.emulator.client("lambda")
-    return functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)
-
-
-def _forget_what_was_read(driver: Driver) -> None:
-    """Make the next invocation a cold start, by changing the settings to what they are."""
-    driver.sandbox.emulator.client("lambda").update_function_configuration(
-        FunctionName=driver.sandbox.stack.function,
-        Environment={"Variables": _configuration(driver)["Environment"]["Variables"]},
-    )

@@ -1,157 +1,17 @@
 """The runbook in the README: each `errorType` is made, found, and mended as it says."""
 
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import re
 from typing import Any
 
-import psycopg
 import pytest
 
-from e2e import ROOT, insights, logs
+from e2e import documented, emf, insights, logs
+from e2e.cloudwatch import ALARMS
 from e2e.driver import Driver, wait_until
 from e2e.emulator import Shows
 from e2e.logins import failed, login, record
-from e2e.sandbox import DATABASE, MIGRATE
-from e2e.stack import read_template
+from e2e.troubles import BY_ERROR_TYPE
 
-README = (ROOT / "README.md").read_text()
-RESOURCES = read_template()["Resources"]
-ALARMS = {
-    one["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-"): one["Properties"]
-    for one in RESOURCES.values()
-    if one["Type"] == "AWS::CloudWatch::Alarm"
-}
-END_SESSIONS = """
-SELECT count(pg_terminate_backend(pid, 5000))
-FROM pg_stat_activity
-WHERE usename = 'login_writer'
-"""
-
-Trouble = Callable[[Driver], AbstractContextManager[None]]
-
-
-def test_every_alarm_of_the_template_has_its_row_and_no_other() -> None:
-    assert set(_rows("alarm")) == set(ALARMS)
-
-
-def test_the_runbook_names_saved_queries_that_there_are() -> None:
-    saved = {
-        one["Properties"]["Name"]["Fn::Sub"].removeprefix("${AWS::StackName}/")
-        for one in RESOURCES.values()
-        if one["Type"] == "AWS::Logs::QueryDefinition"
-    }
-    rows = _rows("alarm").values()
-
-    named = {query for row in rows for query in row.split("`") if f"query `{query}`" in row}
-    described = {
-        query
-        for alarm in ALARMS.values()
-        for query in alarm["AlarmDescription"].split('"')[1::2]
-        if not query.startswith("migrate")
-    }
-
-    assert named
-    assert described
-    assert named | described <= saved
-
-
-def test_every_error_type_has_a_trouble_here() -> None:
-    assert set(_rows("errorType")) == set(TROUBLES) | set(NO_EVENTS)
-
-
-@contextmanager
-def _no_server(driver: Driver) -> Iterator[None]:
-    driver.sandbox.postgres.stop()
-    try:
-        yield
-    finally:
-        driver.sandbox.postgres.start()
-
-
-def _changed(trouble: str, mended: str) -> Trouble:
-    """Return the trouble that one statement makes and another one mends, in new sessions."""
-
-    @contextmanager
-    def change(driver: Driver) -> Iterator[None]:
-        driver.execute(trouble)
-        driver.query(END_SESSIONS)
-        try:
-            yield
-        finally:
-            driver.execute(mended)
-            driver.query(END_SESSIONS)
-
-    return change
-
-
-def _locked(lock_timeout: str) -> Trouble:
-    """Return the trouble of a lock that somebody holds, with or without a limit to the wait."""
-
-    @contextmanager
-    def lock(driver: Driver) -> Iterator[None]:
-        driver.execute(f"ALTER ROLE login_writer SET lock_timeout = '{lock_timeout}'")
-        driver.query(END_SESSIONS)
-        with psycopg.connect(driver.sandbox.url("postgres")) as somebody:
-            somebody.execute("LOCK TABLE user_logins")
-            yield
-        driver.execute("ALTER ROLE login_writer RESET lock_timeout")
-        driver.query(END_SESSIONS)
-
-    return lock
-
-
-@contextmanager
-def _another_salt(driver: Driver) -> Iterator[None]:
-    driver.execute("UPDATE salt_fingerprint SET fingerprint = 'of another salt'")
-    yield
-    sandbox = driver.sandbox
-    environment = sandbox.emulator.environment | {
-        "SALT_SECRET_ID": sandbox.stack.salt_id,
-        "DATABASE_URL": sandbox.postgres.url(database=DATABASE, sslmode="require"),
-        "DATABASE_CA_BUNDLE": str(sandbox.postgres.certificate_authority),
-        "RUST_LOG": "warn",
-    }
-    subprocess.run([MIGRATE, "accept-salt"], check=True, env=environment | {"PATH": os.defpath})
-
-
-@contextmanager
-def _no_secret(driver: Driver) -> Iterator[None]:
-    """Have a login refused, and forbid to look whether the password is another one now."""
-    iam = driver.sandbox.emulator.client("iam")
-    functions = driver.sandbox.emulator.client("lambda")
-    name = functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)["Role"]
-    policy = {"RoleName": name.split("/")[-1], "PolicyName": "ingest"}
-    whole = iam.get_role_policy(**policy)["PolicyDocument"]
-    poor = json.loads(json.dumps(whole))
-    poor["Statement"] = [one for one in poor["Statement"] if one["Sid"] != "ReadTheSecrets"]
-    iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
-    try:
-        with TROUBLES["DatabaseLoginRefused"](driver):
-            yield
-    finally:
-        iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
-
-
-TROUBLES: dict[str, Trouble] = {
-    "DatabaseUnreachable": _no_server,
-    "DatabaseLoginRefused": _changed(
-        "ALTER ROLE login_writer NOLOGIN", "ALTER ROLE login_writer LOGIN"
-    ),
-    "DatabaseOutOfConnections": _changed(
-        "ALTER ROLE login_writer CONNECTION LIMIT 0", "ALTER ROLE login_writer CONNECTION LIMIT -1"
-    ),
-    "DatabaseTimedOut": _locked("0"),
-    "DatabaseDeadlock": _locked("100ms"),
-    "DatabaseRefused": _changed(
-        "REVOKE INSERT ON user_logins FROM login_writer",
-        "GRANT INSERT ON user_logins TO login_writer",
-    ),
-    "SaltChanged": _another_salt,
-    "SecretsUnavailable": _no_secret,
-}
 NEEDS = {"SecretsUnavailable": Shows.ROLES}
 NO_EVENTS: dict[str, Any] = {
     "MalformedEvent": {"Records": "none"},
@@ -159,11 +19,32 @@ NO_EVENTS: dict[str, Any] = {
 }
 
 
+def test_every_alarm_of_the_template_has_its_row_and_no_other() -> None:
+    assert set(documented.rows("alarm")) == set(ALARMS)
+
+
+def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
+    named = set.union(*map(documented.queries, documented.rows("alarm").values()))
+    described = {
+        query
+        for alarm in ALARMS.values()
+        for query in re.findall(r'quer(?:y|ies) "([^"]+)"', alarm["AlarmDescription"])
+    }
+
+    assert named
+    assert described
+    assert named | described <= set(insights.SAVED)
+
+
+def test_every_error_type_has_a_trouble_here() -> None:
+    assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(NO_EVENTS)
+
+
 @pytest.mark.parametrize(
     "error_type",
     [
         pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Shows(0))))
-        for error_type in TROUBLES
+        for error_type in BY_ERROR_TYPE
     ],
 )
 def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
@@ -172,7 +53,7 @@ def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_wel
     assert driver.invoke(record(login())) == failed()
     before = len(_found(driver, error_type))
 
-    with TROUBLES[error_type](driver):
+    with BY_ERROR_TYPE[error_type](driver):
         while_it_lasts = driver.invoke(record(login()))
     afterwards = driver.invoke(record(login()))
 
@@ -219,30 +100,15 @@ def _passes(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
         one["Name"]: line["function"] if one["Value"] == function else one["Value"]
         for one in alarm["Dimensions"]
     }
-    written = {
-        metric["Name"]
-        for directive in line["_aws"]["CloudWatchMetrics"]
-        for names in directive["Dimensions"]
-        for metric in directive["Metrics"]
-        if {name: line[name] for name in names} == dimensions
-    }
-    return (
-        alarm["MetricName"] in written
-        and isinstance(alarm["Threshold"], int)
-        and line[alarm["MetricName"]] > alarm["Threshold"]
+    return isinstance(alarm["Threshold"], int) and any(
+        max(metric.values) > alarm["Threshold"]
+        for metric in emf.metrics(line)
+        if (metric.name, metric.dimensions) == (alarm["MetricName"], dimensions)
     )
 
 
 def _found(driver: Driver, error_type: str) -> list[dict[str, Any]]:
     """Ask the log for failed batches, the last one first."""
-    query = RESOURCES["FailedBatchesQuery"]["Properties"]["QueryString"]
     lines = logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
-    return [line for line in insights.run(query, lines) if line["error_type"] == error_type]
-
-
-def _rows(heading: str) -> dict[str, str]:
-    """Read the runbook's table with this heading: its rows by the names in their first column."""
-    runbook = README.split("\n### Runbook\n")[1]
-    table = runbook.replace(f"| `{heading}` |", f"| {heading} |").split(f"\n| {heading} |")[1]
-    rows = [line for line in table.split("\n\n")[0].splitlines()[2:] if line.startswith("|")]
-    return {name: row for row in rows for name in row.split("|")[1].split("`")[1::2]}
+    found = insights.run(insights.SAVED["failed batches"], lines)
+    return [line for line in found if line["error_type"] == error_type]

@@ -8,17 +8,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from e2e import insights, logs
+from e2e import documented, emf, insights, logs
 from e2e.driver import Driver, wait_until
+from e2e.insights import SAVED
 from e2e.logins import login, record
-from e2e.stack import TEMPLATE, read_template
 
 SCHEMA = json.loads(Path(__file__).with_name("emf-schema.json").read_text())
-QUERIES = {
-    one["Properties"]["Name"]["Fn::Sub"].split("/")[1]: one["Properties"]["QueryString"]
-    for one in read_template()["Resources"].values()
-    if one["Type"] == "AWS::Logs::QueryDefinition"
-}
 NO_ID = {"Records": [{"messageId": "", "body": "{}"}]}
 
 
@@ -110,18 +105,19 @@ def test_every_line_with_metrics_is_valid_emf(everything: Driver) -> None:
     for line in lines:
         Draft7Validator(SCHEMA).validate(line)
         # What the specification asks beside the schema.
+        found = list(emf.metrics(line))
         assert len(_metrics(line)) <= 100
-        assert all(isinstance(line[name], int | float) for name in _metrics(line))
-        assert all(line[name] for names in _dimensions(line) for name in names)
+        assert all(isinstance(value, int | float) for one in found for value in one.values)
+        assert all(value for one in found for value in one.dimensions.values())
 
 
 @pytest.mark.last
-@pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.parametrize("name", SAVED)
 def test_a_saved_query_reads_fields_that_the_log_has(everything: Driver, name: str) -> None:
     there = {field for line in _all(everything) for field in line}
 
     # That a panic is logged with its place is a unit test's business: there is none here.
-    assert insights.fields(QUERIES[name]) - there <= {"place"}
+    assert insights.fields(SAVED[name]) - there <= {"place"}
 
 
 @pytest.mark.last
@@ -129,12 +125,12 @@ def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
     lines = [json.dumps(line) for line in _all(everything)]
     known = _line(everything, message="message failed")
 
-    failed = insights.run(QUERIES["failed messages"], lines)
-    reasons = insights.run(QUERIES["reasons"], lines)
-    batches = insights.run(QUERIES["failed batches"], lines)
-    slow = insights.run(QUERIES["slow batches"], lines)
+    failed = insights.run(SAVED["failed messages"], lines)
+    reasons = insights.run(SAVED["reasons"], lines)
+    batches = insights.run(SAVED["failed batches"], lines)
+    slow = insights.run(SAVED["slow batches"], lines)
     one = insights.run(
-        QUERIES["one invocation"].replace("put the request id here", known["request_id"]), lines
+        SAVED["one invocation"].replace("put the request id here", known["request_id"]), lines
     )
 
     assert known["message_id"] in {line["message_id"] for line in failed}
@@ -147,32 +143,11 @@ def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
     assert {"batch done", "message failed"} <= {line["message"] for line in one}
 
 
-def test_the_template_reads_metrics_that_the_function_writes() -> None:
-    resources = read_template()["Resources"]
-    alarms = [one["Properties"] for one in resources.values() if one["Type"].endswith("::Alarm")]
-    [dashboard] = [one for one in resources.values() if one["Type"].endswith("::Dashboard")]
-    widgets = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
-    drawn = [metric for one in widgets for metric in one["properties"].get("metrics", [])]
-
-    used = {one["MetricName"] for one in alarms if one["Namespace"] == "login-etl"}
-    used |= {metric[1] for metric in drawn if metric[0] == "login-etl"}
-
-    assert used <= _documented_metrics()
-    assert {one["type"] for one in widgets} == {"alarm", "metric"}
-
-
 @pytest.mark.last
 def test_the_readme_lists_the_metrics_that_the_function_writes(everything: Driver) -> None:
     written = {name for line in _all(everything) if "_aws" in line for name in _metrics(line)}
 
-    assert written == _documented_metrics()
-
-
-def _documented_metrics() -> set[str]:
-    readme = (TEMPLATE.parent / "README.md").read_text()
-    _, table = readme.split("\n| `metric` |", 1)
-    rows = [line for line in table.split("\n\n")[0].splitlines()[2:] if line.startswith("|")]
-    return {name for row in rows for name in row.split("|")[1].split("`")[1::2]}
+    assert written == set(documented.rows("metric"))
 
 
 def _line(driver: Driver, **fields: str) -> dict[str, Any]:
@@ -194,11 +169,9 @@ def _all(driver: Driver) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(line: dict[str, Any]) -> list[str]:
-    directives = line["_aws"]["CloudWatchMetrics"]
-    return [metric["Name"] for directive in directives for metric in directive["Metrics"]]
+def _metrics(line: dict[str, Any]) -> set[str]:
+    return {metric.name for metric in emf.metrics(line)}
 
 
 def _dimensions(line: dict[str, Any]) -> list[tuple[str, ...]]:
-    directives = line["_aws"]["CloudWatchMetrics"]
-    return sorted(tuple(names) for one in directives for names in one["Dimensions"])
+    return sorted({tuple(metric.dimensions) for metric in emf.metrics(line)})

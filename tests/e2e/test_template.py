@@ -56,6 +56,24 @@ def test_an_hour_without_the_database_makes_no_dead_letter(default: dict[str, An
     assert survived >= HOUR_S
 
 
+def test_a_lone_batch_that_fails_whenever_it_comes_raises_an_alarm_and_keeps_it_up(
+    resources: dict[str, Any], default: dict[str, Any]
+) -> None:
+    returns_after_s = sum(
+        default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
+    )
+    on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
+    alarms = [
+        one["Properties"] for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"
+    ]
+    watching = [alarm for alarm in alarms if alarm["MetricName"] in on_failures]
+
+    assert len(watching) == len(on_failures)
+    for alarm in watching:
+        watched_s = alarm["EvaluationPeriods"] * alarm["Period"]
+        assert alarm["DatapointsToAlarm"] * returns_after_s <= watched_s
+
+
 def test_dead_letters_are_kept_for_as_long_as_sqs_can(resources: dict[str, Any]) -> None:
     queue = resources["DeadLetterQueue"]["Properties"]
 

@@ -10,6 +10,8 @@ from e2e import TARGET
 PYTHON = TARGET / "tools" / "localstack" / "bin" / "python"
 COMMAND = [PYTHON, "-m", "localstack.runtime.main"]
 HEALTH = "/_localstack/health"
+# The SQLite file of its CloudWatch, in the directory that it is started in.
+METRICS = "localstack/state/cloudwatch/metrics.db"
 
 
 def settings(directory: Path, port: int) -> dict[str, str]:

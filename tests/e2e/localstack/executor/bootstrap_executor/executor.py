@@ -1,9 +1,9 @@
 """One execution environment, as LocalStack wants to have it."""
 
+from contextlib import suppress
 from time import monotonic
 
 from localstack import config
-from localstack.services.lambda_.invocation.executor_endpoint import StatusErrorException
 from localstack.services.lambda_.invocation.lambda_models import FunctionVersion, InvocationResult
 from localstack.services.lambda_.invocation.runtime_executor import RuntimeExecutor
 
@@ -22,12 +22,13 @@ class BootstrapExecutor(RuntimeExecutor):
         self._function: Function | None = None
 
     def start(self, env_vars: dict[str, object]) -> None:
-        """Start the process, and wait until it asks for an event."""
+        """Start the process, and wait until it asks for an event.
+
+        If it does not, the invocation starts it once more, and tells why; Lambda does so too.
+        """
         self._environment = {name: str(value) for name, value in env_vars.items()}
-        try:
+        with suppress(NoAnswerError):
             self._function = self._start()
-        except NoAnswerError as error:
-            raise StatusErrorException("the function did not start", error.payload) from error
 
     def stop(self) -> None:
         """End the process."""
@@ -38,16 +39,17 @@ class BootstrapExecutor(RuntimeExecutor):
         """Hand over an event, and return the answer together with what was logged on the way."""
         request_id = payload["invoke-id"]
         started = monotonic()
+        logged = ""
         try:
-            if not self._function.alive:
+            if self._function is None or not self._function.alive:
                 self._function = self._start()
             answer, is_error = self._function.invoke(payload, self.function_version.config.timeout)
         except NoAnswerError as error:
-            answer, is_error = error.payload, True
+            answer, is_error, logged = error.payload, True, error.logs
         elapsed_ms = (monotonic() - started) * 1000
         logs = (
             f"START RequestId: {request_id} Version: {self.function_version.id.qualifier}\n"
-            f"{self._function.new_logs()}"
+            f"{logged}{self.get_logs()}"
             f"END RequestId: {request_id}\n"
             f"REPORT RequestId: {request_id}\tDuration: {elapsed_ms:.2f} ms"
         )

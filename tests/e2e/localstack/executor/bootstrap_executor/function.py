@@ -19,6 +19,9 @@ END_S = 2
 class NoAnswerError(Exception):
     """The function gave no answer; the payload says why, as Lambda says it."""
 
+    # What it logged, where it did not start.
+    logs = ""
+
     def __init__(self, error_type: str, message: str) -> None:
         """Write the payload."""
         super().__init__(message)
@@ -108,7 +111,9 @@ class Function:
             said = Exited(f"no event was asked for in {INIT_S} s")
         if said != Polled():
             self.stop()
-            raise _why(said)
+            error = _why(said)
+            error.logs = self.new_logs()
+            raise error
 
     def _wait_until_gone(self) -> None:
         status = self._process.wait()

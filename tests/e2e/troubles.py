@@ -1,0 +1,147 @@
+"""The troubles of the runbook. Each lasts as long as its context, and is then mended as it says."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+
+import psycopg
+
+from e2e import documented
+from e2e.driver import Driver
+from e2e.sandbox import DATABASE, MIGRATE
+
+END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid, 5000))
+FROM pg_stat_activity
+WHERE usename = 'login_writer'
+"""
+
+Trouble = Callable[[Driver], AbstractContextManager[None]]
+
+
+@contextmanager
+def no_server(driver: Driver) -> Iterator[None]:
+    """Stop Postgres, and start it again."""
+    driver.sandbox.postgres.stop()
+    try:
+        yield
+    finally:
+        driver.sandbox.postgres.start()
+
+
+def changed(trouble: str, mended: str) -> Trouble:
+    """Return the trouble that one statement makes and another one mends, in new sessions."""
+
+    @contextmanager
+    def change(driver: Driver) -> Iterator[None]:
+        driver.execute(trouble)
+        driver.query(END_SESSIONS)
+        try:
+            yield
+        finally:
+            driver.execute(mended)
+            driver.query(END_SESSIONS)
+
+    return change
+
+
+def locked(lock_timeout: str) -> Trouble:
+    """Return the trouble of a lock that somebody holds, with or without a limit to the wait.
+
+    It is over when whoever the runbook's query finds is thrown out.
+    """
+
+    @contextmanager
+    def lock(driver: Driver) -> Iterator[None]:
+        driver.execute(f"ALTER ROLE login_writer SET lock_timeout = '{lock_timeout}'")
+        driver.query(END_SESSIONS)
+        with closing(psycopg.connect(driver.sandbox.url("postgres"))) as somebody:
+            somebody.execute("LOCK TABLE user_logins")
+            try:
+                yield
+            finally:
+                [holder, *_] = driver.query(documented.sql("Runbook"))
+                driver.query("SELECT pg_terminate_backend(%s, 5000)", holder[0])
+                driver.execute("ALTER ROLE login_writer RESET lock_timeout")
+                driver.query(END_SESSIONS)
+
+    return lock
+
+
+@contextmanager
+def another_fingerprint(driver: Driver) -> Iterator[None]:
+    """Let the table be masked with another salt, until the function's is accepted."""
+    driver.execute("UPDATE salt_fingerprint SET fingerprint = 'of another salt'")
+    yield
+    sandbox = driver.sandbox
+    environment = sandbox.emulator.environment | {
+        "SALT_SECRET_ID": sandbox.stack.salt_id,
+        "DATABASE_URL": sandbox.postgres.url(database=DATABASE, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(sandbox.postgres.certificate_authority),
+        "RUST_LOG": "warn",
+    }
+    subprocess.run([MIGRATE, "accept-salt"], check=True, env=environment | {"PATH": os.defpath})
+
+
+@contextmanager
+def another_salt(driver: Driver) -> Iterator[None]:
+    """Replace the salt in its secret, until its previous version is brought back."""
+    secrets = driver.sandbox.emulator.client("secretsmanager")
+    secret = {"SecretId": driver.sandbox.stack.salt_id}
+    secrets.put_secret_value(**secret, SecretString="of whoever knows no better, but long enough")
+    driver.configure()
+    try:
+        yield
+    finally:
+        before = secrets.get_secret_value(**secret, VersionStage="AWSPREVIOUS")
+        secrets.put_secret_value(**secret, SecretString=before["SecretString"])
+        driver.configure()
+
+
+@contextmanager
+def wrong_setting(driver: Driver) -> Iterator[None]:
+    """Deploy a setting with which the function does not start, and then the right one."""
+    port = driver.configure(DATABASE_PORT="none")["DATABASE_PORT"]
+    try:
+        yield
+    finally:
+        driver.configure(DATABASE_PORT=port)
+
+
+@contextmanager
+def no_secret(driver: Driver) -> Iterator[None]:
+    """Have a login refused, and forbid to look whether the password is another one now."""
+    iam = driver.sandbox.emulator.client("iam")
+    functions = driver.sandbox.emulator.client("lambda")
+    name = functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)["Role"]
+    policy = {"RoleName": name.split("/")[-1], "PolicyName": "ingest"}
+    whole = iam.get_role_policy(**policy)["PolicyDocument"]
+    poor = json.loads(json.dumps(whole))
+    poor["Statement"] = [one for one in poor["Statement"] if one["Sid"] != "ReadTheSecrets"]
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
+    try:
+        with BY_ERROR_TYPE["DatabaseLoginRefused"](driver):
+            yield
+    finally:
+        iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
+
+
+BY_ERROR_TYPE: dict[str, Trouble] = {
+    "DatabaseUnreachable": no_server,
+    "DatabaseLoginRefused": changed(
+        "ALTER ROLE login_writer NOLOGIN", "ALTER ROLE login_writer LOGIN"
+    ),
+    "DatabaseOutOfConnections": changed(
+        "ALTER ROLE login_writer CONNECTION LIMIT 0", "ALTER ROLE login_writer CONNECTION LIMIT -1"
+    ),
+    "DatabaseTimedOut": locked("0"),
+    "DatabaseDeadlock": locked("100ms"),
+    "DatabaseRefused": changed(
+        "REVOKE INSERT ON user_logins FROM login_writer",
+        "GRANT INSERT ON user_logins TO login_writer",
+    ),
+    "SaltChanged": another_fingerprint,
+    "SecretsUnavailable": no_secret,
+}
