@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Logs, batch, body, error_type, failures, fifo, invoke, login, record};
+use crate::support::{
+    Database, INVOCATION, Logs, batch, body, error_type, failures, fifo, invoke, invoke_within, login, record,
+};
 
 /// What must not be in a log: every raw value of the good and the bad bodies.
 const RAW: [&str; 4] = ["203.0.113.77", "593-47-5928", "198.51.100.9", "leak-me"];
@@ -209,6 +211,24 @@ async fn what_is_not_an_sqs_event_is_an_error_that_quotes_nothing() {
         assert_eq!(error_type(&outcome), "MalformedEvent", "{event}");
         assert!(!outcome.unwrap_err().error_message.contains("leak-me"));
         assert!(!logs.text().contains("leak-me"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_an_error_that_says_where() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+
+    for (payload, place) in [
+        (&b""[..], "line 1, column 0"),
+        (b"leak-me", "line 1, column 1"),
+        (b"{\"Records\": [{\"messageId\": \"a\",\n\"body\": \"leak-me", "line 2, column 16"),
+        (b"{\"Records\": [{\"messageId\": \"a\", \"body\": \"leak-me\xff\"}]}", "line 1, column 49"),
+        (b"{\"Records\": []} leak-me", "line 1, column 17"),
+    ] {
+        let diagnostic = invoke_within(&ingest, payload, INVOCATION).await.unwrap_err();
+        assert_eq!(diagnostic.error_type, "MalformedEvent");
+        assert_eq!(diagnostic.error_message, format!("the payload is not an SQS event, at {place}"));
     }
 }
 

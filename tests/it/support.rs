@@ -27,7 +27,7 @@ pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) static WRITERS_LOGIN: Mutex<()> = Mutex::const_new(());
 
 /// The time that an invocation has unless a test says otherwise.
-const INVOCATION: Duration = Duration::from_secs(30);
+pub(crate) const INVOCATION: Duration = Duration::from_secs(30);
 
 /// A database of the test's own, migrated, with a role in it that can do what `login_writer` can.
 pub(crate) struct Database {
@@ -131,14 +131,18 @@ pub(crate) async fn invoke(ingest: &Ingest, event: &Value) -> Result<Value, Diag
     invoke_within(ingest, &event.to_string(), INVOCATION).await
 }
 
-pub(crate) async fn invoke_within(ingest: &Ingest, event: &str, time: Duration) -> Result<Value, Diagnostic> {
+pub(crate) async fn invoke_within(
+    ingest: &Ingest,
+    event: impl AsRef<[u8]>,
+    time: Duration,
+) -> Result<Value, Diagnostic> {
     invoke_traced(ingest, event, time, None).await
 }
 
 /// Invokes the function with the tracing header that Lambda sends along.
 pub(crate) async fn invoke_traced(
     ingest: &Ingest,
-    event: &str,
+    event: impl AsRef<[u8]>,
     time: Duration,
     header: Option<&str>,
 ) -> Result<Value, Diagnostic> {
@@ -148,7 +152,7 @@ pub(crate) async fn invoke_traced(
     let end = SystemTime::now() + time;
     context.deadline =
         u64::try_from(end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    let answer = ingest.handle(event.as_bytes(), &context).await?;
+    let answer = ingest.handle(event.as_ref(), &context).await?;
     Ok(serde_json::to_value(answer).unwrap())
 }
 
