@@ -31,6 +31,10 @@ DATABASE_ID = "bench/database"
 SETTINGS = {"fsync": "off", "full_page_writes": "on", "autovacuum": "off"}
 DURABLE = {"fsync": "on"}
 
+# As the template sets it for the function.
+_VARIABLES = read_template()["Globals"]["Function"]["Environment"]["Variables"]
+ALLOCATOR = {name: _VARIABLES[name] for name in _VARIABLES if name.startswith("MALLOC_")}
+
 # Lambda sets neither; with them a machine's authorities are read from a hundred files more.
 AUTHORITIES = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
@@ -52,10 +56,8 @@ class Database:
         return psycopg.connect(self._url(sandbox.SUPERUSER), autocommit=True)
 
     def ours(self, **settings: str) -> AbstractContextManager[Function]:
-        """Run the function, with the allocator as the template sets it."""
-        variables = read_template()["Globals"]["Function"]["Environment"]["Variables"]
-        allocator = {name: variables[name] for name in variables if name.startswith("MALLOC_")}
-        return self._running(OURS, allocator | settings)
+        """Run the function."""
+        return self._running(OURS, ALLOCATOR | settings)
 
     def python(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the function in Python."""

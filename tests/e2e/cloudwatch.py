@@ -8,7 +8,6 @@ to pass: all that it knows is made older by as much instead, in the file that it
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,16 +55,9 @@ class CloudWatch:
                 "UPDATE single_metrics SET timestamp = timestamp - ?", [time.total_seconds()]
             )
 
-    def log(self) -> Iterator[str]:
-        """Read the lines that the test's own batches logged."""
-        for line in logs.lines(self.driver.sandbox.emulator, self.driver.sandbox.stack):
-            timestamp = logs.fields(line).get("timestamp")
-            if timestamp and datetime.fromisoformat(timestamp) >= self.driver.began:
-                yield line
-
     def take_metrics(self) -> None:
         """Take the metrics out of the lines that the test's own batches logged."""
-        new = [line for line in self.log() if line not in self.taken]
+        new = [line for line in self.driver.logged() if line not in self.taken]
         self.taken.update(new)
         for line in new:
             for metric in emf.metrics(logs.fields(line)):
@@ -125,7 +117,7 @@ class CloudWatch:
         self.take_metrics()
         stack = self.driver.sandbox.stack
         names = {
-            "${LoginQueue.QueueName}": _name(stack.queue_url),
+            "${LoginQueue.QueueName}": queue_name(stack.queue_url),
             "${IngestFunction}": stack.function,
         }
         [graph] = [one["properties"] for one in WIDGETS if one["properties"]["title"] == title]
@@ -140,7 +132,7 @@ class CloudWatch:
 
     def _wait_for_a_report(self) -> None:
         """Wait until the emulator, which does it each second, has told of the queues again."""
-        queue = {"QueueName": _name(self.driver.sandbox.stack.dead_letter_queue_url)}
+        queue = {"QueueName": queue_name(self.driver.sandbox.stack.dead_letter_queue_url)}
         metric = {
             "Namespace": "AWS/SQS",
             "MetricName": "ApproximateNumberOfMessagesVisible",
@@ -162,7 +154,8 @@ class CloudWatch:
         return answer["MetricDataResults"][0]["Values"]
 
 
-def _name(queue_url: str) -> str:
+def queue_name(queue_url: str) -> str:
+    """Return the name that CloudWatch knows a queue by."""
     return queue_url.rsplit("/", 1)[-1]
 
 

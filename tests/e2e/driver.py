@@ -1,18 +1,17 @@
 """What a test does with the running system: invoke, send, read, and remember what it showed it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from e2e import logs, stack
+from e2e import function, logs, stack
 from e2e.emulator import Shows
 from e2e.logins import raw_values
 from e2e.sandbox import Sandbox
-from e2e.stack import WAITING
 
 PATIENCE_S = 60
 
@@ -33,16 +32,16 @@ class Driver:
         """The salt of the deployed stack."""
         return stack.salt(self.sandbox.emulator, self.sandbox.stack)
 
+    def logged(self) -> Iterator[str]:
+        """Read the lines that the test's own batches logged."""
+        for line in logs.lines(self.sandbox.emulator, self.sandbox.stack):
+            timestamp = logs.fields(line).get("timestamp")
+            if timestamp and datetime.fromisoformat(timestamp) >= self.began:
+                yield line
+
     def configure(self, **changes: str) -> dict[str, str]:
         """Have the function start anew, with settings that may be others; return the old ones."""
-        functions = self.sandbox.emulator.client("lambda")
-        function = {"FunctionName": self.sandbox.stack.function}
-        old = functions.get_function_configuration(**function)["Environment"]["Variables"]
-        functions.update_function_configuration(
-            **function, Environment={"Variables": old | changes}
-        )
-        functions.get_waiter("function_updated_v2").wait(**function, WaiterConfig=WAITING)
-        return old
+        return function.configure(self.sandbox.emulator, self.sandbox.stack, **changes)
 
     def invoke(self, *records: dict[str, Any]) -> dict[str, Any]:
         """Invoke the function with a batch, and return its whole answer."""

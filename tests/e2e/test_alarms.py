@@ -22,7 +22,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from e2e import EVENTS, documented, emf, insights, operate, stack, troubles
-from e2e.cloudwatch import ALARMS, CloudWatch
+from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.emulator import Shows
 from e2e.logins import login, record
@@ -79,8 +79,8 @@ def _mapping_that_is_disabled(cloudwatch: CloudWatch) -> Iterator[Happens]:
         patient_until = sent[0] + timedelta(seconds=IMPATIENT["AlarmAgeSeconds"] + 0.5)
         sleep(max(0, (patient_until - datetime.now(UTC)).total_seconds()))
         age = datetime.now(UTC) - sent[0]
-        name = queue_url.rsplit("/", 1)[-1]
-        _put(cloudwatch, "oldest-message", {"QueueName": name}, age.total_seconds())
+        queue = {"QueueName": queue_name(queue_url)}
+        _put(cloudwatch, "oldest-message", queue, age.total_seconds())
 
     with disabled(driver, queue_url):
         yield happens
@@ -194,7 +194,7 @@ def test_an_alarm_goes_off_for_its_cause_and_is_over_when_that_is_mended(
 
 def _look(cloudwatch: CloudWatch, row: str) -> list[dict[str, Any]]:
     """Run the queries that a row of the runbook names."""
-    lines = list(cloudwatch.log())
+    lines = list(cloudwatch.driver.logged())
     named = documented.queries(row)
     return [line for query in named for line in insights.run(insights.SAVED[query], lines)]
 

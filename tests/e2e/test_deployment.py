@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 from botocore.exceptions import ClientError
-from samtranslator.yaml_helper import yaml_parse
 
 from e2e import TARGET, operate, stack
 from e2e.deployment import OWNER, STACK, Database
@@ -123,7 +122,7 @@ def test_an_update_that_fails_is_rolled_back_to_what_works(database: Database) -
 
 def test_the_queue_refuses_whoever_comes_without_tls(database: Database) -> None:
     database.deploy()
-    policy = yaml_parse(stack.TEMPLATE.read_text())["Resources"]["QueuePolicy"]
+    policy = stack.read_template()["Resources"]["QueuePolicy"]
     template = json.loads(database.template)
     template["Resources"]["QueuePolicy"] = policy
 

@@ -6,14 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import sleep
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 from botocore.credentials import Credentials
 
-from e2e import ROOT, TARGET, logs, ministack, operate
+from e2e import ROOT, TARGET, function, logs, ministack, operate
 from e2e.conftest import LOUD_FUNCTION, LOUD_POSTGRES
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
@@ -21,6 +20,7 @@ from e2e.emulator import REGION, Shows
 from e2e.logins import disguises, login
 from e2e.rds import VALIDITY, Judge, Server, judging, token_at
 from e2e.sandbox import Services, running_services
+from e2e.troubles import END_SESSIONS
 
 TOKENS = ROOT / "tests/it/iam_tokens.json"
 KEYS = Credentials("ASIAEXAMPLE", "secret", "a+b/c=")
@@ -34,9 +34,6 @@ IAM = {
     "MaxReceiveCount": 50,
 }
 PASSWORD = {"DatabaseAuthentication": "password", "DatabaseResourceId": ""}
-END_SESSIONS = """
-SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = 'login_writer'
-"""
 WRITER = """
 SELECT rolpassword IS NOT NULL, pg_has_role('login_writer', 'rds_iam', 'MEMBER')
 FROM pg_authid WHERE rolname = 'login_writer'
@@ -264,20 +261,15 @@ def _deploy(database: Database, judge: Judge) -> None:
 
 def _know_the_function(database: Database, judge: Judge) -> None:
     """Tell the judge the keys that the function has, and what its role's policy allows."""
-    function = _function(database)
-    keys = ministack.credentials(function["FunctionArn"], function["Role"])
+    deployed = function.configuration(database.emulator, database.stack)
+    keys = ministack.credentials(deployed["FunctionArn"], deployed["Role"])
     judge.keys = {keys.access_key: keys}
     judge.allows = lambda user: _allows(database, RESOURCE_ID, user)
 
 
-def _function(database: Database) -> dict[str, Any]:
-    functions = database.emulator.client("lambda")
-    return functions.get_function_configuration(FunctionName=database.stack.function)
-
-
 def _allows(database: Database, resource_id: str, user: str) -> bool:
     """Ask IAM whether the function's role may log in as this user."""
-    role = _function(database)["Role"]
+    role = function.configuration(database.emulator, database.stack)["Role"]
     account = role.split(":")[4]
     arn = f"arn:aws:rds-db:{REGION}:{account}:dbuser:{resource_id}/{user}"
     [result] = database.emulator.client("iam").simulate_principal_policy(
@@ -337,30 +329,18 @@ def _for_another_host(_database: Database, judge: Judge) -> Iterator[None]:
 def _as_another_user(database: Database, _judge: Judge) -> Iterator[None]:
     """Log in as somebody whom the database knows, and the policy does not name."""
     database.execute("CREATE ROLE somebody LOGIN IN ROLE login_writer, rds_iam")
-    _set(database, DATABASE_USER="somebody")
+    function.configure(database.emulator, database.stack, DATABASE_USER="somebody")
     yield
-    _set(database, DATABASE_USER="login_writer")
+    function.configure(database.emulator, database.stack, DATABASE_USER="login_writer")
     database.execute("DROP ROLE somebody")
-
-
-def _set(database: Database, **variables: str) -> None:
-    before = _function(database)["Environment"]["Variables"]
-    database.emulator.client("lambda").update_function_configuration(
-        FunctionName=database.stack.function, Environment={"Variables": before | variables}
-    )
 
 
 @contextmanager
 def _not_allowed(database: Database, _judge: Judge) -> Iterator[None]:
     """Take the statement out of the role's policy."""
-    iam = database.emulator.client("iam")
-    role = _function(database)["Role"].split("/")[-1]
-    policy = {"RoleName": role, "PolicyName": "ingest"}
-    whole = iam.get_role_policy(**policy)["PolicyDocument"]
-    statements = [one for one in whole["Statement"] if one["Sid"] != "LogInAsTheWriter"]
-    iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole | {"Statement": statements}))
-    yield
-    iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
+    change = function.without("LogInAsTheWriter")
+    with function.policy(database.emulator, database.stack, change):
+        yield
 
 
 @contextmanager

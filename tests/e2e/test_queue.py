@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e import EVENTS
+from e2e import EVENTS, function
 from e2e.driver import Driver
 from e2e.emulator import Shows
 from e2e.logins import login, row
@@ -49,17 +49,13 @@ def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None
 @contextmanager
 def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
     """Take the salt out of the role's policy for a while, as somebody may by mistake."""
-    iam = driver.sandbox.emulator.client("iam")
-    functions = driver.sandbox.emulator.client("lambda")
-    function = functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)
-    policy = {"RoleName": function["Role"].split("/")[-1], "PolicyName": "ingest"}
-    whole = iam.get_role_policy(**policy)["PolicyDocument"]
-    poor = json.loads(json.dumps(whole))
-    [secrets] = [one for one in poor["Statement"] if one["Sid"] == "ReadTheSecrets"]
-    secrets["Resource"].remove(driver.sandbox.stack.salt_id)
-    iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
-    driver.configure()  # a cold start, which reads it again
-    try:
+    sandbox = driver.sandbox
+
+    def without_the_salt(statements: function.Statements) -> function.Statements:
+        [secrets] = [one for one in statements if one["Sid"] == "ReadTheSecrets"]
+        secrets["Resource"].remove(sandbox.stack.salt_id)
+        return statements
+
+    with function.policy(sandbox.emulator, sandbox.stack, without_the_salt):
+        driver.configure()  # a cold start, which reads it again
         yield
-    finally:
-        iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))

@@ -1,7 +1,6 @@
 """What the function tells of itself: the lines of its log, which are its metrics too."""
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def test_a_saved_query_reads_fields_that_the_log_has(everything: Driver, name: s
 
 @pytest.mark.last
 def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
-    lines = [json.dumps(line) for line in _all(everything)]
+    lines = list(everything.logged())
     known = _line(everything, message="message failed")
 
     failed = insights.run(SAVED["failed messages"], lines)
@@ -161,12 +160,7 @@ def _lines(driver: Driver, **fields: str) -> list[dict[str, Any]]:
 
 
 def _all(driver: Driver) -> list[dict[str, Any]]:
-    return [
-        fields
-        for line in logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
-        if "timestamp" in (fields := logs.fields(line))
-        and datetime.fromisoformat(fields["timestamp"]) >= driver.began
-    ]
+    return [logs.fields(line) for line in driver.logged()]
 
 
 def _metrics(line: dict[str, Any]) -> set[str]:

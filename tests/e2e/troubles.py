@@ -1,6 +1,5 @@
 """The troubles of the runbook. Each lasts as long as its context, and is then mended as it says."""
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import psycopg
 
-from e2e import documented
+from e2e import documented, function
 from e2e.driver import Driver
 from e2e.sandbox import DATABASE, MIGRATE
 
@@ -113,19 +112,10 @@ def wrong_setting(driver: Driver) -> Iterator[None]:
 @contextmanager
 def no_secret(driver: Driver) -> Iterator[None]:
     """Have a login refused, and forbid to look whether the password is another one now."""
-    iam = driver.sandbox.emulator.client("iam")
-    functions = driver.sandbox.emulator.client("lambda")
-    name = functions.get_function_configuration(FunctionName=driver.sandbox.stack.function)["Role"]
-    policy = {"RoleName": name.split("/")[-1], "PolicyName": "ingest"}
-    whole = iam.get_role_policy(**policy)["PolicyDocument"]
-    poor = json.loads(json.dumps(whole))
-    poor["Statement"] = [one for one in poor["Statement"] if one["Sid"] != "ReadTheSecrets"]
-    iam.put_role_policy(**policy, PolicyDocument=json.dumps(poor))
-    try:
-        with BY_ERROR_TYPE["DatabaseLoginRefused"](driver):
-            yield
-    finally:
-        iam.put_role_policy(**policy, PolicyDocument=json.dumps(whole))
+    sandbox = driver.sandbox
+    forbidden = function.policy(sandbox.emulator, sandbox.stack, function.without("ReadTheSecrets"))
+    with forbidden, BY_ERROR_TYPE["DatabaseLoginRefused"](driver):
+        yield
 
 
 BY_ERROR_TYPE: dict[str, Trouble] = {
