@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::event::SqsMessage;
 use crate::flatten::{Flat, JsonType, Leaf, flatten};
@@ -30,7 +32,7 @@ const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 ///
 /// It has no `Debug`, since a user's id is personal too.
 #[expect(missing_debug_implementations, reason = "a user's id is personal data")]
-pub struct Login {
+pub struct Login<'a> {
     /// Which message it came in.
     pub arrival: Arrival,
     /// 1 to 128 characters.
@@ -38,11 +40,11 @@ pub struct Login {
     /// Up to 32 characters.
     pub device_type: Option<String>,
     /// The address, raw.
-    pub ip: Option<Pii<Ip>>,
+    pub ip: Option<Pii<'a, Ip>>,
     /// Up to 32 characters.
     pub locale: Option<String>,
     /// The device's id, raw.
-    pub device_id: Option<Pii<DeviceId>>,
+    pub device_id: Option<Pii<'a, DeviceId>>,
     /// `major * 1_000_000 + minor * 1_000 + patch`.
     pub app_version: Option<i32>,
 }
@@ -59,6 +61,16 @@ pub struct Arrival {
     pub position: usize,
     /// The FIFO message group, if the queue is one.
     pub group: Option<Box<str>>,
+}
+
+/// Room for the texts that have to be unescaped before they can be read: a body, and what is in its
+/// envelopes. It is kept from one message to the next, and wiped when it is dropped.
+#[expect(missing_debug_implementations, reason = "the texts are personal data")]
+#[derive(Default)]
+pub struct Scratch {
+    body: Zeroizing<Vec<u8>>,
+    /// One of them to see that there is an envelope too many.
+    contents: [Zeroizing<Vec<u8>>; MAX_ENVELOPES + 1],
 }
 
 /// Why a message is refused: the place, never the value.
@@ -179,23 +191,33 @@ pub fn arrival(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> 
     })
 }
 
-/// Decodes a message.
+/// Decodes a message, whose raw values stay in the message or in `scratch`.
 ///
 /// # Errors
 ///
 /// The first reason found why the message cannot be stored.
-pub fn decode(message: &SqsMessage<'_>, arrival: Arrival) -> Result<Login, DecodeError> {
-    let body = message.body.map(RawValue::get).and_then(text_of);
-    let mut json = body.ok_or(DecodeError::MissingBody)??;
-    for _ in 0..=MAX_ENVELOPES {
-        let flat = flatten(&json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
-        let Some(content) = unwrap(&flat)? else {
-            return login(flat, arrival);
-        };
-        drop(flat);
-        json = Cow::Owned(content);
+pub fn decode<'t>(
+    message: &SqsMessage<'t>,
+    arrival: Arrival,
+    scratch: &'t mut Scratch,
+) -> Result<Login<'t>, DecodeError> {
+    let literal = message.body.map(RawValue::get);
+    let body = literal.and_then(|literal| text_of(literal, &mut scratch.body));
+    read(body.ok_or(DecodeError::MissingBody)??, arrival, &mut scratch.contents)
+}
+
+/// Reads a login, or what is in the envelope around it.
+fn read<'t>(
+    json: &'t str,
+    arrival: Arrival,
+    rooms: &'t mut [Zeroizing<Vec<u8>>],
+) -> Result<Login<'t>, DecodeError> {
+    let (room, rooms) = rooms.split_first_mut().ok_or(DecodeError::TooManyEnvelopes)?;
+    let flat = flatten(json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
+    match content(flat.raw, room)? {
+        Some(content) => read(content, arrival, rooms),
+        None => login(flat, arrival),
     }
-    Err(DecodeError::TooManyEnvelopes)
 }
 
 /// The JSON inside an [SNS notification][sns] or an [EventBridge event][eventbridge]; `None` where
@@ -203,21 +225,21 @@ pub fn decode(message: &SqsMessage<'_>, arrival: Arrival) -> Result<Login, Decod
 ///
 /// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
 /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
-fn unwrap<const N: usize>(flat: &Flat<'_, N, 4>) -> Result<Option<String>, DecodeError> {
-    let [kind, message, detail_type, detail] = flat.raw.map(|raw| raw.map(RawValue::get));
-    if let Some(Ok(kind)) = kind.and_then(text_of)
-        && kind == "Notification"
-        && let Some(content) = message.and_then(text_of)
+fn content<'t>(
+    envelope: [Option<&'t RawValue>; 4],
+    room: &'t mut Vec<u8>,
+) -> Result<Option<&'t str>, DecodeError> {
+    let [kind, message, detail_type, detail] = envelope.map(|raw| raw.map(RawValue::get));
+    let mut unescaped_kind = Vec::new();
+    if let Some(Ok("Notification")) = kind.and_then(|kind| text_of(kind, &mut unescaped_kind))
+        && let Some(content) = message.and_then(|message| text_of(message, room))
     {
-        return content.map(|content| Some(content.into_owned()));
+        return content.map(Some);
     }
-    match (detail_type, detail) {
-        (Some(_), Some(detail)) if detail.starts_with('{') => Ok(Some(detail.to_owned())),
-        _ => Ok(None),
-    }
+    Ok(detail.filter(|detail| detail_type.is_some() && detail.starts_with('{')))
 }
 
-fn login<const RAW: usize>(flat: Flat<'_, 6, RAW>, arrival: Arrival) -> Result<Login, DecodeError> {
+fn login<const RAW: usize>(flat: Flat<'_, 6, RAW>, arrival: Arrival) -> Result<Login<'_>, DecodeError> {
     if let Some(column) = flat.repeated {
         return Err(DecodeError::Ambiguous { field: COLUMNS[column] });
     }
@@ -280,7 +302,8 @@ fn version(text: &str) -> Result<i32, DecodeError> {
 fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     // Lambda sends the digits as a string; a number, as a person would write it, means the same.
     let source = timestamp.get();
-    let digits = text_of(source).unwrap_or(Ok(Cow::Borrowed(source)));
+    let mut room = Vec::new();
+    let digits = text_of(source, &mut room).unwrap_or(Ok(source));
     let digits = digits.map_err(|_| DecodeError::BadSentTimestamp)?;
     let millis = digits.parse().ok().filter(|millis| *millis <= MAX_SENT_MILLIS);
     // `parse` alone would allow a sign.
@@ -292,49 +315,63 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     }
 }
 
-/// The text that a string literal stands for; `None` where the JSON is something else.
-fn text_of(source: &str) -> Option<Result<Cow<'_, str>, DecodeError>> {
+/// The text that a string literal stands for, in `room` if it had to be unescaped; `None` where the
+/// JSON is something else.
+fn text_of<'t>(source: &'t str, room: &'t mut Vec<u8>) -> Option<Result<&'t str, DecodeError>> {
     let literal = source.strip_prefix('"')?.strip_suffix('"')?;
     if !literal.contains('\\') {
-        return Some(Ok(Cow::Borrowed(literal)));
+        return Some(Ok(literal));
     }
-    if let Some(text) = unescape(literal) {
-        return Some(Ok(Cow::Owned(text)));
+    if !unescape(literal, room) {
+        match serde_json::from_str::<String>(source) {
+            Ok(text) => *room = text.into_bytes(),
+            // It is a literal already, so nothing but its escapes can be wrong.
+            Err(_) => return Some(Err(DecodeError::NotText)),
+        }
     }
-    // It is a literal already, so nothing but its escapes can be wrong.
-    Some(serde_json::from_str(source).map(Cow::Owned).map_err(|_| DecodeError::NotText))
+    Some(str::from_utf8(room).map_err(|_| DecodeError::NotText))
 }
 
-/// Unescapes the content of a JSON string literal; `None` if it has an escape by number.
+/// Unescapes the content of a JSON string literal; `false` if it has an escape by number.
 ///
 /// A body has a `\"` every few characters, which is what the JSON parser is slow at: it took half the
 /// time of decoding.
-fn unescape(literal: &str) -> Option<String> {
-    let mut text = Vec::with_capacity(literal.len());
+fn unescape(literal: &str, text: &mut Vec<u8>) -> bool {
+    text.resize(literal.len(), 0);
     let mut bytes = literal.bytes();
-    while let Some(byte) = bytes.next() {
-        text.push(match byte {
-            b'\\' => match bytes.next()? {
-                same @ (b'"' | b'\\' | b'/') => same,
-                b'n' => b'\n',
-                b't' => b'\t',
-                b'r' => b'\r',
-                b'b' => b'\x08',
-                b'f' => b'\x0c',
-                _ => return None,
+    let mut length = 0;
+    for place in text.iter_mut() {
+        let Some(byte) = bytes.next() else { break };
+        *place = match byte {
+            b'\\' => match bytes.next() {
+                Some(same @ (b'"' | b'\\' | b'/')) => same,
+                Some(b'n') => b'\n',
+                Some(b't') => b'\t',
+                Some(b'r') => b'\r',
+                Some(b'b') => b'\x08',
+                Some(b'f') => b'\x0c',
+                _ => return false,
             },
             other => other,
-        });
+        };
+        length += 1;
     }
-    String::from_utf8(text).ok()
+    text.truncate(length);
+    true
 }
 
 /// An id as the 16 bytes that the ledger keeps: SQS's ids are UUIDs and stay as they are; any other
 /// id, as test events have them, becomes the UUID (version 8) of its SHA-256.
 fn ledger_id(message_id: &str) -> Uuid {
     match Uuid::try_parse(message_id) {
-        // Only the one spelling that SQS uses, so that no two ids are taken for one.
-        Ok(id) if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == message_id => id,
+        // Only the one spelling that SQS uses, so that no two ids are taken for one. No other form has
+        // this length.
+        Ok(id)
+            if message_id.len() == Hyphenated::LENGTH
+                && !message_id.bytes().any(|b| b.is_ascii_uppercase()) =>
+        {
+            id
+        }
         _ => {
             use sha2::{Digest, Sha256};
             let digest: [u8; 32] = Sha256::digest(message_id).into();
@@ -408,7 +445,16 @@ mod tests {
         let id = "059f36b4-87a3-44ab-83d2-661975830a7d";
 
         assert_eq!(ledger_id(id).to_string(), id);
-        assert_eq!(ledger_id("any other").get_version_num(), 8);
+        let others = [
+            "any other",
+            "059F36B4-87A3-44AB-83D2-661975830A7D",
+            "059f36b487a344ab83d2661975830a7d",
+            "{059f36b4-87a3-44ab-83d2-661975830a7d}",
+            "urn:uuid:059f36b4-87a3-44ab-83d2-661975830a7d",
+        ];
+        for other in others {
+            assert_eq!(ledger_id(other).get_version_num(), 8, "{other}");
+        }
     }
 
     proptest! {
@@ -416,7 +462,9 @@ mod tests {
         fn a_literal_is_unescaped_as_the_parser_does(text in r#"[a-t"\\/\n\t\r\x08\x0cé\x01]{0,20}"#) {
             let literal = serde_json::to_string(&text).unwrap();
             let by_number = literal.contains("\\u");
-            prop_assert_eq!(unescape(&literal[1..literal.len() - 1]), (!by_number).then_some(text));
+            let mut unescaped = b"of the message before".to_vec();
+            prop_assert_eq!(unescape(&literal[1..literal.len() - 1], &mut unescaped), !by_number);
+            prop_assert!(by_number || unescaped == text.as_bytes());
         }
 
         #[test]
@@ -437,7 +485,7 @@ mod tests {
             let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
             let messages = crate::event::read(event.as_bytes()).unwrap();
             let arrival = arrival(&messages[0], 0, SystemTime::UNIX_EPOCH).unwrap();
-            if let Err(error) = decode(&messages[0], arrival) {
+            if let Err(error) = decode(&messages[0], arrival, &mut Scratch::default()) {
                 let words = error.to_string();
                 let digits_masked = words.replace(|c: char| c.is_ascii_digit(), "0");
                 let known = [

@@ -77,10 +77,18 @@ impl EventError {
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
 pub fn read(payload: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
-    let Object(event): Object<Event<'_>> = serde_json::from_slice(payload)
+    let text = str::from_utf8(payload).map_err(|error| not_text(&payload[..error.valid_up_to()]))?;
+    let Object(event): Object<Event<'_>> = serde_json::from_str(text)
         .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
     numbered.map(|(position, Object(record))| record.into_message(position)).collect()
+}
+
+/// The error for a payload that is text no further than this.
+fn not_text(read: &[u8]) -> EventError {
+    let lines = read.split(|byte| *byte == b'\n').enumerate();
+    let (breaks, last_line) = lines.last().unwrap_or_default();
+    EventError::MalformedEvent { line: breaks + 1, column: last_line.len() + 1 }
 }
 
 #[derive(serde::Deserialize)]

@@ -9,7 +9,7 @@ use strum::VariantNames;
 
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
-use crate::decode::{Arrival, arrival, decode};
+use crate::decode::{Arrival, Scratch, arrival, decode};
 use crate::event::{self, EventError, SqsMessage};
 use crate::mask::{LoginRow, mask};
 use crate::pii::{Fingerprint, Masker};
@@ -178,13 +178,14 @@ impl Ingest {
         arrivals: Vec<Arrival>,
         failures: &mut Failures<'m>,
     ) -> impl Iterator<Item = LoginRow> {
-        arrivals.into_iter().filter_map(|arrival| {
+        let mut scratch = Scratch::default();
+        arrivals.into_iter().filter_map(move |arrival| {
             let position = arrival.position;
             let message = &messages[position];
             let reason = if failures.hold_back(message, position) {
                 Reason::HeldBack
             } else {
-                match decode(message, arrival) {
+                match decode(message, arrival, &mut scratch) {
                     Ok(login) => return Some(mask(login, &self.masker)),
                     Err(error) => error.into(),
                 }

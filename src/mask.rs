@@ -26,7 +26,7 @@ pub struct LoginRow {
 
 /// Masks a login; what is absent stays absent.
 #[must_use]
-pub fn mask(login: Login, masker: &Masker) -> LoginRow {
+pub fn mask(login: Login<'_>, masker: &Masker) -> LoginRow {
     LoginRow {
         arrival: login.arrival,
         user_id: login.user_id,

@@ -2,18 +2,18 @@
 //!
 //! A raw value goes in with [`Pii::new`] and can do nothing but come out of [`Masker::mask`]:
 //! [`Pii`] has no accessor, no `Clone`, no `Display`, no `Serialize`, a `Debug` that is silent, and
-//! it is wiped from memory when dropped. [`Masked`] cannot be made in any other way:
+//! a copy of its own is wiped from memory when it is dropped. [`Masked`] cannot be made in any other way:
 //!
 //! ```compile_fail,E0423
 //! # use login_etl::pii::{Ip, Masked};
-//! let forged: Masked<Ip> = Masked("199.172.111.135".to_owned(), std::marker::PhantomData);
+//! let forged: Masked<Ip> = Masked([b'0'; 64], std::marker::PhantomData);
 //! ```
 //!
 //! And so a login that is not masked cannot be written:
 //!
 //! ```compile_fail,E0271
 //! # use login_etl::{deadline::Deadline, decode::Login, pii::Fingerprint, store::{Spent, Store}};
-//! async fn leak(store: &Store, logins: Vec<Login>, salt: &Fingerprint, deadline: Deadline) {
+//! async fn leak(store: &Store, logins: Vec<Login<'_>>, salt: &Fingerprint, deadline: Deadline) {
 //!     let _ = store.write(logins.into_iter(), salt, deadline, &mut Spent::default()).await;
 //! }
 //! ```
@@ -33,6 +33,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
+use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
@@ -52,11 +53,11 @@ pub enum Ip {}
 #[derive(Debug)]
 pub enum DeviceId {}
 
-/// A raw personal value.
-pub struct Pii<F: Field>(SecretString, PhantomData<F>);
+/// A raw personal value, where it was found or, if it was escaped there, in a copy.
+pub struct Pii<'a, F: Field>(Cow<'a, str>, PhantomData<F>);
 
 /// A pseudonym: 64 lowercase hexadecimal digits that are equal where the values are.
-pub struct Masked<F: Field>(String, PhantomData<F>);
+pub struct Masked<F: Field>([u8; 64], PhantomData<F>);
 
 /// Makes pseudonyms with a secret salt.
 pub struct Masker {
@@ -74,15 +75,13 @@ pub struct Fingerprint(String);
 #[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
 pub struct ShortSalt;
 
-impl<F: Field> Pii<F> {
+impl<'a, F: Field> Pii<'a, F> {
     /// Takes a raw value in; `None` if there is nothing in it but blanks, which is no value at all
     /// and never the hash of nothing.
     #[must_use]
-    pub fn new(raw: Cow<'_, str>) -> Option<Self> {
-        if raw.trim().is_empty() {
-            return None;
-        }
-        Some(Self(raw.into_owned().into(), PhantomData))
+    pub fn new(raw: Cow<'a, str>) -> Option<Self> {
+        let pii = Self(raw, PhantomData);
+        (!pii.0.trim().is_empty()).then_some(pii)
     }
 }
 
@@ -90,7 +89,7 @@ impl<F: Field> Masked<F> {
     /// The pseudonym's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(&self.0).unwrap_or_else(|_| unreachable!("hexadecimal digits are ASCII"))
     }
 }
 
@@ -137,9 +136,12 @@ impl Masker {
     ///
     /// [RFC 5952]: https://www.rfc-editor.org/rfc/rfc5952
     #[must_use]
-    pub fn mask<F: Field>(&self, value: &Pii<F>) -> Masked<F> {
-        let canonical = F::canonical(value.0.expose_secret().trim());
-        Masked(base16ct::lower::encode_string(&self.hash(F::NAME, &canonical)), PhantomData)
+    pub fn mask<F: Field>(&self, value: &Pii<'_, F>) -> Masked<F> {
+        let hash = self.hash(F::NAME, &F::canonical(value.0.trim()));
+        let mut digits = [0; 64];
+        let encoded = base16ct::lower::encode(&hash, &mut digits);
+        debug_assert!(encoded.is_ok(), "a byte takes two digits");
+        Masked(digits, PhantomData)
     }
 
     /// The fingerprint of the salt.
@@ -182,7 +184,15 @@ impl sealed::Field for DeviceId {
     }
 }
 
-impl<F: Field> fmt::Debug for Pii<F> {
+impl<F: Field> Drop for Pii<'_, F> {
+    fn drop(&mut self) {
+        if let Cow::Owned(copy) = &mut self.0 {
+            copy.zeroize();
+        }
+    }
+}
+
+impl<F: Field> fmt::Debug for Pii<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pii<{}>", F::NAME)
     }

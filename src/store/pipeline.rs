@@ -20,7 +20,7 @@ const CHUNK: usize = 256;
 /// The rows of a batch, made when they are first asked for, and kept for another try.
 pub(super) struct Batch<'s, I> {
     source: I,
-    chunks: Vec<Arc<[LoginRow]>>,
+    chunks: Vec<Arc<Vec<LoginRow>>>,
     /// How long the rows have taken to make so far.
     pub(super) making: Duration,
     /// Of the salt that the rows are masked with.
@@ -33,15 +33,17 @@ impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
     }
 
     /// The chunk of this number, which is at most the next one; `None` after the last.
-    pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<[LoginRow]>> {
+    pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<Vec<LoginRow>>> {
         if number == self.chunks.len() {
             let started = Instant::now();
-            let chunk: Arc<[_]> = self.source.by_ref().take(CHUNK).collect();
+            let rows = self.source.by_ref().take(CHUNK);
+            let mut chunk = Vec::with_capacity(rows.size_hint().1.unwrap_or(CHUNK));
+            chunk.extend(rows);
             self.making += started.elapsed();
             if chunk.is_empty() {
                 return None;
             }
-            self.chunks.push(chunk);
+            self.chunks.push(Arc::new(chunk));
         }
         self.chunks.get(number).cloned()
     }

@@ -3,9 +3,10 @@
 //! A stage is never inlined, because callgrind knows it by its name.
 
 use std::fmt::Write as _;
+use std::iter;
 use std::time::SystemTime;
 
-use login_etl::decode::{self, Login};
+use login_etl::decode::{self, Login, Scratch};
 use login_etl::event::{self, SqsMessage};
 use login_etl::mask::{self, LoginRow};
 use login_etl::pii::Masker;
@@ -41,19 +42,24 @@ pub(crate) fn read(event: &str) -> Vec<SqsMessage<'_>> {
     event::read(event.as_bytes()).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-/// Decodes every message.
+/// Makes room for every message.
+pub(crate) fn scratches() -> Vec<Scratch> {
+    iter::repeat_with(Scratch::default).take(MESSAGES).collect()
+}
+
+/// Decodes every message, each in a room of its own, so that all of them are there at once.
 #[inline(never)]
-pub(crate) fn decode(messages: &[SqsMessage<'_>]) -> Vec<Login> {
-    let decoded = messages.iter().enumerate().map(|(position, message)| {
+pub(crate) fn decode<'t>(messages: &[SqsMessage<'t>], scratches: &'t mut [Scratch]) -> Vec<Login<'t>> {
+    let decoded = messages.iter().zip(scratches).enumerate().map(|(position, (message, scratch))| {
         let arrival = decode::arrival(message, position, SystemTime::UNIX_EPOCH)?;
-        decode::decode(message, arrival)
+        decode::decode(message, arrival, scratch)
     });
     decoded.map(|login| login.unwrap_or_else(|error| unreachable!("{error}"))).collect()
 }
 
 /// Masks every login.
 #[inline(never)]
-pub(crate) fn mask(logins: Vec<Login>, masker: &Masker) -> Vec<LoginRow> {
+pub(crate) fn mask(logins: Vec<Login<'_>>, masker: &Masker) -> Vec<LoginRow> {
     logins.into_iter().map(|login| mask::mask(login, masker)).collect()
 }
 

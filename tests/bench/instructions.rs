@@ -8,6 +8,7 @@ fn main() {
     let event = batch::event();
     let masker = batch::masker();
     let messages = batch::read(&event);
-    let logins = batch::decode(&messages);
+    let mut scratches = batch::scratches();
+    let logins = batch::decode(&messages, &mut scratches);
     black_box(batch::mask(logins, &masker));
 }

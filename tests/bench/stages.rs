@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use login_etl::report::Reason;
 use login_etl::telemetry::batch::Batch;
 use login_etl::telemetry::{self, Format};
@@ -23,16 +23,30 @@ fn stages(criterion: &mut Criterion) {
     let event = batch::event();
     let masker = batch::masker();
     let messages = batch::read(&event);
+    let mut scratches = batch::scratches();
     let mut group = criterion.benchmark_group("stages");
     group.throughput(Throughput::Elements(batch::MESSAGES as u64));
     group.bench_function("read", |bench| bench.iter(|| batch::read(&event)));
-    group.bench_function("decode", |bench| bench.iter(|| batch::decode(&messages)));
+    group.bench_function("decode", |bench| bench.iter(|| drop(batch::decode(&messages, &mut scratches))));
     group.bench_function("mask", |bench| {
-        let logins = || batch::decode(&messages);
-        bench.iter_batched(logins, |logins| batch::mask(logins, &masker), BatchSize::LargeInput);
+        bench.iter_custom(|rounds| {
+            let mut round = || {
+                let logins = batch::decode(&messages, &mut scratches);
+                let started = Instant::now();
+                let rows = batch::mask(logins, &masker);
+                let elapsed = started.elapsed();
+                drop(rows);
+                elapsed
+            };
+            (0..rounds).map(|_| round()).sum()
+        });
     });
     group.bench_function("all", |bench| {
-        bench.iter(|| batch::mask(batch::decode(&batch::read(&event)), &masker));
+        bench.iter(|| {
+            let messages = batch::read(&event);
+            let mut scratches = batch::scratches();
+            batch::mask(batch::decode(&messages, &mut scratches), &masker)
+        });
     });
     group.finish();
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use decode::{DecodeError, arrival, decode};
+use decode::{DecodeError, Scratch, arrival, decode};
 use event::{EventError, SqsMessage, read};
 use mask::mask;
 use model::SALT;
@@ -201,7 +201,8 @@ fn by_number(text: &str) -> String {
 
 /// Takes a message to its row, which must be one that the table can hold.
 fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
-    let login = decode(message, arrival(message, position, SystemTime::UNIX_EPOCH)?)?;
+    let mut scratch = Scratch::default();
+    let login = decode(message, arrival(message, position, SystemTime::UNIX_EPOCH)?, &mut scratch)?;
     let row = mask(login, &MASKER);
     let row = Row {
         user_id: row.user_id,
