@@ -20,7 +20,7 @@ async fn allowed<'s>(admin: &Client, role: &str, statements: &[&'s str]) -> Vec<
     allowed
 }
 
-const STATEMENTS: [&str; 17] = [
+const STATEMENTS: [&str; 20] = [
     "SELECT FROM user_logins",
     "INSERT INTO user_logins (user_id) VALUES ('x')",
     "INSERT INTO user_logins (user_id) VALUES ('x') RETURNING user_id",
@@ -35,13 +35,16 @@ const STATEMENTS: [&str; 17] = [
     "TRUNCATE processed_messages",
     "SELECT FROM processed_messages_00",
     "INSERT INTO processed_messages_00 VALUES (0, now(), gen_random_uuid())",
+    "SELECT fingerprint FROM salt_fingerprint",
+    "SELECT accepted_at FROM salt_fingerprint",
+    "UPDATE salt_fingerprint SET fingerprint = 'x'",
     "SELECT FROM other_table",
     "SELECT FROM refinery_schema_history",
     "CREATE TABLE new_table ()",
 ];
 
 #[tokio::test]
-async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_does_no_more() {
+async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_the_salts_fingerprint_and_does_no_more() {
     let database = Database::create().await;
     database.admin.batch_execute("CREATE TABLE other_table ()").await.unwrap();
 
@@ -51,6 +54,7 @@ async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_does_no_more() {
         "INSERT INTO user_logins (user_id) VALUES ('x')",
         "SELECT FROM processed_messages",
         "INSERT INTO processed_messages VALUES (0, now(), gen_random_uuid())",
+        "SELECT fingerprint FROM salt_fingerprint",
     ];
     assert_eq!(allowed, expected);
 }
