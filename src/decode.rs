@@ -9,7 +9,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::event::SqsMessage;
-use crate::flatten::{Flat, JsonType, Leaf, flatten};
+use crate::flatten::{Flat, JsonType, Leaf, flatten, flatten_plain};
 use crate::pii::{DeviceId, Ip, Pii};
 
 /// The columns of a body, as flat keys.
@@ -202,6 +202,10 @@ pub fn decode<'t>(
     scratch: &'t mut Scratch,
 ) -> Result<Login<'t>, DecodeError> {
     let literal = message.body.map(RawValue::get);
+    if let Some(flat) = literal.and_then(content_of).and_then(|body| flatten_plain(body, &COLUMNS, &ENVELOPE))
+    {
+        return login(flat, arrival);
+    }
     let body = literal.and_then(|literal| text_of(literal, &mut scratch.body));
     read(body.ok_or(DecodeError::MissingBody)??, arrival, &mut scratch.contents)
 }
@@ -239,7 +243,7 @@ fn content<'t>(
     Ok(detail.filter(|detail| detail_type.is_some() && detail.starts_with('{')))
 }
 
-fn login<const RAW: usize>(flat: Flat<'_, 6, RAW>, arrival: Arrival) -> Result<Login<'_>, DecodeError> {
+fn login(flat: Flat<'_, 6, 4>, arrival: Arrival) -> Result<Login<'_>, DecodeError> {
     if let Some(column) = flat.repeated {
         return Err(DecodeError::Ambiguous { field: COLUMNS[column] });
     }
@@ -315,10 +319,15 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     }
 }
 
+/// What is between the quotes of a string literal; `None` where the JSON is something else.
+fn content_of(source: &str) -> Option<&str> {
+    source.strip_prefix('"')?.strip_suffix('"')
+}
+
 /// The text that a string literal stands for, in `room` if it had to be unescaped; `None` where the
 /// JSON is something else.
 fn text_of<'t>(source: &'t str, room: &'t mut Vec<u8>) -> Option<Result<&'t str, DecodeError>> {
-    let literal = source.strip_prefix('"')?.strip_suffix('"')?;
+    let literal = content_of(source)?;
     if !literal.contains('\\') {
         return Some(Ok(literal));
     }

@@ -57,12 +57,70 @@ pub fn flatten<'a, const COLUMNS: usize, const RAW: usize>(
     columns: &[&str; COLUMNS],
     raw: &[&str; RAW],
 ) -> serde_json::Result<Flat<'a, COLUMNS, RAW>> {
-    let mut flat = Flat { leaves: [const { None }; COLUMNS], raw: [None; RAW], repeated: None };
+    let mut flat = Flat::default();
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let walk = Walk { columns: columns.map(Some), raw, flat: &mut flat };
     deserializer.deserialize_map(walk)?;
     deserializer.end()?;
     Ok(flat)
+}
+
+/// Flattens an object from inside the string literal that it was escaped for, if it is one as nearly
+/// every sender writes it: no value but `null` and strings, nothing escaped but the quotes around
+/// strings, no other blanks than spaces. `None` for any other, whatever is wrong with it, and where it
+/// has one of the keys in `raw`.
+///
+/// What it does, [`flatten`] does too, but only after the literal was copied without its escapes; this
+/// took a third of the time of decoding.
+#[must_use]
+pub fn flatten_plain<'a, const COLUMNS: usize, const RAW: usize>(
+    literal: &'a str,
+    columns: &[&str; COLUMNS],
+    raw: &[&str; RAW],
+) -> Option<Flat<'a, COLUMNS, RAW>> {
+    let mut flat = Flat::default();
+    let mut rest = literal.strip_prefix('{')?;
+    loop {
+        let (key, after) = quoted(spaced(rest))?;
+        let value = spaced(spaced(after).strip_prefix(':')?);
+        let (leaf, after) = match value.strip_prefix("null") {
+            Some(after) => (Leaf::Null, after),
+            None => quoted(value).map(|(text, after)| (Leaf::Text(Cow::Borrowed(text)), after))?,
+        };
+        if let Some(column) = columns.iter().position(|column| *column == key) {
+            flat.put(column, leaf);
+        } else if raw.contains(&key) {
+            return None;
+        }
+        match spaced(after).strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return (spaced(after) == "}").then_some(flat),
+        }
+    }
+}
+
+/// The string at the beginning, whose quotes are escaped and nothing in it is, and what comes after it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let (content, after) = text.strip_prefix(r#"\""#)?.split_once('\\')?;
+    Some((content, after.strip_prefix('"')?))
+}
+
+fn spaced(text: &str) -> &str {
+    text.trim_start_matches(' ')
+}
+
+impl<'a, const COLUMNS: usize, const RAW: usize> Flat<'a, COLUMNS, RAW> {
+    fn put(&mut self, column: usize, leaf: Leaf<'a>) {
+        if self.leaves[column].replace(leaf).is_some() {
+            self.repeated = Some(column);
+        }
+    }
+}
+
+impl<const COLUMNS: usize, const RAW: usize> Default for Flat<'_, COLUMNS, RAW> {
+    fn default() -> Self {
+        Self { leaves: [const { None }; COLUMNS], raw: [None; RAW], repeated: None }
+    }
 }
 
 impl fmt::Display for JsonType {
@@ -94,7 +152,7 @@ enum Lead<'s, const COLUMNS: usize> {
     Nowhere,
 }
 
-impl<'s, 'a, const COLUMNS: usize, const RAW: usize> Walk<'s, 'a, COLUMNS, RAW> {
+impl<'s, const COLUMNS: usize, const RAW: usize> Walk<'s, '_, COLUMNS, RAW> {
     fn lead(&self, key: &str) -> Lead<'s, COLUMNS> {
         if let Some(column) = self.columns.iter().position(|column| *column == Some(key)) {
             return Lead::Column(column);
@@ -105,12 +163,6 @@ impl<'s, 'a, const COLUMNS: usize, const RAW: usize> Walk<'s, 'a, COLUMNS, RAW> 
         let inside = self.columns.map(|column| column?.strip_prefix(key)?.strip_prefix('_'));
         if inside.iter().any(Option::is_some) { Lead::Deeper(inside) } else { Lead::Nowhere }
     }
-
-    fn put(&mut self, column: usize, leaf: Leaf<'a>) {
-        if self.flat.leaves[column].replace(leaf).is_some() {
-            self.flat.repeated = Some(column);
-        }
-    }
 }
 
 impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de, COLUMNS, RAW> {
@@ -120,12 +172,12 @@ impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de,
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(lead) = map.next_key_seed(Key(&self))? {
             match lead {
                 Lead::Column(column) => {
                     let leaf = map.next_value()?;
-                    self.put(column, leaf);
+                    self.flat.put(column, leaf);
                 }
                 Lead::Raw(raw) => self.flat.raw[raw] = Some(map.next_value()?),
                 Lead::Deeper(columns) => {
@@ -277,14 +329,17 @@ mod tests {
 
     /// The leaves as plain texts, `null` for what is there and null.
     fn texts(json: &str) -> serde_json::Result<[Option<String>; 4]> {
-        let flat = flatten(json, &COLUMNS, &[])?;
-        Ok(flat.leaves.map(|leaf| {
-            leaf.map(|leaf| match leaf {
+        Ok(spelt(&flatten(json, &COLUMNS, &[])?))
+    }
+
+    fn spelt<const RAW: usize>(flat: &Flat<'_, 4, RAW>) -> [Option<String>; 4] {
+        flat.leaves.each_ref().map(|leaf| {
+            leaf.as_ref().map(|leaf| match leaf {
                 Leaf::Null => "null".to_owned(),
-                Leaf::Text(text) => text.into_owned(),
+                Leaf::Text(text) => text.to_string(),
                 Leaf::Other(found) => found.to_string(),
             })
-        }))
+        })
     }
 
     fn some(texts: [&str; 4]) -> [Option<String>; 4] {
@@ -344,7 +399,54 @@ mod tests {
         assert_eq!(texts(&deep).unwrap(), some(["u", "", "", ""]));
     }
 
+    #[test]
+    fn an_object_as_senders_write_it_is_plain() {
+        for literal in [
+            r#"{\"user_id\": \"u\", \"ip\": null, \"device_id\": \"d\"}"#,
+            r#"{\"device_id\":\"d\",\"x\":\"\",\"ip\":null,\"user_id\":\"u\"}"#,
+        ] {
+            let flat = flatten_plain(literal, &COLUMNS, &["Type"]).unwrap();
+            assert_eq!(spelt(&flat), some(["u", "null", "d", ""]), "{literal}");
+        }
+    }
+
+    #[test]
+    fn what_else_there_may_be_is_not_plain() {
+        for literal in [
+            "",
+            "{}",
+            "{} ",
+            r#"[\"ip\"]"#,
+            r#"{\"ip\"}"#,
+            r#"{\"ip\": }"#,
+            r#"{\"ip\": 1}"#,
+            r#"{\"ip\": nullnull}"#,
+            r#"{\"ip\": \"i\",}"#,
+            r#"{\"ip\": \"i\"} x"#,
+            r#"{\"ip\": \"i\"}\n"#,
+            r#"{\"ip\": \"i\\n\"}"#,
+            r#"{\"ip\": \"i\u0041\"}"#,
+            r#"{\"device\": {\"id\": \"d\"}}"#,
+            r#"{\"Type\": \"Notification\"}"#,
+        ] {
+            assert!(flatten_plain(literal, &COLUMNS, &["Type"]).is_none(), "{literal}");
+        }
+    }
+
     proptest! {
+        /// What is plain is what the parser reads too, and as that.
+        #[test]
+        fn plain_is_the_same(
+            literal in r#"\{(( ?\\"(ip|user_id|device|x)\\" ?: ?(\\"[a-zé:,{} ]{0,3}\\"|null) ?),){0,3}( ?\\"(ip|device_id)\\" ?: ?(\\"[a-z\\\\]{0,3}\\"|null|[01]) ?)[,}]? ?"#,
+        ) {
+            if let Some(plain) = flatten_plain(&literal, &COLUMNS, &[]) {
+                let json = literal.replace(r#"\""#, "\"");
+                let parsed = flatten(&json, &COLUMNS, &[]).unwrap();
+                prop_assert_eq!(spelt(&plain), spelt(&parsed));
+                prop_assert_eq!(plain.repeated, parsed.repeated);
+            }
+        }
+
         /// However an object is nested, its columns are those of the object spelt flat.
         #[test]
         fn nesting_changes_nothing(values in proptest::array::uniform4(".{1,9}"), nest in any::<[bool; 3]>()) {
