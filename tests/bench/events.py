@@ -15,15 +15,19 @@ from e2e import logins
 
 SALT = "0123456789abcdef0123456789abcdef"
 
+# How far apart the messages of a batch were sent at most. Where functions keep up with their queue
+# it is as long as a batch takes, however many functions there are: half a millisecond to fifty.
+SPREAD_MS = 50
+
 _MOST = 10_000
 _EPOCH = date(2000, 1, 1)  # from where Postgres counts days
 
 
 def event(messages: int) -> bytes:
-    """Make an event of messages that nobody has seen before, sent within the last second."""
+    """Make an event of messages that nobody has seen before."""
     now = time_ns() // 1_000_000
     records = (
-        f"{head}{uuid4()}{middle}{now - random.randrange(1000)}{tail}"
+        f"{head}{uuid4()}{middle}{now - random.randrange(SPREAD_MS)}{tail}"
         for head, middle, tail in _templates()[:messages]
     )
     return f'{{"Records":[{",".join(records)}]}}'.encode()

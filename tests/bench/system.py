@@ -25,9 +25,9 @@ WRITER = "login_writer"
 SALT_ID = "bench/salt"
 DATABASE_ID = "bench/database"
 
-# As a server is in production, but for two things. It does not wait for the disk: that wait is the
-# same for all, and what is added to both sides of a ratio makes it look better. And it cleans up
-# when it is told to, not in the middle of somebody's turn.
+# As a server is in production, but for two things. It waits for the disk only when it is told to:
+# what is added to both sides of a ratio makes it look better. And it cleans up when it is told to,
+# not in the middle of somebody's turn.
 SETTINGS = {"fsync": "off", "full_page_writes": "on", "autovacuum": "off"}
 DURABLE = {"fsync": "on"}
 
