@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use crate::event::SqsMessage;
 use crate::flatten::{Flat, JsonType, Leaf, flatten, flatten_plain};
@@ -332,11 +331,12 @@ fn text_of<'t>(source: &'t str, room: &'t mut Vec<u8>) -> Option<Result<&'t str,
         return Some(Ok(literal));
     }
     if !unescape(literal, room) {
-        match serde_json::from_str::<String>(source) {
-            Ok(text) => *room = text.into_bytes(),
-            // It is a literal already, so nothing but its escapes can be wrong.
-            Err(_) => return Some(Err(DecodeError::NotText)),
-        }
+        // It is a literal already, so nothing but its escapes can be wrong.
+        let Ok(text) = serde_json::from_str(source).map(Zeroizing::<String>::new) else {
+            return Some(Err(DecodeError::NotText));
+        };
+        room.clear();
+        room.extend_from_slice(text.as_bytes());
     }
     Some(str::from_utf8(room).map_err(|_| DecodeError::NotText))
 }
@@ -370,14 +370,8 @@ fn unescape(literal: &str, text: &mut Vec<u8>) -> bool {
 /// id, as test events have them, becomes the UUID (version 8) of its SHA-256.
 fn ledger_id(message_id: &str) -> Uuid {
     match Uuid::try_parse(message_id) {
-        // Only the one spelling that SQS uses, so that no two ids are taken for one. No other form has
-        // this length.
-        Ok(id)
-            if message_id.len() == Hyphenated::LENGTH
-                && !message_id.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            id
-        }
+        // Only the one spelling that SQS uses, so that no two ids are taken for one.
+        Ok(id) if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == message_id => id,
         _ => {
             use sha2::{Digest, Sha256};
             let digest: [u8; 32] = Sha256::digest(message_id).into();
