@@ -1,49 +1,19 @@
--- The fingerprint of the salt is compared in place. To call a function that runs with its owner's rights and
--- sets a search path took as long as to write five rows; now that is left to a batch that is the first one or
--- has another salt.
+-- The fingerprint of the salt is compared with the caller's rights. To call a function that runs with its
+-- owner's and sets a search path took as long as to write five rows; now that is left to a batch that is the
+-- first one or has another salt.
+ALTER FUNCTION check_salt(text) RENAME TO decide_salt;
+
 GRANT SELECT (fingerprint) ON salt_fingerprint TO login_writer;
 
-CREATE OR REPLACE FUNCTION write_logins(
-    sent_ats timestamptz[],
-    message_ids uuid[],
-    user_ids text[],
-    device_types text[],
-    masked_ips text[],
-    masked_device_ids text[],
-    locales text[],
-    app_versions integer[],
-    salt text
-) RETURNS bigint
+CREATE FUNCTION check_salt(salt text) RETURNS boolean
 LANGUAGE plpgsql AS $$
-DECLARE
-    inserted bigint;
 BEGIN
-    -- The arrays are taken side by side, an element of each a row, which is faster in the list of what
-    -- is selected than FROM unnest(…, …).
-    INSERT INTO processed_messages (slot, sent_at, message_id)
-    SELECT ((sent_at AT TIME ZONE INTERVAL '0')::date - DATE '1970-01-01') % 32, sent_at, message_id
-    FROM (SELECT unnest(sent_ats) AS sent_at, unnest(message_ids) AS message_id) AS message;
-
-    INSERT INTO user_logins (
-        user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-    )
-    SELECT
-        unnest(user_ids),
-        unnest(device_types),
-        unnest(masked_ips),
-        unnest(masked_device_ids),
-        unnest(locales),
-        unnest(app_versions),
-        -- The day in UTC, whatever the session's time zone.
-        (unnest(sent_ats) AT TIME ZONE INTERVAL '0')::date;
-
-    GET DIAGNOSTICS inserted = ROW_COUNT;
-
-    -- Last, because whoever accepts another salt locks user_logins (see ../accept_salt.sql): only who has
-    -- been let into the table sees the salt that it has from then on.
     IF salt IS DISTINCT FROM (SELECT fingerprint FROM salt_fingerprint) THEN
-        PERFORM check_salt(salt);
+        RETURN decide_salt(salt);
     END IF;
-    RETURN inserted;
+    RETURN true;
 END
 $$;
+
+REVOKE ALL ON FUNCTION check_salt(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION check_salt(text) TO login_writer;
