@@ -29,19 +29,22 @@ const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 
 /// A login, good to be stored once its personal values are masked.
 ///
+/// Its texts, which go into the row, stay in the message (`'m`) unless they had to be unescaped; its raw
+/// values, which do not, may stay in the room for unescaping as well.
+///
 /// It has no `Debug`, since a user's id is personal too.
 #[expect(missing_debug_implementations, reason = "a user's id is personal data")]
-pub struct Login<'a> {
+pub struct Login<'m, 'a> {
     /// Which message it came in.
     pub arrival: Arrival,
     /// 1 to 128 characters.
-    pub user_id: String,
+    pub user_id: Cow<'m, str>,
     /// Up to 32 characters.
-    pub device_type: Option<String>,
+    pub device_type: Option<Cow<'m, str>>,
     /// The address, raw.
     pub ip: Option<Pii<'a, Ip>>,
     /// Up to 32 characters.
-    pub locale: Option<String>,
+    pub locale: Option<Cow<'m, str>>,
     /// The device's id, raw.
     pub device_id: Option<Pii<'a, DeviceId>>,
     /// `major * 1_000_000 + minor * 1_000 + patch`.
@@ -195,18 +198,29 @@ pub fn arrival(message: &SqsMessage<'_>, position: usize, today: SystemTime) -> 
 /// # Errors
 ///
 /// The first reason found why the message cannot be stored.
-pub fn decode<'t>(
-    message: &SqsMessage<'t>,
+pub fn decode<'m: 's, 's>(
+    message: &SqsMessage<'m>,
     arrival: Arrival,
-    scratch: &'t mut Scratch,
-) -> Result<Login<'t>, DecodeError> {
+    scratch: &'s mut Scratch,
+) -> Result<Login<'m, 's>, DecodeError> {
     let literal = message.body.map(RawValue::get);
     if let Some(flat) = literal.and_then(content_of).and_then(|body| flatten_plain(body, &COLUMNS, &ENVELOPE))
     {
         return login(flat, arrival);
     }
     let body = literal.and_then(|literal| text_of(literal, &mut scratch.body));
-    read(body.ok_or(DecodeError::MissingBody)??, arrival, &mut scratch.contents)
+    let login = read(body.ok_or(DecodeError::MissingBody)??, arrival, &mut scratch.contents)?;
+    Ok(Login {
+        user_id: owned(login.user_id),
+        device_type: login.device_type.map(owned),
+        locale: login.locale.map(owned),
+        ..login
+    })
+}
+
+/// A text that outlives the room in which it was unescaped.
+fn owned<'m>(text: Cow<'_, str>) -> Cow<'m, str> {
+    Cow::Owned(text.into_owned())
 }
 
 /// Reads a login, or what is in the envelope around it.
@@ -214,7 +228,7 @@ fn read<'t>(
     json: &'t str,
     arrival: Arrival,
     rooms: &'t mut [Zeroizing<Vec<u8>>],
-) -> Result<Login<'t>, DecodeError> {
+) -> Result<Login<'t, 't>, DecodeError> {
     let (room, rooms) = rooms.split_first_mut().ok_or(DecodeError::TooManyEnvelopes)?;
     let flat = flatten(json, &COLUMNS, &ENVELOPE).map_err(|error| refusal(&error))?;
     match content(flat.raw, room)? {
@@ -242,7 +256,7 @@ fn content<'t>(
     Ok(detail.filter(|detail| detail_type.is_some() && detail.starts_with('{')))
 }
 
-fn login(flat: Flat<'_, 6, 4>, arrival: Arrival) -> Result<Login<'_>, DecodeError> {
+fn login(flat: Flat<'_, 6, 4>, arrival: Arrival) -> Result<Login<'_, '_>, DecodeError> {
     if let Some(column) = flat.repeated {
         return Err(DecodeError::Ambiguous { field: COLUMNS[column] });
     }
@@ -276,12 +290,12 @@ fn text<'a>(field: &'static str, leaf: Option<Leaf<'a>>) -> Result<Option<Cow<'a
     }
 }
 
-fn limited(field: &'static str, text: Cow<'_, str>, limit: usize) -> Result<String, DecodeError> {
+fn limited<'t>(field: &'static str, text: Cow<'t, str>, limit: usize) -> Result<Cow<'t, str>, DecodeError> {
     // A text of so few bytes cannot have more characters.
     if text.len() > limit && text.chars().count() > limit {
         return Err(DecodeError::TooLong { field, limit });
     }
-    Ok(text.into_owned())
+    Ok(text)
 }
 
 /// A version as one number that sorts like it, the way [SQLite numbers its own][sqlite].

@@ -174,10 +174,10 @@ impl Ingest {
     /// Decodes and masks one message after the other, and adds those to the failures that cannot be.
     fn rows<'m>(
         &self,
-        messages: &'m [SqsMessage<'_>],
+        messages: &'m [SqsMessage<'m>],
         arrivals: Vec<Arrival>,
         failures: &mut Failures<'m>,
-    ) -> impl Iterator<Item = LoginRow> {
+    ) -> impl Iterator<Item = LoginRow<'m>> {
         let mut scratch = Scratch::default();
         arrivals.into_iter().filter_map(move |arrival| {
             let position = arrival.position;

@@ -1,5 +1,7 @@
 //! Masks a [`Login`]: this is the list of what is masked.
 
+use std::borrow::Cow;
+
 use crate::decode::{Arrival, Login};
 use crate::pii::{DeviceId, Ip, Masked, Masker};
 
@@ -7,26 +9,26 @@ use crate::pii::{DeviceId, Ip, Masked, Masker};
 ///
 /// It has no `Debug`, since a user's id is personal too.
 #[expect(missing_debug_implementations, reason = "a user's id is personal data")]
-pub struct LoginRow {
+pub struct LoginRow<'m> {
     /// Which message it came in.
     pub arrival: Arrival,
     /// The column `user_id`.
-    pub user_id: String,
+    pub user_id: Cow<'m, str>,
     /// The column `device_type`.
-    pub device_type: Option<String>,
+    pub device_type: Option<Cow<'m, str>>,
     /// The column `masked_ip`.
     pub masked_ip: Option<Masked<Ip>>,
     /// The column `masked_device_id`.
     pub masked_device_id: Option<Masked<DeviceId>>,
     /// The column `locale`.
-    pub locale: Option<String>,
+    pub locale: Option<Cow<'m, str>>,
     /// The column `app_version`.
     pub app_version: Option<i32>,
 }
 
 /// Masks a login; what is absent stays absent.
 #[must_use]
-pub fn mask(login: Login<'_>, masker: &Masker) -> LoginRow {
+pub fn mask<'m>(login: Login<'m, '_>, masker: &Masker) -> LoginRow<'m> {
     LoginRow {
         arrival: login.arrival,
         user_id: login.user_id,

@@ -13,7 +13,7 @@
 //!
 //! ```compile_fail,E0271
 //! # use login_etl::{deadline::Deadline, decode::Login, pii::Fingerprint, store::{Spent, Store}};
-//! async fn leak(store: &Store, logins: Vec<Login<'_>>, salt: &Fingerprint, deadline: Deadline) {
+//! async fn leak(store: &Store, logins: Vec<Login<'_, '_>>, salt: &Fingerprint, deadline: Deadline) {
 //!     let _ = store.write(logins.into_iter(), salt, deadline, &mut Spent::default()).await;
 //! }
 //! ```

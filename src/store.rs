@@ -173,9 +173,9 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; the whole batch may be written again.
-    pub async fn write(
+    pub async fn write<'m>(
         &self,
-        rows: impl Iterator<Item = LoginRow>,
+        rows: impl Iterator<Item = LoginRow<'m>>,
         salt: &Fingerprint,
         deadline: Deadline,
         spent: &mut Spent,
@@ -193,9 +193,9 @@ impl Store {
         outcome.map_err(|failed| failed.error)
     }
 
-    async fn attempt(
+    async fn attempt<'m>(
         &self,
-        batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
+        batch: &mut Batch<'m, '_, impl Iterator<Item = LoginRow<'m>>>,
         deadline: Deadline,
         spent: &mut Spent,
     ) -> Result<Written, Failed> {
@@ -312,9 +312,9 @@ impl From<StoreError> for Failed {
     }
 }
 
-async fn write_once(
+async fn write_once<'m>(
     connection: &mut Connection,
-    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'m, '_, impl Iterator<Item = LoginRow<'m>>>,
 ) -> Result<Written, tokio_postgres::Error> {
     match pipeline::write(connection.client(), batch).await {
         Ok(inserted) => Ok(Written { inserted, refused: Vec::new() }),
@@ -328,7 +328,7 @@ async fn write_once(
 
 /// Writes rows with one of the two statements: one round trip, and outside a transaction block a
 /// transaction of its own. Returns how many rows the table has more.
-async fn insert<R: Borrow<LoginRow>>(
+async fn insert<'m, R: Borrow<LoginRow<'m>>>(
     client: &Client,
     statement: &str,
     rows: &[R],
@@ -337,7 +337,7 @@ async fn insert<R: Borrow<LoginRow>>(
     let rows = || rows.iter().map(Borrow::borrow);
     let sent_at: Vec<SystemTime> = rows().map(|row| row.arrival.sent_at).collect();
     let ledger_ids: Vec<Uuid> = rows().map(|row| row.arrival.ledger_id).collect();
-    let user_ids: Vec<&str> = rows().map(|row| row.user_id.as_str()).collect();
+    let user_ids: Vec<&str> = rows().map(|row| &*row.user_id).collect();
     let device_types: Vec<Option<&str>> = rows().map(|row| row.device_type.as_deref()).collect();
     let ips: Vec<Option<&str>> = rows().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
     let device_ids: Vec<Option<&str>> =

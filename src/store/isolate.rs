@@ -26,7 +26,7 @@ pub(super) fn is_of_row(error: &tokio_postgres::Error) -> bool {
 /// the order of arrival, so what comes later is known to be later.
 pub(super) async fn write(
     client: &mut Client,
-    mut rows: Vec<&LoginRow>,
+    mut rows: Vec<&LoginRow<'_>>,
     salt: &Fingerprint,
 ) -> Result<Written, tokio_postgres::Error> {
     if rows.iter().any(|row| row.arrival.group.is_some()) {
@@ -72,12 +72,12 @@ pub(super) async fn write(
     Ok(written)
 }
 
-fn is_held(held: &HashSet<&str>, row: &LoginRow) -> bool {
+fn is_held(held: &HashSet<&str>, row: &LoginRow<'_>) -> bool {
     row.arrival.group.as_deref().is_some_and(|group| held.contains(group))
 }
 
 /// The two halves of some rows, the earlier one last, where it is popped first.
-fn halves<'r>(rows: &[&'r LoginRow]) -> Vec<Vec<&'r LoginRow>> {
+fn halves<'r, 'm>(rows: &[&'r LoginRow<'m>]) -> Vec<Vec<&'r LoginRow<'m>>> {
     let (earlier, later) = rows.split_at(rows.len() / 2);
     vec![later.to_vec(), earlier.to_vec()]
 }

@@ -18,22 +18,22 @@ use crate::pii::Fingerprint;
 const CHUNK: usize = 256;
 
 /// The rows of a batch, made when they are first asked for, and kept for another try.
-pub(super) struct Batch<'s, I> {
+pub(super) struct Batch<'m, 's, I> {
     source: I,
-    chunks: Vec<Arc<Vec<LoginRow>>>,
+    chunks: Vec<Arc<Vec<LoginRow<'m>>>>,
     /// How long the rows have taken to make so far.
     pub(super) making: Duration,
     /// Of the salt that the rows are masked with.
     pub(super) salt: &'s Fingerprint,
 }
 
-impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
+impl<'m, 's, I: Iterator<Item = LoginRow<'m>>> Batch<'m, 's, I> {
     pub(super) fn new(source: I, salt: &'s Fingerprint) -> Self {
         Self { source, chunks: Vec::new(), making: Duration::ZERO, salt }
     }
 
     /// The chunk of this number, which is at most the next one; `None` after the last.
-    pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<Vec<LoginRow>>> {
+    pub(super) fn chunk(&mut self, number: usize) -> Option<Arc<Vec<LoginRow<'m>>>> {
         if number == self.chunks.len() {
             let started = Instant::now();
             let rows = self.source.by_ref().take(CHUNK);
@@ -49,7 +49,7 @@ impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
     }
 
     /// All rows.
-    pub(super) fn all(&mut self) -> Vec<&LoginRow> {
+    pub(super) fn all(&mut self) -> Vec<&LoginRow<'m>> {
         while self.chunk(self.chunks.len()).is_some() {}
         self.chunks.iter().flat_map(|chunk| chunk.iter()).collect()
     }
@@ -59,9 +59,9 @@ impl<'s, I: Iterator<Item = LoginRow>> Batch<'s, I> {
 ///
 /// It is one round trip: a statement, or where there are more rows a transaction of several that are
 /// sent without waiting for each other's answers.
-pub(super) async fn write(
+pub(super) async fn write<'m>(
     client: &Client,
-    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'m, '_, impl Iterator<Item = LoginRow<'m>>>,
 ) -> Result<u64, Error> {
     match batch.chunk(0) {
         None => Ok(0),
@@ -70,9 +70,9 @@ pub(super) async fn write(
     }
 }
 
-async fn write_chunks(
+async fn write_chunks<'m>(
     client: &Client,
-    batch: &mut Batch<'_, impl Iterator<Item = LoginRow>>,
+    batch: &mut Batch<'m, '_, impl Iterator<Item = LoginRow<'m>>>,
 ) -> Result<u64, Error> {
     let mut answers = Answers { pending: FuturesOrdered::new(), sum: Ok(0) };
     answers.send(execute(client, "BEGIN")).await;

@@ -49,7 +49,10 @@ pub(crate) fn scratches() -> Vec<Scratch> {
 
 /// Decodes every message, each in a room of its own, so that all of them are there at once.
 #[inline(never)]
-pub(crate) fn decode<'t>(messages: &[SqsMessage<'t>], scratches: &'t mut [Scratch]) -> Vec<Login<'t>> {
+pub(crate) fn decode<'m: 's, 's>(
+    messages: &[SqsMessage<'m>],
+    scratches: &'s mut [Scratch],
+) -> Vec<Login<'m, 's>> {
     let decoded = messages.iter().zip(scratches).enumerate().map(|(position, (message, scratch))| {
         let arrival = decode::arrival(message, position, SystemTime::UNIX_EPOCH)?;
         decode::decode(message, arrival, scratch)
@@ -59,7 +62,7 @@ pub(crate) fn decode<'t>(messages: &[SqsMessage<'t>], scratches: &'t mut [Scratc
 
 /// Masks every login.
 #[inline(never)]
-pub(crate) fn mask(logins: Vec<Login<'_>>, masker: &Masker) -> Vec<LoginRow> {
+pub(crate) fn mask<'m>(logins: Vec<Login<'m, '_>>, masker: &Masker) -> Vec<LoginRow<'m>> {
     logins.into_iter().map(|login| mask::mask(login, masker)).collect()
 }
 

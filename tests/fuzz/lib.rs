@@ -6,6 +6,7 @@
 //! - However a body is spelt, nested or enveloped, it is the same login, or the same refusal.
 //! - An error's text is of the program's own words, and of numbers that are places in the input.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::error::Error;
 use std::sync::LazyLock;
@@ -205,11 +206,11 @@ fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
     let login = decode(message, arrival(message, position, SystemTime::UNIX_EPOCH)?, &mut scratch)?;
     let row = mask(login, &MASKER);
     let row = Row {
-        user_id: row.user_id,
-        device_type: row.device_type,
+        user_id: row.user_id.into_owned(),
+        device_type: row.device_type.map(Cow::into_owned),
         masked_ip: row.masked_ip.map(|token| token.as_str().to_owned()),
         masked_device_id: row.masked_device_id.map(|token| token.as_str().to_owned()),
-        locale: row.locale,
+        locale: row.locale.map(Cow::into_owned),
         app_version: row.app_version,
     };
     assert!((1..=128).contains(&row.user_id.chars().count()));
