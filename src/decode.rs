@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::event::SqsMessage;
 use crate::flatten::{Flat, JsonType, Leaf, flatten, flatten_plain};
+use crate::literal::{self, NotText};
 use crate::pii::{DeviceId, Ip, Pii};
 
 /// The columns of a body, as flat keys.
@@ -30,11 +31,11 @@ const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 /// A login, good to be stored once its personal values are masked.
 ///
 /// Its texts, which go into the row, stay in the message (`'m`) unless they had to be unescaped; its raw
-/// values, which do not, may stay in the room for unescaping as well.
+/// values, which do not, may stay in the [`Scratch`] (`'s`) as well.
 ///
 /// It has no `Debug`, since a user's id is personal too.
 #[expect(missing_debug_implementations, reason = "a user's id is personal data")]
-pub struct Login<'m, 'a> {
+pub struct Login<'m, 's> {
     /// Which message it came in.
     pub arrival: Arrival,
     /// 1 to 128 characters.
@@ -42,11 +43,11 @@ pub struct Login<'m, 'a> {
     /// Up to 32 characters.
     pub device_type: Option<Cow<'m, str>>,
     /// The address, raw.
-    pub ip: Option<Pii<'a, Ip>>,
+    pub ip: Option<Pii<'s, Ip>>,
     /// Up to 32 characters.
     pub locale: Option<Cow<'m, str>>,
     /// The device's id, raw.
-    pub device_id: Option<Pii<'a, DeviceId>>,
+    pub device_id: Option<Pii<'s, DeviceId>>,
     /// `major * 1_000_000 + minor * 1_000 + patch`.
     pub app_version: Option<i32>,
 }
@@ -148,6 +149,12 @@ pub enum DecodeError {
     BadSentTimestamp,
 }
 
+impl From<NotText> for DecodeError {
+    fn from(_: NotText) -> Self {
+        Self::NotText
+    }
+}
+
 impl DecodeError {
     /// The reason's stable name, for logs and metrics.
     #[must_use]
@@ -203,12 +210,13 @@ pub fn decode<'m: 's, 's>(
     arrival: Arrival,
     scratch: &'s mut Scratch,
 ) -> Result<Login<'m, 's>, DecodeError> {
-    let literal = message.body.map(RawValue::get);
-    if let Some(flat) = literal.and_then(content_of).and_then(|body| flatten_plain(body, &COLUMNS, &ENVELOPE))
+    let source = message.body.map(RawValue::get);
+    if let Some(flat) =
+        source.and_then(literal::content).and_then(|body| flatten_plain(body, &COLUMNS, &ENVELOPE))
     {
         return login(flat, arrival);
     }
-    let body = literal.and_then(|literal| text_of(literal, &mut scratch.body));
+    let body = source.and_then(|source| literal::text(source, &mut scratch.body));
     let login = read(body.ok_or(DecodeError::MissingBody)??, arrival, &mut scratch.contents)?;
     Ok(Login {
         user_id: owned(login.user_id),
@@ -248,10 +256,10 @@ fn content<'t>(
 ) -> Result<Option<&'t str>, DecodeError> {
     let [kind, message, detail_type, detail] = envelope.map(|raw| raw.map(RawValue::get));
     let mut unescaped_kind = Vec::new();
-    if let Some(Ok("Notification")) = kind.and_then(|kind| text_of(kind, &mut unescaped_kind))
-        && let Some(content) = message.and_then(|message| text_of(message, room))
+    if let Some(Ok("Notification")) = kind.and_then(|kind| literal::text(kind, &mut unescaped_kind))
+        && let Some(content) = message.and_then(|message| literal::text(message, room))
     {
-        return content.map(Some);
+        return Ok(Some(content?));
     }
     Ok(detail.filter(|detail| detail_type.is_some() && detail.starts_with('{')))
 }
@@ -320,7 +328,7 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
     // Lambda sends the digits as a string; a number, as a person would write it, means the same.
     let source = timestamp.get();
     let mut room = Vec::new();
-    let digits = text_of(source, &mut room).unwrap_or(Ok(source));
+    let digits = literal::text(source, &mut room).unwrap_or(Ok(source));
     let digits = digits.map_err(|_| DecodeError::BadSentTimestamp)?;
     let millis = digits.parse().ok().filter(|millis| *millis <= MAX_SENT_MILLIS);
     // `parse` alone would allow a sign.
@@ -330,54 +338,6 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
         }
         _ => Err(DecodeError::BadSentTimestamp),
     }
-}
-
-/// What is between the quotes of a string literal; `None` where the JSON is something else.
-fn content_of(source: &str) -> Option<&str> {
-    source.strip_prefix('"')?.strip_suffix('"')
-}
-
-/// The text that a string literal stands for, in `room` if it had to be unescaped; `None` where the
-/// JSON is something else.
-fn text_of<'t>(source: &'t str, room: &'t mut Vec<u8>) -> Option<Result<&'t str, DecodeError>> {
-    let literal = content_of(source)?;
-    if !literal.contains('\\') {
-        return Some(Ok(literal));
-    }
-    if !unescape(literal, room) {
-        // It is a literal already, so nothing but its escapes can be wrong.
-        let Ok(text) = serde_json::from_str(source).map(Zeroizing::<String>::new) else {
-            return Some(Err(DecodeError::NotText));
-        };
-        room.clear();
-        room.extend_from_slice(text.as_bytes());
-    }
-    Some(str::from_utf8(room).map_err(|_| DecodeError::NotText))
-}
-
-/// Unescapes the content of a JSON string literal; `false` if it has an escape by number.
-///
-/// In a body they are every few characters, which is what the JSON parser is slow at: where a body is not
-/// plain, it would take half the time of decoding.
-fn unescape(literal: &str, text: &mut Vec<u8>) -> bool {
-    text.clear();
-    text.reserve(literal.len());
-    let mut bytes = literal.bytes();
-    while let Some(byte) = bytes.next() {
-        text.push(match byte {
-            b'\\' => match bytes.next() {
-                Some(same @ (b'"' | b'\\' | b'/')) => same,
-                Some(b'n') => b'\n',
-                Some(b't') => b'\t',
-                Some(b'r') => b'\r',
-                Some(b'b') => b'\x08',
-                Some(b'f') => b'\x0c',
-                _ => return false,
-            },
-            other => other,
-        });
-    }
-    true
 }
 
 /// An id as the 16 bytes that the ledger keeps: SQS's ids are UUIDs and stay as they are; any other
@@ -472,15 +432,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_literal_is_unescaped_as_the_parser_does(text in r#"[a-t"\\/\n\t\r\x08\x0cé\x01]{0,20}"#) {
-            let literal = serde_json::to_string(&text).unwrap();
-            let by_number = literal.contains("\\u");
-            let mut unescaped = b"of the message before".to_vec();
-            prop_assert_eq!(unescape(&literal[1..literal.len() - 1], &mut unescaped), !by_number);
-            prop_assert!(by_number || unescaped == text.as_bytes());
-        }
-
         #[test]
         fn versions_sort_as_their_numbers(one: (u8, u8, u8), other: (u8, u8, u8)) {
             let number = |(major, minor, patch): (u8, u8, u8)| version(&format!("{major}.{minor}.{patch}")).unwrap();

@@ -30,6 +30,7 @@ pub mod event;
 pub mod flatten;
 pub mod handler;
 pub mod iam;
+mod literal;
 pub mod mask;
 pub mod payload;
 pub mod pii;

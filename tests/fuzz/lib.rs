@@ -29,6 +29,8 @@ pub mod decode;
 pub mod event;
 #[path = "../../src/flatten.rs"]
 pub mod flatten;
+#[path = "../../src/literal.rs"]
+mod literal;
 #[path = "../../src/mask.rs"]
 pub mod mask;
 mod model;
