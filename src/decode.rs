@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::event::SqsMessage;
 use crate::flatten::{Flat, JsonType, Leaf, flatten, flatten_plain};
@@ -292,7 +293,8 @@ fn login(flat: Flat<'_, 6, 4>, arrival: Arrival) -> Result<Login<'_, '_>, Decode
 fn text<'a>(field: &'static str, leaf: Option<Leaf<'a>>) -> Result<Option<Cow<'a, str>>, DecodeError> {
     match leaf {
         None | Some(Leaf::Null) => Ok(None),
-        Some(Leaf::Text(text)) if text.contains('\0') => Err(DecodeError::NulCharacter { field }),
+        // What is borrowed has none: JSON has no control character in a string that is not escaped.
+        Some(Leaf::Text(Cow::Owned(text))) if text.contains('\0') => Err(DecodeError::NulCharacter { field }),
         Some(Leaf::Text(text)) => Ok(Some(text)),
         Some(Leaf::Other(found)) => Err(DecodeError::WrongType { field, found }),
     }
@@ -343,9 +345,11 @@ fn sent_at(timestamp: &RawValue) -> Result<SystemTime, DecodeError> {
 /// An id as the 16 bytes that the ledger keeps: SQS's ids are UUIDs and stay as they are; any other
 /// id, as test events have them, becomes the UUID (version 8) of its SHA-256.
 fn ledger_id(message_id: &str) -> Uuid {
+    // Only the one spelling that SQS uses, so that no two ids are taken for one.
+    let as_of_sqs =
+        message_id.len() == Hyphenated::LENGTH && !message_id.bytes().any(|byte| byte.is_ascii_uppercase());
     match Uuid::try_parse(message_id) {
-        // Only the one spelling that SQS uses, so that no two ids are taken for one.
-        Ok(id) if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == message_id => id,
+        Ok(id) if as_of_sqs => id,
         _ => {
             use sha2::{Digest, Sha256};
             let digest: [u8; 32] = Sha256::digest(message_id).into();

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 pub enum Leaf<'a> {
     /// JSON's `null`.
     Null,
-    /// A string, unescaped.
+    /// A string, unescaped; borrowed where there was nothing to unescape.
     Text(Cow<'a, str>),
     /// Something else, of this JSON type.
     Other(JsonType),

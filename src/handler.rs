@@ -179,6 +179,7 @@ impl Ingest {
         failures: &mut Failures<'m>,
     ) -> impl Iterator<Item = LoginRow<'m>> {
         let mut scratch = Scratch::default();
+        let mut masker = self.masker.clone();
         arrivals.into_iter().filter_map(move |arrival| {
             let position = arrival.position;
             let message = &messages[position];
@@ -186,7 +187,7 @@ impl Ingest {
                 Reason::HeldBack
             } else {
                 match decode(message, arrival, &mut scratch) {
-                    Ok(login) => return Some(mask(login, &self.masker)),
+                    Ok(login) => return Some(mask(login, &mut masker)),
                     Err(error) => error.into(),
                 }
             };

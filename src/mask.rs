@@ -28,7 +28,7 @@ pub struct LoginRow<'m> {
 
 /// Masks a login; what is absent stays absent.
 #[must_use]
-pub fn mask<'m>(login: Login<'m, '_>, masker: &Masker) -> LoginRow<'m> {
+pub fn mask<'m>(login: Login<'m, '_>, masker: &mut Masker) -> LoginRow<'m> {
     LoginRow {
         arrival: login.arrival,
         user_id: login.user_id,

@@ -32,7 +32,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{HmacReset, KeyInit, Mac};
 use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -60,9 +60,10 @@ pub struct Pii<'a, F: Field>(Cow<'a, str>, PhantomData<F>);
 pub struct Masked<F: Field>([u8; 64], PhantomData<F>);
 
 /// Makes pseudonyms with a secret salt.
+#[derive(Clone)]
 pub struct Masker {
     /// HMAC that has taken in the salt, and nothing else yet.
-    keyed: Hmac<Sha256>,
+    keyed: HmacReset<Sha256>,
 }
 
 /// Tells one salt from another, and helps nobody to guess either: whoever can test a guess with it
@@ -112,7 +113,7 @@ impl Masker {
         if key.len() < MIN_SALT_BYTES {
             return Err(ShortSalt);
         }
-        let keyed = Hmac::new_from_slice(key).map_err(|_| ShortSalt)?;
+        let keyed = HmacReset::new_from_slice(key).map_err(|_| ShortSalt)?;
         Ok(Self { keyed })
     }
 
@@ -124,8 +125,8 @@ impl Masker {
     ///
     /// ```
     /// # use login_etl::pii::{Ip, Masker, Pii};
-    /// let masker = Masker::new(&"0123456789abcdef0123456789abcdef".into())?;
-    /// let mask = |ip: &'static str| masker.mask(&Pii::<Ip>::new(ip.into()).unwrap());
+    /// let mut masker = Masker::new(&"0123456789abcdef0123456789abcdef".into())?;
+    /// let mut mask = |ip: &'static str| masker.mask(&Pii::<Ip>::new(ip.into()).unwrap());
     ///
     /// // printf 'ip:192.0.2.1' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
     /// let token = "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3";
@@ -136,7 +137,7 @@ impl Masker {
     ///
     /// [RFC 5952]: https://www.rfc-editor.org/rfc/rfc5952
     #[must_use]
-    pub fn mask<F: Field>(&self, value: &Pii<'_, F>) -> Masked<F> {
+    pub fn mask<F: Field>(&mut self, value: &Pii<'_, F>) -> Masked<F> {
         let hash = self.hash(F::NAME, &F::canonical(value.0.trim()));
         let mut digits = [0; 64];
         let Ok(_) = base16ct::lower::encode(&hash, &mut digits) else {
@@ -149,15 +150,15 @@ impl Masker {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         // No field is called so, thus it is never a token.
-        Fingerprint(base16ct::lower::encode_string(&self.hash("salt", "fingerprint")[..8]))
+        Fingerprint(base16ct::lower::encode_string(&self.clone().hash("salt", "fingerprint")[..8]))
     }
 
-    fn hash(&self, name: &str, value: &str) -> [u8; 32] {
-        let mut hmac = self.keyed.clone();
-        hmac.update(name.as_bytes());
-        hmac.update(b":");
-        hmac.update(value.as_bytes());
-        hmac.finalize().into_bytes().into()
+    fn hash(&mut self, name: &str, value: &str) -> [u8; 32] {
+        self.keyed.update(name.as_bytes());
+        self.keyed.update(b":");
+        self.keyed.update(value.as_bytes());
+        // Not of a copy: to wipe one took a fifth of the time of hashing.
+        self.keyed.finalize_reset().into_bytes().into()
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn decode<'m: 's, 's>(
 
 /// Masks every login.
 #[inline(never)]
-pub(crate) fn mask<'m>(logins: Vec<Login<'m, '_>>, masker: &Masker) -> Vec<LoginRow<'m>> {
+pub(crate) fn mask<'m>(logins: Vec<Login<'m, '_>>, masker: &mut Masker) -> Vec<LoginRow<'m>> {
     logins.into_iter().map(|login| mask::mask(login, masker)).collect()
 }
 

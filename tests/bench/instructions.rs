@@ -6,9 +6,9 @@ mod batch;
 
 fn main() {
     let event = batch::event();
-    let masker = batch::masker();
+    let mut masker = batch::masker();
     let messages = batch::read(&event);
     let mut scratches = batch::scratches();
     let logins = batch::decode(&messages, &mut scratches);
-    black_box(batch::mask(logins, &masker));
+    black_box(batch::mask(logins, &mut masker));
 }

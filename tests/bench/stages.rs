@@ -21,7 +21,7 @@ criterion_main!(benches);
 /// Measures each stage without the making of what it is given, and then all of them together.
 fn stages(criterion: &mut Criterion) {
     let event = batch::event();
-    let masker = batch::masker();
+    let mut masker = batch::masker();
     let messages = batch::read(&event);
     let mut scratches = batch::scratches();
     let mut group = criterion.benchmark_group("stages");
@@ -33,7 +33,7 @@ fn stages(criterion: &mut Criterion) {
             let mut round = || {
                 let logins = batch::decode(&messages, &mut scratches);
                 let started = Instant::now();
-                let rows = batch::mask(logins, &masker);
+                let rows = batch::mask(logins, &mut masker);
                 let elapsed = started.elapsed();
                 drop(rows);
                 elapsed
@@ -45,7 +45,7 @@ fn stages(criterion: &mut Criterion) {
         bench.iter(|| {
             let messages = batch::read(&event);
             let mut scratches = batch::scratches();
-            batch::mask(batch::decode(&messages, &mut scratches), &masker)
+            batch::mask(batch::decode(&messages, &mut scratches), &mut masker)
         });
     });
     group.finish();

@@ -206,7 +206,7 @@ fn by_number(text: &str) -> String {
 fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
     let mut scratch = Scratch::default();
     let login = decode(message, arrival(message, position, SystemTime::UNIX_EPOCH)?, &mut scratch)?;
-    let row = mask(login, &MASKER);
+    let row = mask(login, &mut MASKER.clone());
     let row = Row {
         user_id: row.user_id.into_owned(),
         device_type: row.device_type.map(Cow::into_owned),

@@ -374,7 +374,7 @@ async fn no_debug_text_tells_a_secret() {
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
     let DatabaseSource::Iam(login) = &by_token.database.source else { panic!("it is said so above") };
     let token = secrets.token(login).await.unwrap();
-    let masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
+    let mut masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 
     let texts = [
