@@ -73,7 +73,7 @@ def speed(system: System, effort: Effort) -> list[Row]:
     for row in rows:
         messages = row["messages"]
         row["without_fsync"] = _speed(database, messages, effort.rounds[messages])["to_floor"]
-    return rows[::-1]
+    return rows[::-1]  # the smallest first
 
 
 def _speed(database: Database, messages: int, rounds: int) -> Row:
