@@ -36,9 +36,7 @@ WHERE usename = 'login_writer' AND datname = current_database()
 class Effort:
     """How much is measured."""
 
-    # By the messages of a batch, the largest first: after it the server has no buffer left that was
-    # never used, like any that has run for a minute.
-    rounds: dict[int, int]
+    rounds: dict[int, int]  # by the messages of a batch, in the order of measuring
     cold_starts: int
     growth_rows: int
     growth_rounds: int
@@ -48,6 +46,8 @@ class Effort:
 
 FULL = Effort(
     # The medians of 300 small batches differ by three in a hundred from run to run, of 900 by one.
+    # The largest are first: after them the server has no buffer left that was never used, like any
+    # that has run for a minute.
     rounds={10_000: 15, 1_000: 60, 100: 900, 10: 900},
     cold_starts=15,
     growth_rows=10_000_000,
