@@ -18,21 +18,22 @@ CHECKOV := $(TOOLS)/checkov/stamp
 SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
-DENY := cargo deny --locked --config .cargo-deny.toml
-FUZZ := --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
+DENY := cargo deny --locked
+FUZZ := --locked --package login-etl-fuzz
 # What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
-LOCAL := python -m e2e.local
+LOCAL := python -m dev
+PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
 # Of a stack: `make deploy ENV=dev`.
 WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 # cargo-lambda, its zig and Python are those of the virtual environment.
 export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
-export PYTHONPATH := $(CURDIR)/tests
+export PYTHONPATH := $(CURDIR):$(CURDIR)/tests
 # The package is looked for here, wherever else its user lets cargo build.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
@@ -113,8 +114,7 @@ zip: $(VENV) ## Zip both programs for ARCH=x86_64, arm64 or both; none may be 8 
 
 .PHONY: test
 test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from the queue to the table
-	$(LOCAL) with-services cargo test --locked
-	cargo test $(FUZZ)
+	$(LOCAL) with-services cargo test --locked --workspace
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
 
@@ -124,7 +124,7 @@ test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack t
 
 .PHONY: readme
 readme: build ## Run the commands of the README's table, those that take long for less
-	@python -m readme
+	@python -m dev.checks.documents
 
 .PHONY: python-localstack
 python-localstack:
@@ -139,28 +139,26 @@ check: fmt clippy doc python template pipeline unused versions audit ## Check fo
 
 .PHONY: fmt
 fmt:
-	cargo fmt --check
-	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+	cargo fmt --all --check
 
 .PHONY: clippy
 clippy:
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo clippy --lib --tests $(FUZZ) -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: doc
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 
 .PHONY: python
 python: $(VENV)
-	ruff check --no-cache tests
-	ruff format --no-cache --check tests
+	ruff check --no-cache $(PYTHON_CODE)
+	ruff format --no-cache --check $(PYTHON_CODE)
 	shellcheck .ci/run
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml .image/registry.yaml
-	hadolint .image/Dockerfile
+	cfn-lint template.yaml deploy/registry.yaml
+	hadolint deploy/Dockerfile
 
 # What actionlint checks in shell commands, it asks shellcheck.
 .PHONY: pipeline
@@ -184,7 +182,7 @@ unused: $(VENV)
 
 .PHONY: versions
 versions: $(VENV)
-	python -m versions
+	python -m dev.checks.versions
 
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit
@@ -202,12 +200,12 @@ audit: $(CARGO_DENY)
 # from then on; one that is merely new stays in target/, unless KEEP=1 adds what covers most.
 .PHONY: fuzz
 fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges the corpus
-	@RUSTFLAGS="$(FUZZ_RUSTFLAGS)" cargo build --quiet --release $(FUZZ) --features libfuzzer-sys --target $(HOST)
+	@RUSTFLAGS="$(FUZZ_RUSTFLAGS)" cargo build --quiet --profile fuzz $(FUZZ) --features libfuzzer-sys --target $(HOST)
 	@for target in event body; do \
-	    fuzz="target/fuzz/$(HOST)/release/$$target" kept="tests/fuzz/corpus/$$target" new="target/fuzz/corpus/$$target"; \
+	    fuzz="target/$(HOST)/fuzz/fuzz-$$target" kept="fuzz/corpus/$$target" new="target/fuzz/$$target"; \
 	    mkdir -p "$$new"; \
 	    "$$fuzz" -max_total_time=$$(($(or $(SECONDS),60) / 2)) -timeout=5 -max_len=4096 -print_final_stats=1 \
-	        -dict=tests/fuzz/json.dict -artifact_prefix="$$kept/" "$$new" "$$kept" 2>&1 \
+	        -dict=fuzz/json.dict -artifact_prefix="$$kept/" "$$new" "$$kept" 2>&1 \
 	        | sed '/^#.*\(NEW\|REDUCE\|RELOAD\)/d; /^###### Rec/,/^###### End/d'; \
 	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -use_counters=0 -verbosity=0 "$$kept" "$$new"; fi; \
 	done
@@ -217,12 +215,12 @@ fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges t
 .PHONY: bench
 bench: build ## Measure the speed beside a bare COPY and Python; QUICK=1 for a look, ONLY=… for a part
 	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
-	@python -m bench $(if $(QUICK),--quick) $(ONLY)
+	@python -m benches $(if $(QUICK),--quick) $(ONLY)
 
 .PHONY: bench-instructions
 bench-instructions: $(VENV) ## Count the instructions of the pure stages, with valgrind
 	@cargo bench --quiet --locked --bench instructions \
-	    --config "target.'cfg(all())'.runner = ['python', '-m', 'bench.instructions']"
+	    --config "target.'cfg(all())'.runner = ['python', '-m', 'benches.instructions']"
 
 # Running it in AWS
 
@@ -233,7 +231,7 @@ deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samco
 
 .PHONY: smoke
 smoke: $(VENV) ## Send messages through the queue of ENV=…, and see that it works
-	@python -m e2e.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+	@python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow what the functions of ENV=… log
@@ -241,11 +239,11 @@ logs: $(DEPLOY) ## Follow what the functions of ENV=… log
 
 .PHONY: redrive
 redrive: $(VENV) ## Have the dead letters of ENV=… written; those that are bad stay where they are
-	@python -m e2e.operate redrive $(ENV)
+	@python -m deploy.operate redrive $(ENV)
 
 .PHONY: rotate
 rotate: $(VENV) ## Give the function of ENV=… a new password for the database
-	@python -m e2e.operate rotate $(ENV)
+	@python -m deploy.operate rotate $(ENV)
 
 .PHONY: delete
 delete: $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
@@ -259,11 +257,11 @@ TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
 image: $(VENV) ## Build the function as a container image for ARCH=x86_64 or arm64; needs Docker
 	$(BUILD) --bin bootstrap --$(subst _,-,$(ARCH)) --lambda-dir $(IMAGE)
 	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86_64=amd64) \
-	    --tag login-etl:$(ARCH) --file .image/Dockerfile $(IMAGE)/bootstrap
+	    --tag login-etl:$(ARCH) --file deploy/Dockerfile $(IMAGE)/bootstrap
 
 .PHONY: image-registry
 image-registry: ## Create the registry for images, in the account of the AWS CLI
-	aws cloudformation deploy --stack-name login-etl-images --template-file .image/registry.yaml \
+	aws cloudformation deploy --stack-name login-etl-images --template-file deploy/registry.yaml \
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
@@ -273,9 +271,9 @@ image-push: image ## Push the image to REGISTRY=…, tagged with the commit
 
 # Tools
 
-$(VENV): tests/e2e/requirements.txt
-$(DEPLOY): tests/e2e/requirements-deploy.txt
-$(CHECKOV): tests/e2e/requirements-checkov.txt
+$(VENV): dev/requirements.txt
+$(DEPLOY): deploy/requirements.txt
+$(CHECKOV): dev/requirements-checkov.txt
 $(VENV) $(DEPLOY) $(CHECKOV):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=… names one." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
@@ -283,11 +281,11 @@ $(VENV) $(DEPLOY) $(CHECKOV):
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-$(LOCALSTACK): $(shell find tests/e2e/localstack -name '*.txt' -or -path '*/executor/*' -type f)
+$(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*' -type f)
 	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
 	@echo "Installing LocalStack into $(@D)"
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement tests/e2e/localstack/requirements.txt
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation tests/e2e/localstack/executor
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement dev/localstack/requirements.txt
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation dev/localstack/executor
 	@touch $@
 
 # Without the target folder of the project, which another cargo may hold locked.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio_postgres::config::SslMode;
 
-use crate::pii::ShortSalt;
-use crate::secrets::SecretError;
+use crate::aws::secrets::SecretError;
+use login::pii::ShortSalt;
 
 /// Names the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";

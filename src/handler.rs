@@ -7,17 +7,17 @@ use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::{Context, Diagnostic};
 use strum::VariantNames;
 
+use crate::aws::secrets::Secrets;
 use crate::config::{Settings, StartError};
 use crate::deadline::Deadline;
-use crate::decode::{Arrival, Scratch, arrival, decode};
-use crate::event::{self, EventError, SqsMessage};
-use crate::mask::{LoginRow, mask};
-use crate::pii::{Fingerprint, Masker};
 use crate::report::{Failure, Failures, Reason, report};
-use crate::secrets::Secrets;
 use crate::store::{Spent, Store, StoreError};
 use crate::telemetry::batch::Batch;
 use crate::telemetry::trace::Tracer;
+use login::decode::{Arrival, Scratch, arrival, decode};
+use login::event::{self, EventError, SqsMessage};
+use login::mask::{LoginRow, mask};
+use login::pii::{Fingerprint, Masker};
 
 /// How long a cold start waits for Postgres before it does without.
 const WARM_UP: Duration = Duration::from_secs(4);

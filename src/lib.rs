@@ -22,20 +22,12 @@
 //! Three kinds of failure have a type each: [`DecodeError`](decode::DecodeError) fails one message,
 //! [`BatchError`](handler::BatchError) the batch, and [`StartError`](config::StartError) the process.
 
+pub mod aws;
 pub mod config;
-pub mod custom_resource;
 pub mod deadline;
-pub mod decode;
-pub mod event;
-pub mod flatten;
 pub mod handler;
-pub mod iam;
-mod literal;
-pub mod mask;
-pub mod payload;
-pub mod pii;
 pub mod report;
+pub mod runtime;
 pub mod schema;
-pub mod secrets;
 pub mod store;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use login_etl::config::Settings;
 use login_etl::handler::Ingest;
-use login_etl::payload::{self, PayloadLayer};
+use login_etl::runtime::{self, PayloadLayer};
 use login_etl::telemetry;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,7 @@ async fn serve() -> Result<(), lambda_runtime::Error> {
     telemetry::start(variable)?;
     keep_memory_private()?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
-    let handle = async |event: LambdaEvent<()>| ingest.handle(&payload::current(), &event.context).await;
+    let handle = async |event: LambdaEvent<()>| ingest.handle(&runtime::current(), &event.context).await;
     // Boxed, since it holds the future of every stage, many kilobytes.
     Box::pin(Runtime::new(service_fn(handle)).layer(PayloadLayer).run()).await
 }

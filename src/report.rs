@@ -6,8 +6,8 @@ use aws_lambda_events::sqs::SqsBatchResponse;
 use strum::VariantNames;
 use tokio_postgres::error::SqlState;
 
-use crate::decode::DecodeError;
-use crate::event::SqsMessage;
+use login::decode::DecodeError;
+use login::event::SqsMessage;
 
 /// A message that was not written.
 #[derive(Debug, PartialEq, Eq)]

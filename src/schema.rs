@@ -1,4 +1,4 @@
-//! The database's schema: the migrations under `src/sql/migrations`, and the upkeep of the ledger.
+//! The database's schema: the migrations under `migrations`, and the upkeep of the ledger.
 
 use postgres_protocol::password::scram_sha_256;
 use refinery::error::Kind;
@@ -8,26 +8,26 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::pii::Fingerprint;
+use login::pii::Fingerprint;
 
 mod embedded {
-    refinery::embed_migrations!("src/sql/migrations");
+    refinery::embed_migrations!("migrations");
 }
 
 /// The role that the function logs in as.
 pub const WRITER: &str = "login_writer";
 
 /// Has the writer log in by IAM, and without a password.
-const LET_WRITER_IN_BY_IAM: &str = include_str!("sql/let_writer_in_by_iam.sql");
+const LET_WRITER_IN_BY_IAM: &str = include_str!("schema/let_writer_in_by_iam.sql");
 
 /// Has the writer log in by IAM no more.
-const END_IAM_OF_WRITER: &str = include_str!("sql/end_iam_of_writer.sql");
+const END_IAM_OF_WRITER: &str = include_str!("schema/end_iam_of_writer.sql");
 
 /// Empties the days of the ledger that are too old to matter.
-const PRUNE: &str = include_str!("sql/prune.sql");
+const PRUNE: &str = include_str!("schema/prune.sql");
 
 /// Accepts a salt by its fingerprint.
-const ACCEPT_SALT: &str = include_str!("sql/accept_salt.sql");
+const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
 /// Any number, so long as nobody else's migrations take the same one.
 const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;

@@ -1,4 +1,14 @@
 //! Writes rows to Postgres: a batch in one transaction, exactly once.
+//!
+//! A login that is not masked cannot be written:
+//!
+//! ```compile_fail,E0271
+//! # use login::{decode::Login, pii::Fingerprint};
+//! # use login_etl::{deadline::Deadline, store::{Spent, Store}};
+//! async fn leak(store: &Store, logins: Vec<Login<'_, '_>>, salt: &Fingerprint, deadline: Deadline) {
+//!     let _ = store.write(logins.into_iter(), salt, deadline, &mut Spent::default()).await;
+//! }
+//! ```
 
 use std::borrow::Borrow;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,11 +19,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use crate::aws::secrets::{SecretError, Secrets};
 use crate::config::{DatabaseSettings, StartError};
 use crate::deadline::{Deadline, Passed};
-use crate::mask::LoginRow;
-use crate::pii::{Fingerprint, Masked};
-use crate::secrets::{SecretError, Secrets};
+use login::mask::LoginRow;
+use login::pii::{Fingerprint, Masked};
 
 pub mod connect;
 mod isolate;
@@ -26,7 +36,7 @@ use pipeline::Batch;
 /// Writes rows whose messages are all new, or fails.
 const WRITE_NEW: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 /// Writes the rows whose messages the ledger does not hold yet.
-const WRITE_MISSING: &str = include_str!("sql/write_missing.sql");
+const WRITE_MISSING: &str = include_str!("store/write_missing.sql");
 
 /// Ends a transaction whose function is not heard of any more. A sandbox that Lambda destroys and a
 /// network that breaks close no connection: Postgres would keep the transaction's locks, and every
@@ -160,7 +170,7 @@ impl Store {
     /// Writes the rows, which are masked with the salt of this fingerprint, each once however often
     /// its message was delivered.
     ///
-    /// The rows should come in the order of [`Arrival`](crate::decode::Arrival), so that batches that
+    /// The rows should come in the order of [`Arrival`](login::decode::Arrival), so that batches that
     /// overlap wait for each other and never in a circle. They are taken as they are made: Postgres
     /// writes the first of a large batch while the last are not decoded yet.
     ///

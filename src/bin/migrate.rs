@@ -9,12 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{LambdaEvent, service_fn};
+use login::pii::Masker;
+use login_etl::aws::custom_resource::{Change, ChangeKind};
+use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID, WriterLogin, is_set};
-use login_etl::custom_resource::{Change, ChangeKind};
 use login_etl::deadline::Deadline;
-use login_etl::pii::Masker;
 use login_etl::schema::{self, WRITER};
-use login_etl::secrets::{SecretError, Secrets};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::telemetry;
 use serde::Deserialize;

@@ -12,10 +12,10 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{StoreError, tls};
+use crate::aws::secrets::{Credentials, SecretError, Secrets};
 use crate::config::{
     DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, IamLogin, SettingError, with_timeouts,
 };
-use crate::secrets::{Credentials, SecretError, Secrets};
 
 /// Makes connections.
 pub struct Connector {

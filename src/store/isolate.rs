@@ -7,8 +7,8 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::{GIVE_UP, Refused, WRITE_MISSING, Written, insert};
-use crate::mask::LoginRow;
-use crate::pii::Fingerprint;
+use login::mask::LoginRow;
+use login::pii::Fingerprint;
 
 /// Whether an error is about the data of some rows, so that the others may do without them: a data
 /// exception (class 22), a violated constraint (class 23), or what a trigger raises in PL/pgSQL

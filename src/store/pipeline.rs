@@ -11,8 +11,8 @@ use futures_util::stream::FuturesOrdered;
 use tokio_postgres::{Client, Error};
 
 use super::{GIVE_UP, WRITE_NEW, insert};
-use crate::mask::LoginRow;
-use crate::pii::Fingerprint;
+use login::mask::LoginRow;
+use login::pii::Fingerprint;
 
 /// The most rows of one statement. With fewer Postgres begins earlier, with more it plans less.
 const CHUNK: usize = 256;

@@ -8,10 +8,10 @@ use tracing::warn;
 
 use super::metrics::{Level, Line, Measured, Metric};
 use super::trace::{Annotations, Trace};
-use crate::event::SqsMessage;
 use crate::handler::BatchError;
 use crate::report::Reason;
 use crate::store::Spent;
+use login::event::SqsMessage;
 
 /// What is known of a batch so far.
 #[derive(Debug)]

@@ -1,7 +1,1 @@
-"""The project on one machine: a throwaway Postgres, an AWS emulator, and the tests between them."""
-
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-EVENTS = ROOT / "events"
-TARGET = ROOT / "target"
+"""End-to-end tests: from the queue to the table."""

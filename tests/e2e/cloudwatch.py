@@ -16,9 +16,10 @@ from typing import Any
 
 from botocore.client import BaseClient
 
-from e2e import emf, localstack, logs
+from dev import localstack, logs
+from dev.stack import read_template
+from e2e import emf
 from e2e.driver import Driver, wait_until
-from e2e.stack import read_template
 
 RESOURCES = read_template()["Resources"]
 ALARMS = {

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e import TARGET, stack, xray
+from dev import TARGET, stack
+from dev.emulator import Kind, Shows
+from dev.processes import end_in_good_order
+from dev.sandbox import running
+from e2e import xray
 from e2e.driver import Driver
-from e2e.emulator import Kind, Shows
-from e2e.processes import end_in_good_order
-from e2e.sandbox import running
 
 # What a log could say is said: by the function, and by Postgres of every statement and parameter.
 LOUD_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}

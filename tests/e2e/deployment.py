@@ -6,11 +6,11 @@ from typing import Any
 
 from botocore.exceptions import WaiterError
 
-from e2e import stack
+from dev import stack
+from dev.logins import login
+from dev.sandbox import IMPATIENT, Services
+from dev.stack import WAITING, Stack
 from e2e.driver import wait_until
-from e2e.logins import login
-from e2e.sandbox import IMPATIENT, Services
-from e2e.stack import WAITING, Stack
 
 DATABASE = "deployed"
 STACK = "login-etl-deployed"

@@ -2,7 +2,7 @@
 
 import re
 
-from e2e import ROOT
+from dev import ROOT
 
 _README = (ROOT / "README.md").read_text()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from e2e import function, logs, stack
-from e2e.emulator import Shows
-from e2e.logins import raw_values
-from e2e.sandbox import Sandbox
+from dev import logs, stack
+from dev.emulator import Shows
+from dev.logins import raw_values
+from dev.sandbox import Sandbox
+from e2e import function
 
 PATIENCE_S = 60
 

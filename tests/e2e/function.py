@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from e2e.emulator import Emulator
-from e2e.stack import WAITING, Stack
+from dev.emulator import Emulator
+from dev.stack import WAITING, Stack
 
 Statements = list[dict[str, Any]]
 

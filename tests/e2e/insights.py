@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from e2e.stack import read_template
+from dev.stack import read_template
 
 Event = dict[str, Any]
 

@@ -20,7 +20,7 @@ import psycopg
 from botocore.credentials import Credentials
 from botocore.session import Session
 
-from e2e.postgres import Postgres
+from dev.postgres import Postgres
 
 VALIDITY = timedelta(minutes=15)
 DATE = "%Y%m%dT%H%M%SZ"

@@ -21,13 +21,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e import EVENTS, documented, emf, insights, operate, stack, troubles
+from deploy import operate
+from dev import EVENTS, stack
+from dev.emulator import Shows
+from dev.logins import login, record
+from dev.sandbox import IMPATIENT
+from e2e import documented, emf, insights, troubles
 from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
-from e2e.emulator import Shows
-from e2e.logins import login, record
 from e2e.mappings import disabled
-from e2e.sandbox import IMPATIENT
 
 pytestmark = pytest.mark.needs(Shows.ALARMS)
 

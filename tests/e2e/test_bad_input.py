@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from dev.logins import failed, login, record
 from e2e.driver import Driver
-from e2e.logins import failed, login, record
 
 MEBIBYTE = 1 << 20
 IP = "203.0.113.77"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from e2e import emf, logs
+from dev import logs
+from e2e import emf
 from e2e.cloudwatch import ALARMS, RESOURCES, WIDGETS
 from e2e.driver import Driver
 

@@ -3,8 +3,8 @@
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from dev.logins import failed, login, record
 from e2e.driver import Driver
-from e2e.logins import failed, login, record
 
 PRIVILEGES = """
 SELECT relname, privilege

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e import TARGET, operate, stack
+from deploy import operate
+from dev import TARGET, stack
+from dev.emulator import Shows
+from dev.logins import failed, login, record
+from dev.sandbox import Services, running_services
 from e2e.deployment import OWNER, STACK, Database
-from e2e.emulator import Shows
-from e2e.logins import failed, login, record
-from e2e.sandbox import Services, running_services
 
 pytestmark = pytest.mark.needs(Shows.CUSTOM_RESOURCES)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e import EVENTS
+from dev import EVENTS
+from dev.logins import failed
 from e2e.driver import Driver
-from e2e.logins import failed
 
 # Of each file: the places of the messages that fail, and how many rows the others make.
 EXPECTED = {

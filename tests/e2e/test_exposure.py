@@ -2,7 +2,7 @@
 
 import psutil
 
-from e2e import EVENTS
+from dev import EVENTS
 from e2e.driver import Driver
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from e2e import figures, logs, page
+from dev import figures, logs, page
+from dev.figures import Figures
+from dev.logins import login, record
 from e2e.driver import Driver, wait_until
-from e2e.figures import Figures
-from e2e.logins import login, record
 
 BAD = {"Records": [{"body": "{}"}]}
 

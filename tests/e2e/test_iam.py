@@ -12,14 +12,16 @@ import psycopg
 import pytest
 from botocore.credentials import Credentials
 
-from e2e import ROOT, TARGET, function, logs, ministack, operate
+from deploy import operate
+from dev import ROOT, TARGET, logs, ministack
+from dev.emulator import REGION, Shows
+from dev.logins import disguises, login
+from dev.sandbox import Services, running_services
+from e2e import function
 from e2e.conftest import LOUD_FUNCTION, LOUD_POSTGRES
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
-from e2e.emulator import REGION, Shows
-from e2e.logins import disguises, login
 from e2e.rds import VALIDITY, Judge, Server, judging, token_at
-from e2e.sandbox import Services, running_services
 from e2e.troubles import END_SESSIONS
 
 TOKENS = ROOT / "tests/it/iam_tokens.json"

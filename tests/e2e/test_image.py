@@ -3,8 +3,8 @@
 import re
 import subprocess
 
-from e2e import ROOT
-from e2e.stack import PACKAGE
+from dev import ROOT
+from dev.stack import PACKAGE
 
 # https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html
 GLIBC_OF_AL2023 = (2, 34)
@@ -34,7 +34,7 @@ def test_it_asks_for_no_other_library() -> None:
 
 
 def test_it_lies_where_the_entry_point_of_the_base_image_looks_for_it() -> None:
-    instructions = (ROOT / ".image" / "Dockerfile").read_text()
+    instructions = (ROOT / "deploy" / "Dockerfile").read_text()
 
     assert "COPY --chmod=755 bootstrap ${LAMBDA_RUNTIME_DIR}/bootstrap" in instructions
     assert re.search(

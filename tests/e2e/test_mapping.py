@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from e2e import logs, stack
+from dev import logs, stack
+from dev.emulator import Shows
+from dev.logins import failed, login, raw_values, record
 from e2e.driver import Driver, wait_until
-from e2e.emulator import Shows
-from e2e.logins import failed, login, raw_values, record
 from e2e.mappings import function_that_answers, mapped, queue, redriving_to
 
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html lists what counts

@@ -3,9 +3,9 @@
 import json
 from time import sleep
 
-from e2e import stack
+from dev import stack
+from dev.logins import login
 from e2e.driver import Driver, wait_until
-from e2e.logins import login
 
 
 def test_a_short_outage_needs_nobody(driver: Driver) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e import ROOT
+from dev import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from e2e import EVENTS, logs
+from dev import EVENTS, logs
+from dev.logins import disguises, raw_values
 from e2e.driver import Driver
-from e2e.logins import disguises, raw_values
 
 
 @pytest.mark.last

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e import EVENTS, function
+from dev import EVENTS
+from dev.emulator import Shows
+from dev.logins import login, row
+from e2e import function
 from e2e.driver import Driver
-from e2e.emulator import Shows
-from e2e.logins import login, row
 
 
 def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from e2e import documented, emf, insights, logs
+from dev import logs
+from dev.emulator import Shows
+from dev.logins import failed, login, record
+from e2e import documented, emf, insights
 from e2e.cloudwatch import ALARMS
 from e2e.driver import Driver, wait_until
-from e2e.emulator import Shows
-from e2e.logins import failed, login, record
 from e2e.troubles import BY_ERROR_TYPE
 
 NEEDS = {"SecretsUnavailable": Shows.ROLES}

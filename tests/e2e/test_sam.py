@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from e2e import ROOT, TARGET, stack
+from dev import ROOT, TARGET, stack
+from dev.emulator import Kind
+from dev.logins import row
+from dev.sandbox import running_services
+from dev.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
-from e2e.emulator import Kind
-from e2e.logins import row
-from e2e.sandbox import running_services
-from e2e.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
 
 TOOLS = TARGET / "tools" / "deploy" / "bin"
 BUILT = TARGET / "e2e-sam" / "build"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from e2e import stack
+from deploy.smoke import MESSAGES, SmokeError, try_out
+from dev import stack
+from dev.emulator import Shows
 from e2e.driver import Driver, wait_until
-from e2e.emulator import Shows
-from e2e.smoke import MESSAGES, SmokeError, try_out
 
 pytestmark = pytest.mark.needs(Shows.LOG_GROUPS)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from e2e import documented, emf, insights, logs
+from dev import logs
+from dev.logins import login, record
+from e2e import documented, emf, insights
 from e2e.driver import Driver, wait_until
 from e2e.insights import SAVED
-from e2e.logins import login, record
 
 SCHEMA = json.loads(Path(__file__).with_name("emf-schema.json").read_text())
 NO_ID = {"Records": [{"messageId": "", "body": "{}"}]}

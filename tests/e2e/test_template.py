@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from e2e import ROOT
-from e2e.stack import read_template
+from dev import ROOT
+from dev.stack import read_template
 
 HOUR_S = 3600
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -106,7 +106,7 @@ def test_the_schema_is_there_before_a_message_is_taken(resources: dict[str, Any]
 
 
 def test_a_new_migration_runs_at_the_next_deployment(resources: dict[str, Any]) -> None:
-    files = (ROOT / "src/sql/migrations").glob("V*.sql")
+    files = (ROOT / "migrations").glob("V*.sql")
     newest = max(int(re.match(r"V(\d+)__", file.name)[1]) for file in files)
 
     assert resources["Schema"]["Properties"]["Version"] == newest

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import psycopg
 
+from dev.sandbox import DATABASE, MIGRATE
 from e2e import documented, function
 from e2e.driver import Driver
-from e2e.sandbox import DATABASE, MIGRATE
 
 END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid, 5000))

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::{Database, batch, failures, invoke, masker, record};
-use login_etl::pii::{DeviceId, Ip, Pii};
+use login::pii::{DeviceId, Ip, Pii};
 
 fn event(name: &str) -> Value {
     serde_json::from_str(&file(name)).unwrap()

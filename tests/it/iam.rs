@@ -4,8 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::config::Credentials;
+use login_etl::aws::rds_auth_token;
 use login_etl::config::IamLogin;
-use login_etl::iam;
 use login_etl::schema::{self, SchemaError};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -43,7 +43,7 @@ fn a_token_is_to_the_byte_the_one_that_botocore_makes() {
         );
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(signed.at);
 
-        let token = iam::token(credentials, &signed.region, &login, at).unwrap();
+        let token = rds_auth_token::token(credentials, &signed.region, &login, at).unwrap();
 
         assert_eq!(token.expose_secret(), signed.token);
     }
@@ -56,7 +56,8 @@ fn no_token_is_signed_for_what_is_no_host() {
             IamLogin { host: host.to_owned(), port: 5432, name: "d".to_owned(), user: "u".to_owned() };
         let credentials = Credentials::new("AKIDEXAMPLE", "hunter2", None, None, "test");
 
-        let error = iam::token(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
+        let error =
+            rds_auth_token::token(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
 
         assert_eq!(error.to_string(), "DATABASE_HOST is not the name of a host");
     }

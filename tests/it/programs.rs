@@ -3,10 +3,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output};
 
+use login::pii::{DeviceId, Masker, Pii};
+use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
-use login_etl::pii::{DeviceId, Masker, Pii};
-use login_etl::secrets::Secrets;
 use login_etl::store::Store;
 
 use tokio_postgres::NoTls;

@@ -1,7 +1,7 @@
 //! The salt is the same for ever, or somebody says so.
 
+use login::pii::Masker;
 use login_etl::handler::Ingest;
-use login_etl::pii::Masker;
 use login_etl::schema;
 
 use crate::support::{Database, SALT, batch, error_type, failures, invoke, login, store_with};

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use crate::support::{connect, superuser, unique_name};
 
 mod embedded {
-    refinery::embed_migrations!("src/sql/migrations");
+    refinery::embed_migrations!("migrations");
 }
 
 /// A new database, with the schema as it was at this version; zero is none at all.

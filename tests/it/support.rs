@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Context, Diagnostic};
+use login::pii::Masker;
+use login_etl::aws::secrets::Secrets;
 use login_etl::config::Settings;
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
-use login_etl::pii::Masker;
-use login_etl::secrets::Secrets;
 use login_etl::store::Store;
 use login_etl::{schema, telemetry};
 use serde_json::{Value, json};

@@ -9,6 +9,6 @@
 - `verdict`: the comparison of the books with the table, and the search of the logs
 """
 
-from e2e import TARGET
+from dev import TARGET
 
 RESULTS = TARGET / "torture"

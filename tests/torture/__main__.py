@@ -8,8 +8,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from e2e import processes
-from e2e.report import console
+from dev import processes
+from dev.report import console
 from torture import RESULTS, report, system, verdict
 from torture.faults import Faults
 from torture.functions import Fleet

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 import psutil
 
-from e2e import processes
-from e2e.stack import PACKAGE
+from dev import processes
+from dev.stack import PACKAGE
 from torture import RESULTS
 from torture.sqs import GONE, TIMED_OUT, Answer, Delivery, Queue
 from torture.system import System

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from e2e import logins
+from dev import logins
 
 if TYPE_CHECKING:
     from torture.sqs import Delivery

@@ -16,8 +16,8 @@ import psycopg
 from botocore.client import BaseClient
 from psycopg import sql
 
-from e2e import processes, sandbox
-from e2e.sandbox import DATABASE, Services
+from dev import processes, sandbox
+from dev.sandbox import DATABASE, Services
 from torture import RESULTS, messages
 from torture.network import Proxy
 

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.logins import disguises
+from dev.logins import disguises
 from torture import functions
 from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
 from torture.sqs import Books, Violation

@@ -1,0 +1,99 @@
+"""Events as Lambda sends them, and rows as Postgres takes them."""
+
+import hashlib
+import json
+import random
+import struct
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from functools import cache
+from time import time_ns
+from typing import Any
+from uuid import UUID, uuid4
+
+from dev import logins
+
+SALT = "0123456789abcdef0123456789abcdef"
+
+# How far apart the messages of a batch were sent at most. Where functions keep up with their queue
+# it is as long as a batch takes, however many functions there are: half a millisecond to fifty.
+SPREAD_MS = 50
+
+_MOST = 10_000
+_EPOCH = date(2000, 1, 1)  # from where Postgres counts days
+
+
+def event(messages: int) -> bytes:
+    """Make an event of messages that nobody has seen before."""
+    now = time_ns() // 1_000_000
+    records = (
+        f"{head}{uuid4()}{middle}{now - random.randrange(SPREAD_MS)}{tail}"
+        for head, middle, tail in _templates()[:messages]
+    )
+    return f'{{"Records":[{",".join(records)}]}}'.encode()
+
+
+@cache
+def ready_rows(messages: int) -> bytes:
+    """Encode the rows of an event for `COPY … (FORMAT binary)`.
+
+    See https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4.
+    """
+    now = datetime.now(UTC)
+    rows = (logins.row(body, SALT, now) for body in _bodies()[:messages])
+    encoded = (struct.pack(">h", len(row)) + b"".join(map(_encode, row)) for row in rows)
+    return struct.pack(">11sii", b"PGCOPY\n\xff\r\n\0", 0, 0) + b"".join(encoded) + b"\xff\xff"
+
+
+@cache
+def _templates() -> list[tuple[str, str, str]]:
+    """Write what does not change of a record: what is before, between and after id and time."""
+    return [tuple(_record(body).split("@")) for body in _bodies()]
+
+
+@cache
+def _bodies() -> list[dict[str, Any]]:
+    """Make the bodies: always the same ones, in the shape of those in events/."""
+    return list(_make_bodies(random.Random(1)))
+
+
+def _make_bodies(dice: random.Random) -> Iterator[dict[str, Any]]:
+    for _ in range(_MOST):
+        yield logins.login(
+            user_id=str(UUID(int=dice.getrandbits(128), version=4)),
+            app_version=f"{dice.randrange(10)}.{dice.randrange(10)}.{dice.randrange(10)}",
+            device_type=dice.choice(["android", "ios"]),
+            ip=".".join(str(dice.randrange(1, 255)) for _ in range(4)),
+            locale=dice.choice([None, "RU", "ID"]),
+            device_id=f"{dice.randrange(1000):03}-{dice.randrange(100):02}-{dice.randrange(10000):04}",
+        )
+
+
+def _record(body: dict[str, Any]) -> str:
+    text = json.dumps(body)
+    attributes = {
+        "ApproximateReceiveCount": "1",
+        "SentTimestamp": "@",
+        "SenderId": "AIDACKCEVSQ6C2EXAMPLE",
+        "ApproximateFirstReceiveTimestamp": "1773791997151",
+    }
+    record = logins.record(
+        text,
+        messageId="@",
+        receiptHandle="AQEB" + hashlib.sha512(text.encode()).hexdigest() + "==",
+        attributes=attributes,
+        md5OfBody=hashlib.md5(text.encode()).hexdigest(),
+    )
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _encode(value: str | int | date | None) -> bytes:
+    match value:
+        case None:
+            return struct.pack(">i", -1)
+        case int():
+            return struct.pack(">ii", 4, value)
+        case date():
+            return struct.pack(">ii", 4, (value - _EPOCH).days)
+        case str():
+            return struct.pack(">i", len(value)) + value.encode()

@@ -1,0 +1,1 @@
+"""What runs against a deployed stack, and what it is deployed as."""

@@ -1,0 +1,123 @@
+"""What a person wants to see of a run, read as an analyst reads it."""
+
+from time import monotonic, sleep
+from typing import Any
+
+from psycopg.rows import dict_row
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dev import figures, logs, stack
+from dev.sandbox import Sandbox
+
+PATIENCE_S = 60
+
+console = Console()
+
+# Long texts by their beginning, so that a row is a line of a terminal.
+SAMPLE = """
+SELECT
+    left(user_id, 11) AS user_id,
+    device_type,
+    left(masked_ip, 12) || '…' AS masked_ip,
+    left(masked_device_id, 12) || '…' AS masked_device_id,
+    locale,
+    app_version
+FROM user_logins
+ORDER BY user_logins.user_id
+LIMIT 5
+"""
+
+DUPLICATES = """
+SELECT
+    field,
+    left(token, 12) || '…' AS token,
+    count(*) AS logins,
+    count(DISTINCT user_id) AS users
+FROM user_logins
+CROSS JOIN LATERAL (
+    VALUES ('device_id', masked_device_id), ('ip', masked_ip)
+) AS masked (field, token)
+WHERE masked.token IS NOT NULL
+GROUP BY field, masked.token
+HAVING count(*) > 1
+ORDER BY logins DESC, field, masked.token
+LIMIT 10
+"""
+
+
+def counts(sandbox: Sandbox) -> tuple[int, int]:
+    """Count the rows in the table and the messages in the dead-letter queue."""
+    with sandbox.connect("analyst") as database:
+        (rows,) = database.execute("SELECT count(*) FROM user_logins").fetchone()
+    return rows, stack.count(sandbox.emulator, sandbox.stack.dead_letter_queue_url)
+
+
+def send(sandbox: Sandbox, bodies: list[str]) -> tuple[int, int]:
+    """Send messages and watch each arrive, as a row or as a dead letter; count what is new.
+
+    Below the bars are the figures that the function logs of these messages, as it logs them.
+    """
+    before = counts(sandbox)
+    earlier = len(list(logs.lines(sandbox.emulator, sandbox.stack)))
+    columns = [TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn()]
+    progress = Progress(*columns, TimeElapsedColumn(), console=console)
+    sending = progress.add_task("sent", total=len(bodies))
+    arriving = progress.add_task("arrived", total=len(bodies))
+
+    def picture() -> Group:
+        lines = list(logs.lines(sandbox.emulator, sandbox.stack))[earlier:]
+        return Group(progress, figures.tables(figures.read(lines)))
+
+    with Live(picture(), console=console, refresh_per_second=10) as live:
+        for ids in stack.send(sandbox.emulator, sandbox.stack.queue_url, bodies):
+            progress.advance(sending, len(ids))
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            after = counts(sandbox)
+            new = after[0] - before[0], after[1] - before[1]
+            progress.update(arriving, completed=sum(new))
+            live.update(picture())
+            if sum(new) >= len(bodies) or monotonic() > deadline:
+                return new
+            sleep(0.2)
+
+
+def watch(sandbox: Sandbox) -> None:
+    """Show the figures of what is up as they happen, until somebody has seen enough."""
+    with Live(console=console, refresh_per_second=4) as live:
+        while True:
+            lines = logs.lines(sandbox.emulator, sandbox.stack)
+            live.update(figures.tables(figures.read(lines)))
+            sleep(0.5)
+
+
+def show(sandbox: Sandbox) -> None:
+    """Print a few rows, the duplicates that masking kept visible, and the dead letters."""
+    with sandbox.connect("analyst") as database:
+        cursor = database.cursor(row_factory=dict_row)
+        _print("A few rows of user_logins", cursor.execute(SAMPLE).fetchall())
+        _print("Seen more than once, though masked", cursor.execute(DUPLICATES).fetchall())
+    _print("In the dead-letter queue", _dead_letters(sandbox))
+
+
+def _dead_letters(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """List ids and reasons, and never a body: nothing has masked it."""
+    why = logs.reasons(sandbox.emulator, sandbox.stack)
+    letters = stack.peek(sandbox.emulator, sandbox.stack.dead_letter_queue_url)
+    return [
+        {"message_id": letter["MessageId"], "reason": why.get(letter["MessageId"], "not logged")}
+        for letter in letters
+    ]
+
+
+def _print(title: str, rows: list[dict[str, Any]]) -> None:
+    console.print(f"\n[bold]{title}[/]" if rows else f"\n[bold]{title}[/]: nothing")
+    if rows:
+        table = Table(*rows[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for row in rows:
+            table.add_row(*("" if value is None else str(value) for value in row.values()))
+        console.print(table)

@@ -1,0 +1,192 @@
+"""Everything the function needs, on this machine: Postgres, the emulator, the schema, the stack."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from dev import TARGET, emulator, postgres, stack
+from dev.emulator import Emulator
+from dev.postgres import SUPERUSER, Postgres
+from dev.stack import Stack
+
+DATABASE = "logins"
+MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
+
+# What the template leaves open, for somebody who waits: a bad message is tried twice, and is in
+# the dead-letter queue after 2 x 3 seconds, where on AWS that takes a quarter of an hour.
+IMPATIENT = {
+    "FunctionTimeout": 3,
+    "VisibilityTimeout": 3,
+    "MaxReceiveCount": 2,
+    "BatchSize": 10,
+    "BatchingWindow": 0,
+    "MaximumConcurrency": 2,
+    "AlarmAgeSeconds": 2,
+    # What no emulator has.
+    "SavedQueries": "false",
+}
+
+
+@dataclass
+class Services:
+    """The two servers, and the directory that goes with them."""
+
+    directory: Path
+    postgres: Postgres
+    emulator: Emulator
+
+    def stop(self) -> None:
+        """Stop both servers and remove what they kept."""
+        self.emulator.stop()
+        self.postgres.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass
+class Sandbox:
+    """The servers with the deployed stack, and the passwords of who may log in to the database."""
+
+    services: Services
+    stack: Stack
+    passwords: dict[str, str]
+
+    @property
+    def emulator(self) -> Emulator:
+        """The emulator that the stack lives in."""
+        return self.services.emulator
+
+    @property
+    def postgres(self) -> Postgres:
+        """The server that the function writes to."""
+        return self.services.postgres
+
+    def url(self, user: str) -> str:
+        """Write the address at which psql lets a user in."""
+        return self.postgres.url(
+            user,
+            self.passwords[user],
+            DATABASE,
+            sslmode="verify-full",
+            sslrootcert=str(self.postgres.certificate_authority),
+        )
+
+    def stop(self) -> None:
+        """Stop what was started; an emulator that was there before us gives the stack back."""
+        if self.emulator.process is None:
+            stack.delete(self.emulator, self.stack.name, self.stack.database_secret_id)
+        self.services.stop()
+
+    def connect(self, user: str = SUPERUSER) -> psycopg.Connection:
+        """Connect to the database that the function writes to."""
+        return psycopg.connect(self.url(user), autocommit=True, connect_timeout=5)
+
+
+@contextmanager
+def running(
+    logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
+) -> Iterator[Sandbox]:
+    """Keep everything running for a while."""
+    sandbox = start(logs, settings, **parameters)
+    try:
+        yield sandbox
+    finally:
+        sandbox.stop()
+
+
+def start(logs: Path, settings: dict[str, str] | None = None, **parameters: str | int) -> Sandbox:
+    """Start everything; of what does not come up whole, nothing stays."""
+    services = start_services(logs, settings)
+    try:
+        return _deploy(services, parameters)
+    except BaseException:
+        services.stop()
+        raise
+
+
+@contextmanager
+def running_services(logs: Path, settings: dict[str, str] | None = None) -> Iterator[Services]:
+    """Keep the two servers running for a while."""
+    services = start_services(logs, settings)
+    try:
+        yield services
+    finally:
+        services.stop()
+
+
+def start_services(logs: Path, settings: dict[str, str] | None = None) -> Services:
+    """Start both servers; if the second does not start, the first does not stay."""
+    # Not TMPDIR where we are root: Postgres runs as another user, who must be able to enter.
+    directory = Path(tempfile.mkdtemp(prefix="login-etl-", dir=None if os.geteuid() else "/tmp"))
+    directory.chmod(0o711)
+    shutil.rmtree(logs, ignore_errors=True)
+    database = None
+    try:
+        database = postgres.create(directory / "postgres", logs / "postgres.log", settings)
+        cloud = emulator.create(directory / "emulator", logs / "emulator.log")
+    except BaseException:
+        if database is not None:
+            database.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Services(directory, database, cloud)
+
+
+def create_database(server: Postgres) -> None:
+    """Create and migrate the database, where no stack does it."""
+    _create_empty(server)
+    _migrate(server)
+
+
+def _create_empty(server: Postgres) -> None:
+    with server.connect() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
+    """Create the stack that writes to a new database, whose schema is the stack's work too."""
+    server = services.postgres
+    _create_empty(server)
+    deployed = stack.deploy(
+        services.emulator,
+        # An emulator that was there before us may have a stack of ours already.
+        f"login-etl-{secrets.token_hex(3)}",
+        {"username": SUPERUSER, "password": server.password},
+        server.certificate_authority,
+        {**IMPATIENT, "DatabaseHost": "127.0.0.1", "DatabasePort": server.port, **parameters},
+    )
+    passwords = {
+        SUPERUSER: server.password,
+        "login_writer": stack.writer_password(services.emulator, deployed),
+        "analyst": _let_analyst_in(server),
+    }
+    return Sandbox(services, deployed, passwords)
+
+
+def _let_analyst_in(server: Postgres) -> str:
+    password = secrets.token_urlsafe(24)
+    with server.connect() as admin:
+        admin.execute("SET log_statement = 'none'")  # a password is not for the log
+        create = sql.SQL("CREATE ROLE analyst LOGIN IN ROLE login_reader PASSWORD {}")
+        admin.execute(create.format(sql.Literal(password)))
+    return password
+
+
+def _migrate(server: Postgres) -> None:
+    """Run the migration program as the owner of the schema."""
+    if not MIGRATE.exists():
+        raise SystemExit("There is no migrate program yet: run `make build`.")
+    environment = {
+        "DATABASE_URL": server.url(database=DATABASE, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        "RUST_LOG": "warn",
+    }
+    subprocess.run([MIGRATE], check=True, env=environment)
