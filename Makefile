@@ -135,7 +135,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template pipeline unused versions audit ## Check format, lints, documentation, templates, pipeline and dependencies
+check: fmt clippy doc python template pipeline unused modules versions audit ## Check format, lints, documentation, templates, pipeline, modules and dependencies
 
 .PHONY: fmt
 fmt:
@@ -179,6 +179,11 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint
 .PHONY: unused
 unused: $(VENV)
 	cargo shear --locked --deny-warnings
+
+.PHONY: modules
+modules: $(VENV)
+	pytest --quiet tests/checks
+	python -m dev.checks.modules
 
 .PHONY: versions
 versions: $(VENV)
