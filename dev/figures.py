@@ -61,7 +61,7 @@ def read(lines: Iterable[str]) -> Figures:
             case "batch failed":
                 figures.batches.append(found)
                 figures.error_types[found["error_type"]] += 1
-            case "messages failed":
+            case "failures by reason":
                 figures.reasons[found["reason"]] += found["failed"]
     figures.batches.sort(key=lambda batch: batch["timestamp"])
     return figures

@@ -127,7 +127,7 @@ CAUSES: dict[str, Cause] = {
 # What a row's query finds, among the rest.
 FOUND: dict[str, dict[str, Any]] = {
     "dead-letters": {"reason": "RowRefused", "sqlstate": "23514"},
-    "function-errors": {"message": "cannot go on", "error": "DATABASE_PORT is not a port number"},
+    "function-errors": {"message": "startup failed", "error": "DATABASE_PORT is not a port number"},
     "failed-messages": {"reason": "MissingField", "field": "user_id"},
     "database-errors": {"error_type": "DatabaseUnreachable"},
     "near-timeout": {"message": "batch failed", "used_percent": 100},
