@@ -124,9 +124,9 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack; needs Python 3.13
 	E2E_EMULATOR=localstack pytest tests/e2e
 
-.PHONY: readme
-readme: build ## Run the commands of the README's table, those that take long for less
-	@python -m dev.checks.documents
+.PHONY: commands
+commands: build ## Run the commands that the documents show, the long ones shortened
+	@python -m dev.checks.commands
 
 .PHONY: python-localstack
 python-localstack:
@@ -137,7 +137,7 @@ torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template pipeline unused versions audit ## Check format, lints, documents, template, pipeline and dependencies
+check: fmt clippy doc python documents template pipeline unused versions audit ## Check format, lints, documents, template, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -156,6 +156,10 @@ python: $(VENV)
 	ruff check --no-cache $(PYTHON_CODE)
 	ruff format --no-cache --check $(PYTHON_CODE)
 	shellcheck .ci/run
+
+.PHONY: documents
+documents: $(VENV)
+	python -m dev.checks.documents
 
 .PHONY: template
 template: $(VENV)
