@@ -65,7 +65,7 @@ top: $(VENV) ## Show the figures of what is up, as they happen
 
 .PHONY: report
 report: $(VENV) ## Draw the figures of what is up, or of the last run, or of FILES=… with logs, as a page
-	@$(LOCAL) picture $(FILES)
+	@$(LOCAL) report $(FILES)
 
 .PHONY: watch
 watch: $(VENV) ## Serve the function from its source, built again at every change, beside what is up

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from benches import RESULTS, measure, plot, report, system
+from benches import RESULTS, bench_servers, measure, plot, report
 from dev import processes
-from dev.report import console
+from dev.terminal import console
 
 MEASUREMENTS = {
     one.__name__: one
@@ -43,7 +43,7 @@ def bench(names: list[str], effort: measure.Effort) -> None:
     for log in RESULTS.glob("*.log"):
         log.unlink()
     machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    with console.status("Starting the servers") as status, system.running() as servers:
+    with console.status("Starting the servers") as status, bench_servers.running() as servers:
         results = {"machine": machine | {"postgres": servers.postgres_version}}
         for name in names:
             status.update(f"Measuring {name.replace('_', ' ')}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benches import RESULTS
-from dev.report import console
+from dev.terminal import console
 
 STAGES = ["read", "decode", "mask"]
 MESSAGES = 1_000  # as in batch.rs

@@ -14,9 +14,9 @@ import psutil
 import psycopg
 
 from benches import events, proxy
+from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
-from benches.system import Database, System
 
 Row = dict[str, Any]
 
@@ -65,10 +65,10 @@ QUICK = Effort(
 )
 
 
-def speed(system: System, effort: Effort) -> list[Row]:
+def speed(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure batches of each size: a bare COPY, the least function, ours, and Python."""
-    database = system.database("speed")
-    with system.durable():
+    database = servers.database("speed")
+    with servers.durable():
         rows = [_speed(database, *of_size) for of_size in effort.rounds.items()]
     for row in rows:
         messages = row["messages"]
@@ -127,9 +127,9 @@ def _take_turns(turns: list[Callable[[], float]], rounds: int) -> list[list[floa
     return [list(seconds) for seconds in zip(*by_round, strict=True)]
 
 
-def cold_start(system: System, effort: Effort) -> list[Row]:
+def cold_start(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure from a process's start to its first poll."""
-    database = system.database("cold_start")
+    database = servers.database("cold_start")
     starts = {
         "ours, salt only, no TLS": database.ours,
         "ours, two secrets, TLS": lambda: database.ours(**database.by_secret),
@@ -154,11 +154,11 @@ def _start(start: Callable[[], AbstractContextManager[Function]]) -> float:
         return function.cold_start_s
 
 
-def growth(system: System, effort: Effort) -> list[Row]:
+def growth(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure batches of 1,000 on an empty database, and on one that has much in it already."""
     databases = {
-        "none": system.database("new"),
-        f"{effort.growth_rows:,}": system.database("grown"),
+        "none": servers.database("new"),
+        f"{effort.growth_rows:,}": servers.database("grown"),
     }
     _fill(databases[f"{effort.growth_rows:,}"], effort.growth_rows)
     with ExitStack() as stack:
@@ -184,9 +184,9 @@ def _fill(database: Database, rows: int) -> None:
         admin.execute("CHECKPOINT")
 
 
-def scaling(system: System, effort: Effort) -> list[Row]:
+def scaling(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure the messages a second that functions write who work at once."""
-    database = system.database("scaling")
+    database = servers.database("scaling")
     return [
         _scaling(database, functions, messages, effort.scaling_messages)
         for messages in (100, 1_000)
@@ -232,15 +232,15 @@ def _work_off(waiting: list[bytes], functions: list[Function]) -> None:
         list(threads.map(work, functions))
 
 
-def round_trips(system: System, effort: Effort) -> list[Row]:
+def round_trips(servers: BenchServers, effort: Effort) -> list[Row]:
     """Count round trips: the time that a longer way adds, divided by what it adds to one.
 
     With TLS 1.3 and SCRAM, Postgres is reached in six: TCP, the request for TLS, TLS, the startup
     packet, and two for SCRAM. Secrets Manager takes two here, TCP and the request; on AWS its own
     TLS is a third. A client that guesses wrong what keys the server exchanges takes one more.
     """
-    database = system.database("round_trips")
-    server, cloud = system.services.postgres, urlsplit(system.services.emulator.endpoint)
+    database = servers.database("round_trips")
+    server, cloud = servers.services.postgres, urlsplit(servers.services.emulator.endpoint)
     with ExitStack() as stack:
         to_postgres = stack.enter_context(proxy.to("127.0.0.1", server.port))
         to_aws = stack.enter_context(proxy.to(cloud.hostname, cloud.port))

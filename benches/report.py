@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benches import RESULTS
 from benches.measure import Row
-from dev.report import console
+from dev.terminal import console
 
 # Each table: the measurement that it is of, its title, and its columns if they are not all.
 TABLES = [

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 from pydantic import TypeAdapter
 
-from dev import EVENTS, TARGET, figures, page, processes, report, sandbox
+from dev import EVENTS, TARGET, local_system, log_metrics, processes, report_page, terminal
 from dev import logs as function_logs
-from dev.report import console
-from dev.sandbox import Sandbox
+from dev.local_system import LocalSystem
+from dev.terminal import console
 
 LOCAL = TARGET / "local"
-STATE = LOCAL / "sandbox.json"
+STATE = LOCAL / "system.json"
 WATCH_PORT = LOCAL / "watch-port"
 WATCH_PATIENCE_S = 15
 QUEUE = EVENTS / "login-queue.jsonl"
@@ -26,7 +26,7 @@ EXPECTED = 99, 1  # rows, dead letters
 LAST_RUN = TARGET / "run" / "function.log"
 PAGE = TARGET / "report.html"
 
-_sandbox_json = TypeAdapter(Sandbox)
+_system_json = TypeAdapter(LocalSystem)
 
 
 def run() -> int:
@@ -34,10 +34,10 @@ def run() -> int:
     started = monotonic()
     logs = TARGET / "run"
     console.print("Starting Postgres and the emulator, and creating the stack")
-    with sandbox.running(logs) as deployed:
-        rows, dead = report.send(deployed, QUEUE.read_text().splitlines())
-        report.show(deployed)
-        LAST_RUN.write_text("\n".join(function_logs.lines(deployed.emulator, deployed.stack)))
+    with local_system.running(logs) as system:
+        rows, dead = terminal.send(system, QUEUE.read_text().splitlines())
+        terminal.show(system)
+        LAST_RUN.write_text("\n".join(function_logs.lines(system.emulator, system.stack)))
     console.print(
         f"{rows} rows in the table and {dead} message(s) in the dead-letter queue, "
         f"in {monotonic() - started:.1f} s"
@@ -52,23 +52,23 @@ def run() -> int:
 
 def up() -> int:
     """Start everything, leave it running, and tell how to reach it."""
-    if deployed := _find():
+    if system := _find():
         console.print("It is up already.")
-        _tell(deployed)
+        _tell(system)
         return 0
     down()
     console.print("Starting Postgres and the emulator, and creating the stack")
-    deployed = sandbox.start(LOCAL / "logs")
+    system = local_system.start(LOCAL / "logs")
     STATE.touch(mode=0o600)  # it holds passwords
-    STATE.write_bytes(_sandbox_json.dump_json(deployed, indent=2))
-    _tell(deployed)
+    STATE.write_bytes(_system_json.dump_json(system, indent=2))
+    _tell(system)
     return 0
 
 
 def down() -> int:
     """Stop what `up` started."""
     if STATE.exists():
-        _sandbox_json.validate_json(STATE.read_bytes()).stop()
+        _system_json.validate_json(STATE.read_bytes()).stop()
         STATE.unlink()
         console.print("It is down.")
     return 0
@@ -76,56 +76,56 @@ def down() -> int:
 
 def send(file: Path) -> int:
     """Send each line of a file to the queue, and show what became of them."""
-    deployed = _need()
+    system = _need()
     bodies = [line for line in file.read_text().splitlines() if line.strip()]
-    rows, dead = report.send(deployed, bodies)
-    report.show(deployed)
+    rows, dead = terminal.send(system, bodies)
+    terminal.show(system)
     console.print(f"{len(bodies)} sent: {rows} new rows and {dead} new dead letter(s)")
     return 0 if rows + dead == len(bodies) else 1
 
 
 def top() -> NoReturn:
     """Show the figures of what is up, as they happen."""
-    report.watch(_need())
+    terminal.watch(_need())
 
 
-def picture(files: list[Path]) -> int:
+def report(files: list[Path]) -> int:
     """Draw the figures of log files; without any, of what is up, or else of the last run."""
     if files:
         lines = [line for file in files for line in file.read_text().splitlines()]
-    elif deployed := _find():
-        lines = list(function_logs.lines(deployed.emulator, deployed.stack))
+    elif system := _find():
+        lines = list(function_logs.lines(system.emulator, system.stack))
     elif LAST_RUN.exists():
         lines = LAST_RUN.read_text().splitlines()
     else:
         raise SystemExit("There is nothing to draw yet: make run")
-    drawn = figures.read(lines)
+    drawn = log_metrics.read(lines)
     if not drawn.batches:
         raise SystemExit("No batch is logged there.")
-    page.write(drawn, PAGE)
+    report_page.write(drawn, PAGE)
     console.print(f"{len(drawn.batches)} batches are drawn in {PAGE}")
     return 0
 
 
 def watch() -> NoReturn:
-    """Become `cargo lambda watch`, with the settings of the function that is deployed."""
+    """Become `cargo lambda watch`, with the settings of the deployed function."""
     if _find() is None:
         console.print("It is not up, so that comes first.")
         subprocess.run(["make", "up"], check=True)
-    deployed = _need()
-    function = deployed.emulator.client("lambda").get_function_configuration(
-        FunctionName=deployed.stack.function
+    system = _need()
+    function = system.emulator.client("lambda").get_function_configuration(
+        FunctionName=system.stack.function
     )
     settings = function["Environment"]["Variables"] | {
         # The deployed function finds the bundle in its package; here it has none.
-        "DATABASE_CA_BUNDLE": str(deployed.postgres.certificate_authority)
+        "DATABASE_CA_BUNDLE": str(system.postgres.certificate_authority)
     }
     port = str(processes.free_port())
     WATCH_PORT.write_text(port)
     console.print("When it listens: make invoke EVENT=events/mixed.json")
     _become(
         ["cargo", "lambda", "watch", "--invoke-address", "127.0.0.1", "--invoke-port", port],
-        deployed.emulator.environment | settings,
+        system.emulator.environment | settings,
     )
 
 
@@ -142,7 +142,7 @@ def invoke(event: Path) -> NoReturn:
 
 def with_services(command: list[str]) -> int:
     """Run a command beside a Postgres and an emulator, whose addresses are in its environment."""
-    with sandbox.running_services(TARGET / "test") as services:
+    with local_system.running_services(TARGET / "test") as services:
         environment = services.emulator.environment | {
             "TEST_DATABASE_URL": services.postgres.url(sslmode="disable"),
             "TEST_DATABASE_CA": str(services.postgres.certificate_authority),
@@ -164,29 +164,29 @@ def _watched_port() -> str | None:
         return port if probe.connect_ex(("127.0.0.1", int(port))) == 0 else None
 
 
-def _find() -> Sandbox | None:
-    """Find the sandbox that `up` left, if it is still whole."""
+def _find() -> LocalSystem | None:
+    """Find the system that `up` left, if it is still whole."""
     if not STATE.exists():
         return None
-    found = _sandbox_json.validate_json(STATE.read_bytes())
+    found = _system_json.validate_json(STATE.read_bytes())
     servers = [found.postgres.process, found.emulator.process]
     return found if all(processes.alive(one) for one in servers if one) else None
 
 
-def _need() -> Sandbox:
-    if deployed := _find():
-        return deployed
+def _need() -> LocalSystem:
+    if system := _find():
+        return system
     raise SystemExit("It is not up: make up")
 
 
-def _tell(deployed: Sandbox) -> None:
+def _tell(system: LocalSystem) -> None:
     """Print the addresses, one to a line and unbroken, to be copied."""
     addresses = {
-        "an analyst's psql": f"psql '{deployed.url('analyst')}'",
-        "AWS endpoint": deployed.emulator.endpoint,
-        "queue": deployed.stack.queue_url,
-        "dead letters": deployed.stack.dead_letter_queue_url,
-        "salt": deployed.stack.salt_id,
+        "an analyst's psql": f"psql '{system.url('analyst')}'",
+        "AWS endpoint": system.emulator.endpoint,
+        "queue": system.stack.queue_url,
+        "dead letters": system.stack.dead_letter_queue_url,
+        "salt": system.stack.salt_id,
         "logs": f"{LOCAL / 'logs'}",
     }
     for name, address in addresses.items():
@@ -203,11 +203,11 @@ def main() -> int:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (run, up, down, send, top, picture, watch, invoke, with_services):
+    for command in (run, up, down, send, top, report, watch, invoke, with_services):
         name = command.__name__.replace("_", "-")
         commands.add_parser(name, help=command.__doc__).set_defaults(command=command)
     commands.choices["send"].add_argument("file", type=Path)
-    commands.choices["picture"].add_argument("files", type=Path, nargs="*")
+    commands.choices["report"].add_argument("files", type=Path, nargs="*")
     commands.choices["invoke"].add_argument("event", type=Path)
     commands.choices["with-services"].add_argument("command_line", nargs=argparse.REMAINDER)
     arguments = vars(parser.parse_args())

@@ -20,7 +20,7 @@ REGION = "us-east-1"
 KEY = "test"
 
 
-class Shows(Flag):
+class Feature(Flag):
     """What can be seen on one emulator and not on the other."""
 
     ROLES = auto()  # a function may do what its role allows, and nothing else
@@ -39,9 +39,9 @@ class Kind(StrEnum):
     LOCALSTACK = auto()
 
     @property
-    def shows(self) -> Shows:
+    def features(self) -> Feature:
         """What can be seen on this one."""
-        ministack = Shows.ROLES | Shows.CUSTOM_RESOURCES | Shows.LOG_GROUPS
+        ministack = Feature.ROLES | Feature.CUSTOM_RESOURCES | Feature.LOG_GROUPS
         return ministack if self is Kind.MINISTACK else ~ministack
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
-from dev.emulator import Emulator, Shows
+from dev.emulator import Emulator, Feature
 
 TEMPLATE = ROOT / "template.yaml"
 # Where cargo-lambda leaves the function.
@@ -112,7 +112,7 @@ def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
     [stack] = formation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     _mend_concurrency(emulator, outputs["FunctionName"])
-    if Shows.CUSTOM_RESOURCES not in emulator.kind.shows:
+    if Feature.CUSTOM_RESOURCES not in emulator.kind.features:
         functions = emulator.client("lambda")
         functions.invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
     return Stack(

@@ -7,8 +7,8 @@ from typing import Any
 from botocore.exceptions import WaiterError
 
 from dev import stack
+from dev.local_system import IMPATIENT, Services
 from dev.logins import login
-from dev.sandbox import IMPATIENT, Services
 from dev.stack import WAITING, Stack
 from e2e.driver import wait_until
 

@@ -95,7 +95,7 @@ def test_what_is_computed_is_computed_from_lines_of_the_same_graph() -> None:
 
 @pytest.mark.last
 def test_every_metric_that_is_drawn_or_watched_is_one_that_is_written(everything: Driver) -> None:
-    lines = logs.lines(everything.sandbox.emulator, everything.sandbox.stack)
+    lines = logs.lines(everything.system.emulator, everything.system.stack)
     written = {
         (metric.namespace, metric.name, tuple(sorted(metric.dimensions)))
         for line in lines

@@ -43,11 +43,11 @@ def test_a_database_that_went_away_and_came_back_costs_nothing(driver: Driver) -
     earlier, batch = record(login()), [record(login()) for _ in range(10)]
     assert driver.invoke(earlier) == failed()
 
-    driver.sandbox.postgres.stop()
+    driver.system.postgres.stop()
     try:
         while_away = driver.invoke(*batch)
     finally:
-        driver.sandbox.postgres.start()
+        driver.system.postgres.start()
     afterwards = driver.invoke(*batch)
 
     assert while_away == {"errorType": "DatabaseUnreachable"}
@@ -58,7 +58,7 @@ def test_a_database_that_went_away_and_came_back_costs_nothing(driver: Driver) -
 def test_a_database_that_restarted_between_two_batches_goes_unnoticed(driver: Driver) -> None:
     assert driver.invoke(record(login())) == failed()
 
-    driver.sandbox.postgres.restart()
+    driver.system.postgres.restart()
 
     assert driver.invoke(record(login())) == failed()
     assert len(driver.rows()) == 2
@@ -94,7 +94,7 @@ def test_analysts_may_read_the_logins_and_nothing_else(driver: Driver) -> None:
     ],
 )
 def test_postgres_refuses_what_is_not_granted(driver: Driver, user: str, statement: str) -> None:
-    with driver.sandbox.connect(user) as database, pytest.raises(InsufficientPrivilege):
+    with driver.system.connect(user) as database, pytest.raises(InsufficientPrivilege):
         database.execute(statement)
 
 

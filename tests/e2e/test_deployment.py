@@ -9,12 +9,12 @@ from botocore.exceptions import ClientError
 
 from deploy import operate
 from dev import TARGET, stack
-from dev.emulator import Shows
+from dev.emulator import Feature
+from dev.local_system import Services, running_services
 from dev.logins import failed, login, record
-from dev.sandbox import Services, running_services
 from e2e.deployment import OWNER, STACK, Database
 
-pytestmark = pytest.mark.needs(Shows.CUSTOM_RESOURCES)
+pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
 
 THEIRS = """
 CREATE TABLE user_logins (

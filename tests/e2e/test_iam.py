@@ -14,15 +14,15 @@ from botocore.credentials import Credentials
 
 from deploy import operate
 from dev import ROOT, TARGET, logs, ministack
-from dev.emulator import REGION, Shows
+from dev.emulator import REGION, Feature
+from dev.local_system import Services, running_services
 from dev.logins import disguises, login
-from dev.sandbox import Services, running_services
 from e2e import function
 from e2e.conftest import LOUD_FUNCTION, LOUD_POSTGRES
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
+from e2e.incidents import END_SESSIONS
 from e2e.rds import VALIDITY, Judge, Server, judging, token_at
-from e2e.troubles import END_SESSIONS
 
 TOKENS = ROOT / "tests/it/iam_tokens.json"
 KEYS = Credentials("ASIAEXAMPLE", "secret", "a+b/c=")
@@ -41,7 +41,7 @@ SELECT rolpassword IS NOT NULL, pg_has_role('login_writer', 'rds_iam', 'MEMBER')
 FROM pg_authid WHERE rolname = 'login_writer'
 """
 
-on_ministack = pytest.mark.needs(Shows.CUSTOM_RESOURCES | Shows.ROLES)
+on_ministack = pytest.mark.needs(Feature.CUSTOM_RESOURCES | Feature.ROLES)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from dev import logs
-from dev.emulator import Shows
+from dev.emulator import Feature
 from dev.logins import failed, login, record
 from e2e import documented, emf, insights
 from e2e.cloudwatch import ALARMS
 from e2e.driver import Driver, wait_until
-from e2e.troubles import BY_ERROR_TYPE
+from e2e.incidents import BY_ERROR_TYPE
 
-NEEDS = {"SecretsUnavailable": Shows.ROLES}
+NEEDS = {"SecretsUnavailable": Feature.ROLES}
 NO_EVENTS: dict[str, Any] = {
     "MalformedEvent": {"Records": "none"},
     "MissingMessageId": {"Records": [{"body": "{}"}]},
@@ -37,18 +37,18 @@ def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
     assert named | described <= set(insights.SAVED)
 
 
-def test_every_error_type_has_a_trouble_here() -> None:
+def test_every_error_type_has_an_incident_here() -> None:
     assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(NO_EVENTS)
 
 
 @pytest.mark.parametrize(
     "error_type",
     [
-        pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Shows(0))))
+        pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Feature(0))))
         for error_type in BY_ERROR_TYPE
     ],
 )
-def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
+def test_an_incident_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
     driver: Driver, error_type: str
 ) -> None:
     assert driver.invoke(record(login())) == failed()
@@ -110,6 +110,6 @@ def _passes(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
 
 def _found(driver: Driver, error_type: str) -> list[dict[str, Any]]:
     """Ask the log for failed batches, the last one first."""
-    lines = logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
+    lines = logs.lines(driver.system.emulator, driver.system.stack)
     found = insights.run(insights.SAVED["failed batches"], lines)
     return [line for line in found if line["error_type"] == error_type]

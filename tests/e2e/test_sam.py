@@ -15,8 +15,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET, stack
 from dev.emulator import Kind
+from dev.local_system import running_services
 from dev.logins import row
-from dev.sandbox import running_services
 from dev.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until

@@ -4,10 +4,10 @@ import pytest
 
 from deploy.smoke import MESSAGES, SmokeError, try_out
 from dev import stack
-from dev.emulator import Shows
+from dev.emulator import Feature
 from e2e.driver import Driver, wait_until
 
-pytestmark = pytest.mark.needs(Shows.LOG_GROUPS)
+pytestmark = pytest.mark.needs(Feature.LOG_GROUPS)
 
 
 def test_it_finds_a_system_that_works(driver: Driver) -> None:
@@ -37,9 +37,9 @@ def test_it_finds_that_messages_do_not_become_rows(driver: Driver) -> None:
 
 
 def _try_out(driver: Driver, patience_s: float = 60) -> None:
-    try_out(driver.sandbox.emulator.client, driver.sandbox.stack.name, patience_s)
+    try_out(driver.system.emulator.client, driver.system.stack.name, patience_s)
 
 
 def _wait_until_dead(driver: Driver) -> None:
-    emulator, queue_url = driver.sandbox.emulator, driver.sandbox.stack.queue_url
+    emulator, queue_url = driver.system.emulator, driver.system.stack.queue_url
     wait_until(lambda: stack.count(emulator, queue_url) == 0, driver.dead_letters)

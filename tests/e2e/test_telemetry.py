@@ -43,7 +43,7 @@ def test_a_batch_is_one_line_that_is_its_metrics(driver: Driver) -> None:
     assert times["decode_ms"] + times["write_ms"] <= times["elapsed_ms"]
     texts = {name for name in done if name not in metrics and name not in times}
     assert {"timestamp", "level", "message", "request_id", "function", "_aws"} <= texts
-    assert (done["level"], done["function"]) == ("INFO", driver.sandbox.stack.function)
+    assert (done["level"], done["function"]) == ("INFO", driver.system.stack.function)
 
 
 def test_a_failed_message_is_a_line_that_says_where_and_not_what(driver: Driver) -> None:

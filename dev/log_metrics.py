@@ -1,4 +1,4 @@
-"""The figures of a run, from the lines that the function logged, as CloudWatch would have them."""
+"""The metrics of a run, from the lines that the function logged, as CloudWatch would have them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ OUTCOMES = {"written": "written", "duplicates": "delivered again", "failed": "fa
 
 
 @dataclass
-class Figures:
+class LogMetrics:
     """What was counted and measured."""
 
     batches: list[dict[str, Any]] = field(default_factory=list)
@@ -50,43 +50,43 @@ class Figures:
         return [datetime.fromisoformat(batch["timestamp"]) for batch in self.batches]
 
 
-def read(lines: Iterable[str]) -> Figures:
+def read(lines: Iterable[str]) -> LogMetrics:
     """Take the metrics out of log lines."""
-    figures = Figures()
+    metrics = LogMetrics()
     for line in lines:
         found = logs.fields(line) if "_aws" in line else {}
         match found.get("message"):
             case "batch done":
-                figures.batches.append(found)
+                metrics.batches.append(found)
             case "batch failed":
-                figures.batches.append(found)
-                figures.error_types[found["error_type"]] += 1
+                metrics.batches.append(found)
+                metrics.error_types[found["error_type"]] += 1
             case "messages failed":
-                figures.reasons[found["reason"]] += found["failed"]
-    figures.batches.sort(key=lambda batch: batch["timestamp"])
-    return figures
+                metrics.reasons[found["reason"]] += found["failed"]
+    metrics.batches.sort(key=lambda batch: batch["timestamp"])
+    return metrics
 
 
-def tables(figures: Figures) -> Group:
-    """Lay the figures out for a terminal: what became of the messages, and how long it took."""
+def tables(metrics: LogMetrics) -> Group:
+    """Lay the metrics out for a terminal: what became of the messages, and how long it took."""
     count = _table("batches", "failed batches", "messages", *OUTCOMES.values(), "cold starts")
     count.add_row(
-        f"{len(figures.batches)}",
-        _alert(figures.sum("batch_failed")),
-        f"{figures.sum('messages')}",
-        f"[green]{figures.sum('written')}[/]",
-        f"{figures.sum('duplicates')}",
-        _alert(figures.sum("failed")),
-        f"{figures.sum('cold_start')}",
+        f"{len(metrics.batches)}",
+        _alert(metrics.sum("batch_failed")),
+        f"{metrics.sum('messages')}",
+        f"[green]{metrics.sum('written')}[/]",
+        f"{metrics.sum('duplicates')}",
+        _alert(metrics.sum("failed")),
+        f"{metrics.sum('cold_start')}",
     )
     time = _table("median ms", "99 of 100", *STAGES.values(), "oldest message")
     time.add_row(
-        f"{figures.percentile('elapsed_ms', 50):.2f}",
-        f"{figures.percentile('elapsed_ms', 99):.2f}",
-        *(f"{figures.mean(metric):.2f}" for metric in STAGES),
-        f"{max(figures.values('oldest_ms'), default=0):.0f}",
+        f"{metrics.percentile('elapsed_ms', 50):.2f}",
+        f"{metrics.percentile('elapsed_ms', 99):.2f}",
+        *(f"{metrics.mean(metric):.2f}" for metric in STAGES),
+        f"{max(metrics.values('oldest_ms'), default=0):.0f}",
     )
-    why = [f"{name} {number}" for name, number in _most(figures.reasons + figures.error_types)]
+    why = [f"{name} {number}" for name, number in _most(metrics.reasons + metrics.error_types)]
     return Group(count, time, *([f" {', '.join(why)}"] if why else []))
 
 

@@ -12,9 +12,9 @@ import psycopg
 
 from benches import RESULTS, events, function
 from benches.function import Function
-from dev import sandbox
+from dev import local_system
 from dev.emulator import REGION
-from dev.sandbox import MIGRATE, Services
+from dev.local_system import MIGRATE, Services
 from dev.stack import PACKAGE, read_template
 
 OURS = [PACKAGE / "bootstrap"]
@@ -53,7 +53,7 @@ class Database:
 
     def connect(self) -> psycopg.Connection:
         """Connect as its owner, in the clear as the function does; commit each statement."""
-        return psycopg.connect(self._url(sandbox.SUPERUSER), autocommit=True)
+        return psycopg.connect(self._url(local_system.SUPERUSER), autocommit=True)
 
     def ours(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the function."""
@@ -96,7 +96,7 @@ class Database:
 
 
 @dataclass(frozen=True)
-class System:
+class BenchServers:
     """The servers, with a migrated database to copy."""
 
     services: Services
@@ -128,13 +128,13 @@ class System:
 
 
 @contextmanager
-def running() -> Iterator[System]:
+def running() -> Iterator[BenchServers]:
     """Start the servers, migrate a database and store the secrets."""
-    services = sandbox.start_services(RESULTS / "logs", SETTINGS)
+    services = local_system.start_services(RESULTS / "logs", SETTINGS)
     try:
         _migrate(services)
         with _secrets(services):
-            yield System(services)
+            yield BenchServers(services)
     finally:
         services.stop()
 

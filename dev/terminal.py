@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dev import figures, logs, stack
-from dev.sandbox import Sandbox
+from dev import log_metrics, logs, stack
+from dev.local_system import LocalSystem
 
 PATIENCE_S = 60
 
@@ -49,65 +49,65 @@ LIMIT 10
 """
 
 
-def counts(sandbox: Sandbox) -> tuple[int, int]:
+def counts(system: LocalSystem) -> tuple[int, int]:
     """Count the rows in the table and the messages in the dead-letter queue."""
-    with sandbox.connect("analyst") as database:
+    with system.connect("analyst") as database:
         (rows,) = database.execute("SELECT count(*) FROM user_logins").fetchone()
-    return rows, stack.count(sandbox.emulator, sandbox.stack.dead_letter_queue_url)
+    return rows, stack.count(system.emulator, system.stack.dead_letter_queue_url)
 
 
-def send(sandbox: Sandbox, bodies: list[str]) -> tuple[int, int]:
+def send(system: LocalSystem, bodies: list[str]) -> tuple[int, int]:
     """Send messages and watch each arrive, as a row or as a dead letter; count what is new.
 
-    Below the bars are the figures that the function logs of these messages, as it logs them.
+    Below the bars are the metrics that the function logs of these messages, as it logs them.
     """
-    before = counts(sandbox)
-    earlier = len(list(logs.lines(sandbox.emulator, sandbox.stack)))
+    before = counts(system)
+    earlier = len(list(logs.lines(system.emulator, system.stack)))
     columns = [TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn()]
     progress = Progress(*columns, TimeElapsedColumn(), console=console)
     sending = progress.add_task("sent", total=len(bodies))
     arriving = progress.add_task("arrived", total=len(bodies))
 
-    def picture() -> Group:
-        lines = list(logs.lines(sandbox.emulator, sandbox.stack))[earlier:]
-        return Group(progress, figures.tables(figures.read(lines)))
+    def progress_and_metrics() -> Group:
+        lines = list(logs.lines(system.emulator, system.stack))[earlier:]
+        return Group(progress, log_metrics.tables(log_metrics.read(lines)))
 
-    with Live(picture(), console=console, refresh_per_second=10) as live:
-        for ids in stack.send(sandbox.emulator, sandbox.stack.queue_url, bodies):
+    with Live(progress_and_metrics(), console=console, refresh_per_second=10) as live:
+        for ids in stack.send(system.emulator, system.stack.queue_url, bodies):
             progress.advance(sending, len(ids))
         deadline = monotonic() + PATIENCE_S
         while True:
-            after = counts(sandbox)
+            after = counts(system)
             new = after[0] - before[0], after[1] - before[1]
             progress.update(arriving, completed=sum(new))
-            live.update(picture())
+            live.update(progress_and_metrics())
             if sum(new) >= len(bodies) or monotonic() > deadline:
                 return new
             sleep(0.2)
 
 
-def watch(sandbox: Sandbox) -> None:
+def watch(system: LocalSystem) -> None:
     """Show the figures of what is up as they happen, until somebody has seen enough."""
     with Live(console=console, refresh_per_second=4) as live:
         while True:
-            lines = logs.lines(sandbox.emulator, sandbox.stack)
-            live.update(figures.tables(figures.read(lines)))
+            lines = logs.lines(system.emulator, system.stack)
+            live.update(log_metrics.tables(log_metrics.read(lines)))
             sleep(0.5)
 
 
-def show(sandbox: Sandbox) -> None:
+def show(system: LocalSystem) -> None:
     """Print a few rows, the duplicates that masking kept visible, and the dead letters."""
-    with sandbox.connect("analyst") as database:
+    with system.connect("analyst") as database:
         cursor = database.cursor(row_factory=dict_row)
         _print("A few rows of user_logins", cursor.execute(SAMPLE).fetchall())
         _print("Seen more than once, though masked", cursor.execute(DUPLICATES).fetchall())
-    _print("In the dead-letter queue", _dead_letters(sandbox))
+    _print("In the dead-letter queue", _dead_letters(system))
 
 
-def _dead_letters(sandbox: Sandbox) -> list[dict[str, Any]]:
+def _dead_letters(system: LocalSystem) -> list[dict[str, Any]]:
     """List ids and reasons, and never a body: nothing has masked it."""
-    why = logs.reasons(sandbox.emulator, sandbox.stack)
-    letters = stack.peek(sandbox.emulator, sandbox.stack.dead_letter_queue_url)
+    why = logs.reasons(system.emulator, system.stack)
+    letters = stack.peek(system.emulator, system.stack.dead_letter_queue_url)
     return [
         {"message_id": letter["MessageId"], "reason": why.get(letter["MessageId"], "not logged")}
         for letter in letters

@@ -1,4 +1,4 @@
-"""A page of a run's figures, to be looked at: one file that needs no network."""
+"""A page of a run's metrics, to be looked at: one file that needs no network."""
 
 from datetime import datetime, timedelta
 from html import escape
@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from dev.figures import OUTCOMES, STAGES, Figures
+from dev.log_metrics import OUTCOMES, STAGES, LogMetrics
 
 COLOURS = {
     "written": "#2a9d6f",
@@ -49,30 +49,30 @@ figcaption span { font-weight: 400; color: #66758a }
 """
 
 
-def write(figures: Figures, file: Path) -> None:
+def write(metrics: LogMetrics, file: Path) -> None:
     """Write the page."""
-    times = figures.times
+    times = metrics.times
     span = f"{times[0]:%d %B %Y, %H:%M:%S} to {times[-1]:%H:%M:%S} UTC"
     charts = [
-        ("wide", "What became of the messages", "as they came", _outcomes(figures)),
-        ("", "How long a batch took", "all of its stages", _latency(figures)),
+        ("wide", "What became of the messages", "as they came", _outcomes(metrics)),
+        ("", "How long a batch took", "all of its stages", _latency(metrics)),
         (
             "",
             "Where the time went",
             "the middle half of the batches, and how far it goes",
-            _stages(figures),
+            _stages(metrics),
         ),
         (
             "",
             "Why messages failed",
             "by reason, each delivery counted",
-            _bars(figures.reasons, COLOURS["failed"]),
+            _bars(metrics.reasons, COLOURS["failed"]),
         ),
         (
             "",
             "Why batches failed",
             "by errorType",
-            _bars(figures.error_types, COLOURS["batch_failed"]),
+            _bars(metrics.error_types, COLOURS["batch_failed"]),
         ),
     ]
     shown = "".join(
@@ -85,24 +85,24 @@ def write(figures: Figures, file: Path) -> None:
         '<meta name="viewport" content="width=device-width">'
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
         f"<header><h1>login-etl</h1><p>{escape(span)}</p></header>"
-        f'<div class="tiles">{_tiles(figures)}</div><div class="charts">{shown}</div></body></html>'
+        f'<div class="tiles">{_tiles(metrics)}</div><div class="charts">{shown}</div></body></html>'
     )
 
 
-def _tiles(figures: Figures) -> str:
+def _tiles(metrics: LogMetrics) -> str:
     shown = [
-        (f"{figures.sum('messages'):,}", "messages received", None),
-        (f"{figures.sum('written'):,}", "rows written", "written"),
-        (f"{figures.sum('duplicates'):,}", "delivered again", "duplicates"),
-        (f"{figures.sum('failed'):,}", "messages failed", "failed"),
+        (f"{metrics.sum('messages'):,}", "messages received", None),
+        (f"{metrics.sum('written'):,}", "rows written", "written"),
+        (f"{metrics.sum('duplicates'):,}", "delivered again", "duplicates"),
+        (f"{metrics.sum('failed'):,}", "messages failed", "failed"),
         (
-            f"{figures.sum('batch_failed'):,}",
-            f"of {len(figures.batches):,} batches failed",
+            f"{metrics.sum('batch_failed'):,}",
+            f"of {len(metrics.batches):,} batches failed",
             "batch_failed",
         ),
-        (_time(figures.percentile("elapsed_ms", 50)), "a batch, median", "decode_ms"),
-        (_time(figures.percentile("elapsed_ms", 99)), "99 of 100 batches", "write_ms"),
-        (f"{figures.sum('cold_start'):,}", "cold starts", "connect_ms"),
+        (_time(metrics.percentile("elapsed_ms", 50)), "a batch, median", "decode_ms"),
+        (_time(metrics.percentile("elapsed_ms", 99)), "99 of 100 batches", "write_ms"),
+        (f"{metrics.sum('cold_start'):,}", "cold starts", "connect_ms"),
     ]
     return "".join(
         f'<div class="tile" style="--colour: {COLOURS.get(colour or "", FAINT)}">'
@@ -116,9 +116,9 @@ def _axis_of_times(chart: go.Figure) -> None:
     chart.update_xaxes(type="log", tickvals=TICKS_MS, ticktext=[_time(ms) for ms in TICKS_MS])
 
 
-def _outcomes(figures: Figures) -> go.Figure:
+def _outcomes(metrics: LogMetrics) -> go.Figure:
     """Stack what became of the messages, in steps of a length that a person would choose."""
-    times = figures.times
+    times = metrics.times
     first, seconds = times[0], (times[-1] - times[0]).total_seconds()
     step = next((step for step in STEPS_S if seconds / step <= BINS), STEPS_S[-1])
     places = [int((time - first).total_seconds() / step) for time in times]
@@ -127,7 +127,7 @@ def _outcomes(figures: Figures) -> go.Figure:
     lost = {"batch_failed": "in a batch that failed"}
     for metric, name in (OUTCOMES | lost).items():
         sums = [0] * len(starts)
-        for place, batch in zip(places, figures.batches, strict=True):
+        for place, batch in zip(places, metrics.batches, strict=True):
             failed = batch["batch_failed"] and metric == "batch_failed"
             sums[place] += batch.get("messages", 0) if failed else batch.get(metric, 0)
         if any(sums):
@@ -155,9 +155,9 @@ def _time(ms: float) -> str:
     return f"{ms:.3g} ms" if ms >= 0.1 else f"{ms * 1000:.3g} µs"
 
 
-def _latency(figures: Figures) -> go.Figure:
+def _latency(metrics: LogMetrics) -> go.Figure:
     """Count batches by their time, in bins that are equally wide on a logarithmic axis."""
-    values = sorted(figures.values("elapsed_ms"))
+    values = sorted(metrics.values("elapsed_ms"))
     ratio = 10 ** (1 / 12)
     edges = [values[0]]
     while edges[-1] <= values[-1]:
@@ -175,7 +175,7 @@ def _latency(figures: Figures) -> go.Figure:
     )
     marks = [(50, "median"), (99, "99 of 100")]
     for number, (percent, name) in enumerate(marks):
-        value = figures.percentile("elapsed_ms", percent)
+        value = metrics.percentile("elapsed_ms", percent)
         chart.add_vline(x=value, line={"color": INK, "width": 1, "dash": "dot"})
         chart.add_annotation(
             x=log10(value),  # where plotly wants it on a logarithmic axis
@@ -190,12 +190,12 @@ def _latency(figures: Figures) -> go.Figure:
     return chart
 
 
-def _stages(figures: Figures) -> go.Figure:
+def _stages(metrics: LogMetrics) -> go.Figure:
     """Show of each stage the median, the middle half, and how far it goes."""
     chart = _figure(top=12)
     for metric, name in STAGES.items():
         chart.add_box(
-            x=figures.values(metric) or [0],
+            x=metrics.values(metric) or [0],
             name=name,
             marker={"color": COLOURS[metric], "size": 3},
             boxpoints=False,

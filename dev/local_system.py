@@ -52,7 +52,7 @@ class Services:
 
 
 @dataclass
-class Sandbox:
+class LocalSystem:
     """The servers with the deployed stack, and the passwords of who may log in to the database."""
 
     services: Services
@@ -93,16 +93,18 @@ class Sandbox:
 @contextmanager
 def running(
     logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
-) -> Iterator[Sandbox]:
+) -> Iterator[LocalSystem]:
     """Keep everything running for a while."""
-    sandbox = start(logs, settings, **parameters)
+    system = start(logs, settings, **parameters)
     try:
-        yield sandbox
+        yield system
     finally:
-        sandbox.stop()
+        system.stop()
 
 
-def start(logs: Path, settings: dict[str, str] | None = None, **parameters: str | int) -> Sandbox:
+def start(
+    logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
+) -> LocalSystem:
     """Start everything; of what does not come up whole, nothing stays."""
     services = start_services(logs, settings)
     try:
@@ -151,7 +153,7 @@ def _create_empty(server: Postgres) -> None:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
-def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
+def _deploy(services: Services, parameters: dict[str, str | int]) -> LocalSystem:
     """Create the stack that writes to a new database, whose schema is the stack's work too."""
     server = services.postgres
     _create_empty(server)
@@ -168,7 +170,7 @@ def _deploy(services: Services, parameters: dict[str, str | int]) -> Sandbox:
         "login_writer": stack.writer_password(services.emulator, deployed),
         "analyst": _let_analyst_in(server),
     }
-    return Sandbox(services, deployed, passwords)
+    return LocalSystem(services, deployed, passwords)
 
 
 def _let_analyst_in(server: Postgres) -> str:
