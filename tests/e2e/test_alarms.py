@@ -145,12 +145,12 @@ BESIDE = {
 }
 
 
-def test_every_alarm_has_its_cause_here() -> None:
+def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(DRAWN) == set(ALARMS)
 
 
-def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
+def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
     bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
     logins = [body for body in bodies if "user_id" in json.loads(body)]
 
@@ -162,7 +162,7 @@ def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_an_alarm_goes_off_for_its_cause_and_is_over_when_that_is_mended(
+def test_cause_raises_its_alarm_and_repair_clears_it(
     driver: Driver, cloudwatch: CloudWatch, name: str
 ) -> None:
     alarm = cloudwatch.alarms()[name]
