@@ -159,8 +159,8 @@ def _start(start: Callable[[], AbstractContextManager[Function]]) -> float:
 def growth(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure batches of 1,000 on an empty database and on a large one."""
     databases = {
-        "none": servers.database("new"),
-        f"{effort.growth_rows:,}": servers.database("grown"),
+        "0": servers.database("empty"),
+        f"{effort.growth_rows:,}": servers.database("large"),
     }
     _fill(databases[f"{effort.growth_rows:,}"], effort.growth_rows)
     with ExitStack() as stack:
