@@ -29,7 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.only) - set(MEASUREMENTS):
         parser.error(f"no such measurement: {', '.join(unknown)}")
-    processes.end_in_good_order()
+    processes.exit_on_signals()
     effort = measure.QUICK if arguments.quick else measure.FULL
     try:
         bench(arguments.only or list(MEASUREMENTS), effort)

@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from deploy import operate
 from dev import EVENTS, stack
 from dev.emulator import Feature
-from dev.local_system import IMPATIENT
+from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
 from e2e import documented, emf, incidents, insights
 from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
@@ -78,7 +78,7 @@ def _mapping_that_is_disabled(cloudwatch: CloudWatch) -> Iterator[Happens]:
     def happens() -> None:
         sent.append(datetime.now(UTC))
         _send(driver, login())
-        patient_until = sent[0] + timedelta(seconds=IMPATIENT["AlarmAgeSeconds"] + 0.5)
+        patient_until = sent[0] + timedelta(seconds=FAST_PARAMETERS["AlarmAgeSeconds"] + 0.5)
         sleep(max(0, (patient_until - datetime.now(UTC)).total_seconds()))
         age = datetime.now(UTC) - sent[0]
         queue = {"QueueName": queue_name(queue_url)}
