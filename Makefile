@@ -63,7 +63,7 @@ top: $(VENV) ## Show live metrics of the local stack
 
 .PHONY: report
 report: $(VENV) ## Write target/report.html: charts of the local stack, the last run, or the logs in FILES=…
-	@$(LOCAL) picture $(FILES)
+	@$(LOCAL) report $(FILES)
 
 .PHONY: watch
 watch: $(VENV) ## Serve the function from its source; rebuild it after each change
@@ -137,7 +137,7 @@ torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python documents template pipeline unused versions audit ## Check format, lints, documents, template, pipeline and dependencies
+check: fmt clippy doc python documents template pipeline unused versions test-names audit ## Check format, lints, documents, template, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -190,6 +190,10 @@ unused: $(VENV)
 .PHONY: versions
 versions: $(VENV)
 	python -m dev.checks.versions
+
+.PHONY: test-names
+test-names: $(VENV)
+	python -m dev.checks.test_names
 
 # Advisories come from the network. Without a network, the other checks still run, and a line says so.
 .PHONY: audit

@@ -50,7 +50,7 @@ def test_openssl_computes_the_token_in_the_row(driver: Driver) -> None:
     assert driver.invoke(record(login(ip=ADDRESS))) == failed()
     [script] = _blocks("privacy", "Verify a token", "sh")
 
-    printed = _run(driver, script, SALT_SECRET_ID=driver.sandbox.stack.salt_id)
+    printed = _run(driver, script, SALT_SECRET_ID=driver.system.stack.salt_id)
 
     [(masked_ip,)] = driver.query("SELECT masked_ip FROM user_logins")
     assert ADDRESS in script
@@ -66,7 +66,7 @@ def test_operators_command_runs_as_written(driver: Driver, command: str) -> None
 
 def test_the_previous_salt_is_restored(driver: Driver) -> None:
     old = driver.salt
-    secrets, secret = driver.sandbox.emulator.client("secretsmanager"), driver.sandbox.stack.salt_id
+    secrets, secret = driver.system.emulator.client("secretsmanager"), driver.system.stack.salt_id
     secrets.put_secret_value(SecretId=secret, SecretString="another salt, at least 32 bytes long")
     assert driver.salt != old
 
@@ -113,7 +113,7 @@ def _log_in(driver: Driver, field: str, value: str, user: str) -> None:
 
 
 def _as_analyst(driver: Driver, query: str) -> list[tuple[object, ...]]:
-    with driver.sandbox.connect("analyst") as database:
+    with driver.system.connect("analyst") as database:
         return database.execute(query).fetchall()
 
 
@@ -125,17 +125,17 @@ def _of_operations(start: str) -> str:
 
 def _filled(driver: Driver, command: str) -> str:
     """Put the names of this stack into a command."""
-    sandbox = driver.sandbox
-    client = sandbox.emulator.client
-    [found] = client("cloudformation").describe_stacks(StackName=sandbox.stack.name)["Stacks"]
+    system = driver.system
+    client = system.emulator.client
+    [found] = client("cloudformation").describe_stacks(StackName=system.stack.name)["Stacks"]
     names = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
-    mappings = client("lambda").list_event_source_mappings(FunctionName=sandbox.stack.function)
+    mappings = client("lambda").list_event_source_mappings(FunctionName=system.stack.function)
     [names["UUID"]] = [
         one["UUID"]
         for one in mappings["EventSourceMappings"]
         if one["EventSourceArn"].endswith("-logins")
     ]
-    command = command.replace("login-etl-prod", sandbox.stack.name)
+    command = command.replace("login-etl-prod", system.stack.name)
     for name, value in names.items():
         command = command.replace(f"<{name}>", shlex.quote(value))
     return command
@@ -143,7 +143,7 @@ def _filled(driver: Driver, command: str) -> str:
 
 def _run(driver: Driver, script: str, **variables: str) -> str:
     """Run a script with the AWS command line that the Makefile installs, on the emulator."""
-    environment = driver.sandbox.emulator.environment | variables
+    environment = driver.system.emulator.environment | variables
     environment |= {"AWS_DEFAULT_REGION": REGION, "PATH": f"{AWS}:{os.environ['PATH']}"}
     # Without the option, its `sqs` ignores AWS_ENDPOINT_URL.
     function = 'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }'

@@ -10,21 +10,21 @@ from e2e.driver import Driver
 
 
 @pytest.mark.last
-def test_no_log_metric_or_trace_of_the_whole_suite_holds_a_raw_value_or_a_secret(
+def test_logs_and_traces_contain_no_sensitive_value(
     everything: Driver,
 ) -> None:
-    sandbox = everything.sandbox
+    system = everything.system
     files = [path.read_text() for path in EVENTS.iterdir()]
     shown = everything.shown.union(*map(raw_values, files))
-    secrets = {everything.salt, *sandbox.passwords.values()}
+    secrets = {everything.salt, *system.passwords.values()}
     logged = {
-        "the function": "\n".join(logs.lines(sandbox.emulator, sandbox.stack)),
-        "Postgres": sandbox.postgres.log.read_text(),
+        "the function": "\n".join(logs.lines(system.emulator, system.stack)),
+        "Postgres": system.postgres.log.read_text(),
         "X-Ray": "\n".join(everything.traces),
     }
 
-    if sandbox.emulator.process is not None:
-        logged["the emulator"] = sandbox.emulator.log.read_text()
+    if system.emulator.process is not None:
+        logged["the emulator"] = system.emulator.log.read_text()
 
     found = [
         f"{name} has {value!r}"

@@ -9,13 +9,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 from dev import processes
-from dev.report import console
-from torture import RESULTS, report, system, verdict
+from dev.terminal import console
+from torture import RESULTS, proxied_servers, report, verdict
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Messages
+from torture.proxied_servers import ProxiedServers
 from torture.sqs import Books, Queue
-from torture.system import System
 
 FUNCTIONS = 6
 # What remains when nothing is broken any more is done in seconds, even on a machine that is busy.
@@ -28,11 +28,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long there are faults")
     parser.add_argument("--seed", default=secrets.token_hex(3), help="to repeat a run's faults")
     arguments = parser.parse_args()
-    processes.end_in_good_order()
+    processes.exit_on_signals()
     RESULTS.mkdir(parents=True, exist_ok=True)
     console.print(f"Torturing for {arguments.seconds:.0f} s with seed {arguments.seed}")
     try:
-        with system.running() as servers:
+        with proxied_servers.running() as servers:
             return asyncio.run(
                 unless_told_to_end(torture(servers, arguments.seconds, arguments.seed))
             )
@@ -48,14 +48,14 @@ async def unless_told_to_end(work: Coroutine[Any, Any, int]) -> int:
         told.append(number)
         loop.call_soon_threadsafe(task.cancel)
 
-    processes.end_in_good_order(end)
+    processes.exit_on_signals(end)
     try:
         return await task
     except asyncio.CancelledError:
         return 128 + told[0]
 
 
-async def torture(servers: System, seconds: float, seed: str) -> int:
+async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
     """Break everything for a while, heal it, let the functions empty the queues, and judge."""
     books = Books()
     source = Messages(seed, servers.salt)

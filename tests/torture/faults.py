@@ -14,8 +14,8 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from torture.functions import Fleet, Function
 from torture.network import Cut, Proxy, Way
+from torture.proxied_servers import WRITER, ProxiedServers, new_secret
 from torture.sqs import Books
-from torture.system import WRITER, System, new_secret
 
 TERMINATE = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{WRITER}'"
 RELOAD = "SELECT pg_reload_conf()"
@@ -28,13 +28,13 @@ THROTTLED = b'{"__type":"ThrottlingException","message":"Rate exceeded"}'
 class World:
     """What can be broken."""
 
-    system: System
+    servers: ProxiedServers
     fleet: Fleet
     dice: random.Random
 
     async def do(self, *statements: str) -> None:
         """Do something to the database."""
-        await asyncio.to_thread(self.system.execute, *statements)
+        await asyncio.to_thread(self.servers.execute, *statements)
 
     async def wait(self, least_s: float, most_s: float) -> None:
         """Leave it broken for a while."""
@@ -50,9 +50,9 @@ Fault = Callable[[World], Awaitable[bool]]
 
 async def postgres_killed_and_restarted(world: World) -> bool:
     """Send SIGKILL to the server, and start it again after a while."""
-    await asyncio.to_thread(world.system.kill_postgres)
+    await asyncio.to_thread(world.servers.kill_postgres)
     await world.wait(0, 1)
-    await asyncio.to_thread(world.system.start_postgres)
+    await asyncio.to_thread(world.servers.start_postgres)
     return True
 
 
@@ -80,24 +80,24 @@ async def read_only_failover(world: World) -> bool:
 
 async def disk_full(world: World) -> bool:
     """Leave no room on the server's disk (53100, or a crash where its own log has to grow)."""
-    log = world.system.services.postgres.log
+    log = world.servers.services.postgres.log
     before = log.stat().st_size
-    world.system.fill_disk()
+    world.servers.fill_disk()
     await world.wait(0.5, 2)
-    await asyncio.to_thread(world.system.free_disk)
+    await asyncio.to_thread(world.servers.free_disk)
     return b"53100" in log.read_bytes()[before:]
 
 
 async def deadlock_with_a_rival(world: World) -> bool:
     """Lock the two tables, one after the other, and have the function be the victim (40P01)."""
     tables = world.dice.sample(["user_logins", "processed_messages"], 2)
-    return await asyncio.to_thread(_lock, world.system, tables)
+    return await asyncio.to_thread(_lock, world.servers, tables)
 
 
 async def tables_locked(world: World) -> bool:
     """Lock the table for longer than some invocations have time, as VACUUM FULL does."""
     seconds = world.dice.uniform(0.5, 2.5)
-    return await asyncio.to_thread(_lock, world.system, ["user_logins"], seconds)
+    return await asyncio.to_thread(_lock, world.servers, ["user_logins"], seconds)
 
 
 async def serializable_by_default(world: World) -> bool:
@@ -112,15 +112,15 @@ async def serializable_by_default(world: World) -> bool:
 
 async def password_rotated(world: World) -> bool:
     """Give the role another password, and the secret a while later."""
-    await asyncio.to_thread(world.system.change_password)
+    await asyncio.to_thread(world.servers.change_password)
     await world.do(TERMINATE)
     await world.wait(0, 1.5)
-    await asyncio.to_thread(world.system.store_password)
+    await asyncio.to_thread(world.servers.store_password)
     return True
 
 
-def _lock(system: System, tables: list[str], seconds: float = 0.15) -> bool:
-    with system.connect() as rival:
+def _lock(servers: ProxiedServers, tables: list[str], seconds: float = 0.15) -> bool:
+    with servers.connect() as rival:
         # The function's session looks for a deadlock first, and who finds it is its victim.
         rival.execute("SET deadlock_timeout = '10s'")
         rival.execute("SET lock_timeout = '2s'")
@@ -141,7 +141,7 @@ def _lock(system: System, tables: list[str], seconds: float = 0.15) -> bool:
 
 async def connections_refused(world: World) -> bool:
     """Reset the connections, and refuse new ones."""
-    await _refused(world, world.system.postgres_proxy, 0.1, 1)
+    await _refused(world, world.servers.postgres_proxy, 0.1, 1)
     return True
 
 
@@ -157,29 +157,29 @@ async def cut_while_answering(world: World) -> bool:
 
 async def cut_between_batches(world: World) -> bool:
     """Close all connections in good order, as a load balancer does."""
-    world.system.postgres_proxy.close_all()
+    world.servers.postgres_proxy.close_all()
     return True
 
 
 async def packets_delayed(world: World) -> bool:
     """Hold back each packet for a while, sometimes past the deadline."""
-    await _delayed(world, world.system.postgres_proxy, 0.05, 2)
+    await _delayed(world, world.servers.postgres_proxy, 0.05, 2)
     return True
 
 
 async def no_answer_at_all(world: World) -> bool:
     """Swallow everything. The connections that lost something stay half open."""
-    await _silent(world, world.system.postgres_proxy, 0.3, 2.5)
+    await _silent(world, world.servers.postgres_proxy, 0.3, 2.5)
     return True
 
 
 async def _cut(world: World, way: Way, most: int) -> bool:
     cut = Cut(way, world.dice.randint(0, most), reset=world.dice.random() < 0.5)
-    world.system.postgres_proxy.cut = cut
+    world.servers.postgres_proxy.cut = cut
     try:
         await asyncio.wait_for(cut.done.wait(), PATIENCE_S)
     except TimeoutError:
-        world.system.postgres_proxy.cut = None
+        world.servers.postgres_proxy.cut = None
     return cut.done.is_set()
 
 
@@ -237,25 +237,25 @@ def _any_function(world: World) -> Function:
 
 async def secrets_refused(world: World) -> bool:
     """Refuse connections to Secrets Manager."""
-    world.system.secrets_proxy.refuse()
+    world.servers.secrets_proxy.refuse()
     await _cold_start(world, 0.3, 2)
-    await world.system.secrets_proxy.open()
+    await world.servers.secrets_proxy.open()
     return True
 
 
 async def secrets_slow(world: World) -> bool:
     """Delay what goes to and comes from Secrets Manager."""
-    world.system.secrets_proxy.delay_s = world.dice.uniform(0.2, 2)
+    world.servers.secrets_proxy.delay_s = world.dice.uniform(0.2, 2)
     await _cold_start(world, 1, 4)
-    world.system.secrets_proxy.delay_s = 0
+    world.servers.secrets_proxy.delay_s = 0
     return True
 
 
 async def secrets_silent(world: World) -> bool:
     """Swallow what goes to Secrets Manager."""
-    world.system.secrets_proxy.silent = True
+    world.servers.secrets_proxy.silent = True
     await _cold_start(world, 0.5, 4)
-    world.system.secrets_proxy.silent = False
+    world.servers.secrets_proxy.silent = False
     return True
 
 
@@ -263,24 +263,24 @@ async def secrets_throttled(world: World) -> bool:
     """Answer every request to Secrets Manager with a ThrottlingException."""
     head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.1\r\n"
     length = f"Content-Length: {len(THROTTLED)}\r\nConnection: close\r\n\r\n"
-    world.system.secrets_proxy.instead = (head + length).encode() + THROTTLED
+    world.servers.secrets_proxy.instead = (head + length).encode() + THROTTLED
     await _cold_start(world, 0.3, 3)
-    world.system.secrets_proxy.instead = None
+    world.servers.secrets_proxy.instead = None
     return True
 
 
 async def salt_changed(world: World) -> bool:
     """Put another salt into the secret, and back; then start all functions anew, as one must."""
-    await asyncio.to_thread(world.system.store_salt, new_secret())
+    await asyncio.to_thread(world.servers.store_salt, new_secret())
     await _cold_start(world, 0.5, 2)
-    await asyncio.to_thread(world.system.store_salt, world.system.salt)
+    await asyncio.to_thread(world.servers.store_salt, world.servers.salt)
     for function in world.fleet.functions.values():
         function.kill()
     return True
 
 
 async def _cold_start(world: World, least_s: float, most_s: float) -> None:
-    world.system.secrets_proxy.close_all()
+    world.servers.secrets_proxy.close_all()
     _any_function(world).kill()
     await world.wait(least_s, most_s)
 
@@ -336,7 +336,7 @@ SUITS = [
 class Faults:
     """All faults, counted."""
 
-    system: System
+    servers: ProxiedServers
     fleet: Fleet
     books: Books
     seed: str
@@ -348,18 +348,18 @@ class Faults:
             for suit in SUITS:
                 group.create_task(self._play(suit, seconds))
         # Half-open connections, which a server's keepalive finds in the end.
-        self.system.postgres_proxy.close_all()
-        self.system.secrets_proxy.close_all()
+        self.servers.postgres_proxy.close_all()
+        self.servers.secrets_proxy.close_all()
 
     async def _play(self, suit: Suit, seconds: float) -> None:
         dice = random.Random(f"{self.seed} {suit.name}")
-        world = World(self.system, self.fleet, dice)
+        world = World(self.servers, self.fleet, dice)
         while True:
             for fault in dice.sample(suit.cards, len(suit.cards)):
                 pause_s = dice.uniform(*suit.pause_s)
                 if self.books.now() + pause_s > seconds:
                     return
                 await asyncio.sleep(pause_s)
-                self.system.trouble.add(fault.__name__)
+                self.servers.trouble.add(fault.__name__)
                 self.struck[fault.__name__] += await fault(world)
-                self.system.trouble.discard(fault.__name__)
+                self.servers.trouble.discard(fault.__name__)

@@ -20,8 +20,8 @@ import psutil
 from dev import processes
 from dev.stack import PACKAGE
 from torture import RESULTS
+from torture.proxied_servers import ProxiedServers
 from torture.sqs import GONE, TIMED_OUT, Answer, Delivery, Queue
-from torture.system import System
 
 BOOTSTRAP = RESULTS / "bootstrap"
 LOGS = RESULTS / "functions"
@@ -222,12 +222,12 @@ def _understand(answer: bytes) -> Answer:
 class Fleet:
     """The functions at work: each takes a batch, says what came of it, and takes another."""
 
-    def __init__(self, system: System, queues: list[Queue], seed: str) -> None:
+    def __init__(self, servers: ProxiedServers, queues: list[Queue], seed: str) -> None:
         """Prepare; nothing runs yet."""
         self.functions: dict[str, Function] = {}
         self.cold_starts: Counter[str] = Counter()
         self.late: list[Delivery] = []
-        self._system = system
+        self._servers = servers
         self._queues = queues
         self._seed = seed
         shutil.rmtree(LOGS, ignore_errors=True)
@@ -249,7 +249,7 @@ class Fleet:
         """Start a function, and another whenever it ends."""
         dice = random.Random(f"{self._seed} {name}")
         while not self.done:
-            function = self.functions[name] = Function(name, self._system.environment)
+            function = self.functions[name] = Function(name, self._servers.environment)
             try:
                 started = await function.start()
                 self.cold_starts["made it" if started else "did not"] += 1
@@ -264,7 +264,7 @@ class Fleet:
             queue = dice.choices(self._queues, [85, 15])[0]
             deadline_s = PATIENT_DEADLINE_S if queue.closed else dice.choice(DEADLINES_S)
             merciful = dice.random() < 0.5
-            delivery = queue.receive(function.name, deadline_s, tuple(self._system.trouble))
+            delivery = queue.receive(function.name, deadline_s, tuple(self._servers.trouble))
             if delivery is None:
                 await asyncio.sleep(IDLE_S)
                 continue

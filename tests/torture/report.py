@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from dev.report import console
+from dev.terminal import console
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Kind, Message

@@ -8,8 +8,8 @@ from pathlib import Path
 from dev.logins import disguises
 from torture import functions
 from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
+from torture.proxied_servers import SECRET, ProxiedServers
 from torture.sqs import Books, Violation
-from torture.system import SECRET, System
 
 # As much of a log is searched at a time.
 BLOCK = 1 << 24
@@ -42,23 +42,23 @@ class Verdict:
         return f"{line}, {len(self.other)} otherwise wrong" if self.other else line
 
 
-def reach(system: System, books: Books) -> Verdict:
+def reach(servers: ProxiedServers, books: Books) -> Verdict:
     """Compare everything, when nothing moves any more."""
-    system.wait_for_writers()
+    servers.wait_for_writers()
     verdict = Verdict(other=list(books.violations))
-    _compare(system, books, verdict)
+    _compare(servers, books, verdict)
     _read_logs(verdict)
-    _search(system, verdict)
+    _search(servers, verdict)
     return verdict
 
 
-def _compare(system: System, books: Books, verdict: Verdict) -> None:
+def _compare(servers: ProxiedServers, books: Books, verdict: Verdict) -> None:
     """Compare every message with the table and the ledger."""
     rows = defaultdict(list)
-    for row in system.query("SELECT * FROM user_logins"):
+    for row in servers.query("SELECT * FROM user_logins"):
         rows[row[0]].append(row)
         verdict.rows += 1
-    entries = system.query("SELECT message_id FROM processed_messages")
+    entries = servers.query("SELECT message_id FROM processed_messages")
     ledger = Counter(str(message_id) for (message_id,) in entries)
     for message in books.messages:
         _judge(message, rows.pop(message.user_id, []), ledger.pop(message.id, 0), verdict)
@@ -100,13 +100,13 @@ def _read_logs(verdict: Verdict) -> None:
                 verdict.other.append(Violation(f"a panic in {log}"))
 
 
-def _search(system: System, verdict: Verdict) -> None:
+def _search(servers: ProxiedServers, verdict: Verdict) -> None:
     """Search all that was logged, answered or left in a file for raw values and secrets."""
     needles = {"a secret": SECRET, "a raw address": IP, "a raw device id": DEVICE_ID}
     # A user's id is stored as it is, so Postgres may say it where it logs statements.
-    _search_file(system.services.postgres.log, needles, verdict)
+    _search_file(servers.services.postgres.log, needles, verdict)
     # Tables, its own log of changes, temporary files, and cores if it left any.
-    for file in system.services.postgres.directory.rglob("*"):
+    for file in servers.services.postgres.directory.rglob("*"):
         if file.is_file():
             _search_file(file, needles, verdict)
     for log in functions.LOGS.iterdir():

@@ -16,8 +16,8 @@ import psycopg
 from botocore.client import BaseClient
 from psycopg import sql
 
-from dev import processes, sandbox
-from dev.sandbox import DATABASE, Services
+from dev import local_system, processes
+from dev.local_system import DATABASE, Services
 from torture import RESULTS, messages
 from torture.network import Proxy
 
@@ -53,7 +53,7 @@ CREATE TRIGGER trouble AFTER INSERT ON user_logins EXECUTE FUNCTION trouble();
 
 
 @dataclass
-class System:
+class ProxiedServers:
     """Everything that a function needs."""
 
     services: Services
@@ -181,13 +181,13 @@ def new_secret() -> str:
 
 
 @contextmanager
-def running() -> Iterator[System]:
+def running() -> Iterator[ProxiedServers]:
     """Start the servers, prepare the database and store the secrets."""
-    services = sandbox.start_services(LOGS, SETTINGS)
+    services = local_system.start_services(LOGS, SETTINGS)
     try:
-        sandbox.create_database(services.postgres)
+        local_system.create_database(services.postgres)
         endpoint = urlsplit(services.emulator.endpoint)
-        system = System(
+        servers = ProxiedServers(
             services,
             name=f"torture-{secrets.token_hex(3)}",
             salt=new_secret(),
@@ -195,13 +195,13 @@ def running() -> Iterator[System]:
             postgres_proxy=Proxy(("127.0.0.1", services.postgres.port), processes.free_port()),
             secrets_proxy=Proxy((endpoint.hostname, endpoint.port), processes.free_port()),
         )
-        system.give_full_disk()
-        system.execute(messages.CONSTRAINT, TROUBLE)
-        system.change_password()
-        system.create_secrets()
+        servers.give_full_disk()
+        servers.execute(messages.CONSTRAINT, TROUBLE)
+        servers.change_password()
+        servers.create_secrets()
         try:
-            yield system
+            yield servers
         finally:
-            system.delete_secrets()
+            servers.delete_secrets()
     finally:
         services.stop()
