@@ -47,7 +47,7 @@ TESTED = {
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
-    "make smoke": ("tests/e2e/test_smoke.py", "try_out"),
+    "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
     "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
     "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
