@@ -35,6 +35,7 @@ RUN = {
 }
 
 DOCUMENTS = "tests/e2e/test_documents.py"
+LOCALSTACK = "tests/e2e/test_localstack.py"
 
 # Run by the file beside them, which contains this text.
 TESTED = {
@@ -47,6 +48,10 @@ TESTED = {
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
+    "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
+    "make send ENV=localstack": (LOCALSTACK, '"send"'),
+    "make delete ENV=localstack": (LOCALSTACK, '"delete"'),
+    "make test-localstack ENDPOINT": (LOCALSTACK, "E2E_ENDPOINT_URL"),
     "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
     "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
     "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
@@ -96,6 +101,9 @@ LEFT_OUT = {
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
     "aws rds": "needs RDS, which no emulator has",
     "aws logs describe-query-definitions": "needs saved queries, which no emulator has",
+    "docker": "needs Docker",
+    "LOCALSTACK_VERSION=latest": "needs Docker, and an account of LocalStack",
+    "mkdir -p target/localstack": "goes with the `docker compose cp` below it",
     ".ci/run": "runs this check",
     "export PATH": "sets what the Makefile sets for everything that it runs",
     "INSTA_UPDATE=always": "overwrites the snapshots that the tests compare with",
