@@ -30,6 +30,7 @@ class Feature(Flag):
     BAD_ANSWERS = auto()  # an answer that Lambda does not understand fails the batch
     REDRIVES = auto()  # StartMessageMoveTask
     ALARMS = auto()  # the metrics of a queue, and the alarms on them
+    INIT_SCRIPTS = auto()  # scripts that run when the emulator is ready
 
 
 class Kind(StrEnum):
@@ -84,13 +85,24 @@ class Emulator:
 
 
 def create(directory: Path, log: Path) -> Emulator:
-    """Start an emulator with its state in a new directory.
-
-    E2E_EMULATOR names the kind, and E2E_ENDPOINT_URL one that is there already, to be used instead.
-    """
+    """Start the emulator that E2E_EMULATOR names, or use the running one at E2E_ENDPOINT_URL."""
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
-        return Emulator(kind, endpoint.rstrip("/"), log)
+        return use(kind, endpoint, log)
+    return start(kind, directory, log)
+
+
+def use(kind: Kind, endpoint: str, log: Path) -> Emulator:
+    """Use an emulator that somebody else started, and that stays when we stop."""
+    emulator = Emulator(kind, endpoint.rstrip("/"), log)
+    healthy = f"{emulator.endpoint}{import_module(f'dev.{kind}').HEALTH}"
+    if not _answers(healthy):
+        raise SystemExit(f"No {kind} answers at {healthy}")
+    return emulator
+
+
+def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
+    """Start an emulator with its state in a new directory."""
     directory.mkdir()
     port = processes.free_port()
     emulator = Emulator(kind, f"http://127.0.0.1:{port}", log)
@@ -107,6 +119,7 @@ def create(directory: Path, log: Path) -> Emulator:
             "AWS_ENDPOINT_URL": emulator.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
             **program.settings(directory, port),
+            **settings,
         },
     )
     healthy = f"{emulator.endpoint}{program.HEALTH}"

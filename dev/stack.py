@@ -4,12 +4,13 @@ import io
 import json
 import platform
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
@@ -107,41 +108,75 @@ def failures(emulator: Emulator, name: str) -> list[str]:
 
 
 def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
-    """Find a stack that was created, by what its outputs say, and make up for what was left out."""
-    formation = emulator.client("cloudformation")
-    [stack] = formation.describe_stacks(StackName=name)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    _mend_concurrency(emulator, outputs["FunctionName"])
+    """Find a stack that was created, and do what the emulator left out."""
+    stack = describe(emulator, name, database_secret_id)
+    _mend_concurrency(emulator, stack.function)
     if Feature.CUSTOM_RESOURCES not in emulator.kind.features:
-        functions = emulator.client("lambda")
-        functions.invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
+        migrate(emulator, stack)
+    return stack
+
+
+def migrate(emulator: Emulator, stack: Stack) -> None:
+    """Bring the schema up to date, as the stack's custom resource does on AWS."""
+    functions = emulator.client("lambda")
+    answer = functions.invoke(FunctionName=stack.migrate_function, Payload="{}")
+    if "FunctionError" in answer:
+        raise RuntimeError(json.load(answer["Payload"]).get("errorMessage"))
+
+
+def outputs(emulator: Emulator, name: str) -> dict[str, str]:
+    """Read the outputs of a stack."""
+    [stack] = emulator.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def describe(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
+    """Describe a stack by its outputs."""
+    found = outputs(emulator, name)
     return Stack(
         name=name,
-        queue_url=outputs["QueueUrl"],
-        dead_letter_queue_url=outputs["DeadLetterQueueUrl"],
-        function=outputs["FunctionName"],
-        log_group=outputs["LogGroupName"],
-        salt_id=outputs["SaltSecretArn"],
-        writer_secret_id=outputs.get("WriterSecretArn"),
-        migrate_function=outputs["MigrateFunctionName"],
-        migrate_log_group=outputs["MigrateLogGroupName"],
-        redrive_mapping=outputs["RedriveMappingId"],
+        queue_url=found["QueueUrl"],
+        dead_letter_queue_url=found["DeadLetterQueueUrl"],
+        function=found["FunctionName"],
+        log_group=found["LogGroupName"],
+        salt_id=found["SaltSecretArn"],
+        writer_secret_id=found.get("WriterSecretArn"),
+        migrate_function=found["MigrateFunctionName"],
+        migrate_log_group=found["MigrateLogGroupName"],
+        redrive_mapping=found["RedriveMappingId"],
         database_secret_id=database_secret_id,
     )
 
 
 def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     """Delete a stack, and what was made beside it; the salt stays, as its policy says."""
-    s3 = emulator.client("s3")
-    for program in PROGRAMS.values():
-        s3.delete_object(Bucket=name, Key=program)
-    s3.delete_bucket(Bucket=name)
-    formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITING)
-    emulator.client("secretsmanager").delete_secret(
-        SecretId=database_secret_id, ForceDeleteWithoutRecovery=True
-    )
+    _delete_bucket(emulator, name)
+    _delete_stack(emulator, name)
+    _delete_secret(emulator, database_secret_id)
+
+
+def erase(emulator: Emulator, name: str) -> None:
+    """Delete a stack, complete or not, with its salt, its key and its logs.
+
+    A key can only be scheduled for deletion, a week ahead.
+    """
+    made: dict[str, str] = {}
+    absent = suppress(ClientError, WaiterError)
+    with absent:
+        made = outputs(emulator, name)
+    with absent:
+        _delete_bucket(emulator, name)
+    with absent:
+        _delete_stack(emulator, name)
+    with absent:
+        _delete_secret(emulator, f"{name}/database")
+    if "SaltSecretArn" in made:
+        _delete_secret(emulator, made["SaltSecretArn"])
+        emulator.client("kms").schedule_key_deletion(KeyId=made["KeyArn"], PendingWindowInDays=7)
+    for output in ("FunctionName", "MigrateFunctionName"):
+        # A function that was never invoked has no log group.
+        with absent:
+            emulator.client("logs").delete_log_group(logGroupName=f"/aws/lambda/{made.get(output)}")
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:
@@ -164,11 +199,17 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
 
 def template(bucket: str) -> str:
     """Write the template as `sam package` does, with the addresses of the packages in it."""
+    code = {function: f"s3://{bucket}/{program}" for function, program in PROGRAMS.items()}
+    return template_with(code)
+
+
+def template_with(code: Mapping[str, str]) -> str:
+    """Write the template for an emulator, with the place of each function's code in it."""
     made = read_template()
-    # It refuses whoever comes without TLS, which the emulator does not speak.
+    # It refuses requests without TLS, which the emulator does not speak.
     del made["Resources"]["QueuePolicy"]
-    for function, program in PROGRAMS.items():
-        made["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
+    for function, place in code.items():
+        made["Resources"][function]["Properties"]["CodeUri"] = place
     return json.dumps(made)
 
 
@@ -212,6 +253,25 @@ def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
     return list(messages.values())
 
 
+def _delete_bucket(emulator: Emulator, name: str) -> None:
+    s3 = emulator.client("s3")
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for stored in page.get("Contents", []):
+            s3.delete_object(Bucket=name, Key=stored["Key"])
+    s3.delete_bucket(Bucket=name)
+
+
+def _delete_stack(emulator: Emulator, name: str) -> None:
+    formation = emulator.client("cloudformation")
+    formation.delete_stack(StackName=name)
+    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITING)
+
+
+def _delete_secret(emulator: Emulator, secret_id: str) -> None:
+    secrets = emulator.client("secretsmanager")
+    secrets.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
+
+
 def _secret(emulator: Emulator, secret_id: str) -> str:
     return emulator.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
 
@@ -227,13 +287,18 @@ def _mend_concurrency(emulator: Emulator, function: str) -> None:
         )
 
 
+def binary(program: str) -> Path:
+    """Find what cargo-lambda built of a program."""
+    path = TARGET / "lambda" / program / "bootstrap"
+    if not path.exists():
+        raise SystemExit(f"There is no {program} yet: run `make build`.")
+    return path
+
+
 def _package(program: str, ca: Path) -> bytes:
     """Zip what cargo-lambda built, as `sam package` does, and the bundle beside it."""
-    binary = TARGET / "lambda" / program / "bootstrap"
-    if not binary.exists():
-        raise SystemExit(f"There is no {program} yet: run `make build`.")
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.write(binary, "bootstrap")
+        archive.write(binary(program), "bootstrap")
         archive.write(ca, CA_BUNDLE)
     return package.getvalue()

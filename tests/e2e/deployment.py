@@ -34,7 +34,7 @@ class Database:
         self.parameters = {
             "DatabaseSecretArn": secret["ARN"],
             "DatabaseCaBundle": stack.CA_BUNDLE,
-            "DatabaseHost": "127.0.0.1",
+            "DatabaseHost": self.postgres.host,
             "DatabasePort": self.postgres.port,
             "DatabaseName": DATABASE,
             "Architecture": stack.architecture(),
