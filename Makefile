@@ -143,7 +143,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template compose pipeline unused versions audit ## Check format, lints, documentation, templates, pipeline and dependencies
+check: fmt clippy doc python template compose pipeline unused versions test-names audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -195,6 +195,10 @@ unused: $(VENV)
 .PHONY: versions
 versions: $(VENV)
 	python -m dev.checks.versions
+
+.PHONY: test-names
+test-names: $(VENV)
+	python -m dev.checks.test_names
 
 # Advisories come from the network. Without it the rest is checked all the same, and that is said.
 .PHONY: audit

@@ -1,4 +1,4 @@
-"""Everything the function needs, on this machine: Postgres, the emulator, the schema, the stack."""
+"""The system on this machine: Postgres, the emulator, and the stack deployed to them."""
 
 import os
 import secrets
@@ -21,9 +21,9 @@ from dev.stack import Stack
 DATABASE = "logins"
 MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
 
-# What the template leaves open, for somebody who waits: a bad message is tried twice, and is in
-# the dead-letter queue after 2 x 3 seconds, where on AWS that takes a quarter of an hour.
-IMPATIENT = {
+# Short times, so that nobody waits: a bad message is tried twice and is in the dead-letter queue
+# after 2 x 3 seconds. With the template's defaults that takes more than an hour.
+FAST_PARAMETERS = {
     "FunctionTimeout": 3,
     "VisibilityTimeout": 3,
     "MaxReceiveCount": 2,
@@ -31,21 +31,21 @@ IMPATIENT = {
     "BatchingWindow": 0,
     "MaximumConcurrency": 2,
     "AlarmAgeSeconds": 2,
-    # What no emulator has.
+    # No emulator supports saved queries.
     "SavedQueries": "false",
 }
 
 
 @dataclass
 class Services:
-    """The two servers, and the directory that goes with them."""
+    """The two servers, and the directory of their data."""
 
     directory: Path
     postgres: Postgres
     emulator: Emulator
 
     def stop(self) -> None:
-        """Stop both servers and remove what they kept."""
+        """Stop both servers and remove their data."""
         self.emulator.stop()
         self.postgres.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -53,7 +53,7 @@ class Services:
 
 @dataclass
 class LocalSystem:
-    """The servers with the deployed stack, and the passwords of who may log in to the database."""
+    """The servers, the deployed stack, and the passwords of the database's users."""
 
     services: Services
     stack: Stack
@@ -61,16 +61,16 @@ class LocalSystem:
 
     @property
     def emulator(self) -> Emulator:
-        """The emulator that the stack lives in."""
+        """The emulator that the stack is deployed to."""
         return self.services.emulator
 
     @property
     def postgres(self) -> Postgres:
-        """The server that the function writes to."""
+        """The Postgres that the function writes to."""
         return self.services.postgres
 
     def url(self, user: str) -> str:
-        """Write the address at which psql lets a user in."""
+        """Return the URL with which psql logs in as a user."""
         return self.postgres.url(
             user,
             self.passwords[user],
@@ -80,7 +80,7 @@ class LocalSystem:
         )
 
     def stop(self) -> None:
-        """Stop both servers; in an emulator that somebody else started, leave nothing of ours."""
+        """Stop the servers; erase the stack from an emulator that was not started here."""
         if self.emulator.process is None:
             stack.erase(self.emulator, self.stack.name)
         self.services.stop()
@@ -94,7 +94,7 @@ class LocalSystem:
 def running(
     logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
 ) -> Iterator[LocalSystem]:
-    """Keep everything running for a while."""
+    """Start the system, and stop it at the end."""
     system = start(logs, settings, **parameters)
     try:
         yield system
@@ -105,7 +105,7 @@ def running(
 def start(
     logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
 ) -> LocalSystem:
-    """Start everything; of what does not come up whole, nothing stays."""
+    """Start the system; if a part fails, stop the parts that run."""
     services = start_services(logs, settings)
     # An emulator that somebody else started may have a stack of ours already.
     name = f"login-etl-{secrets.token_hex(3)}"
@@ -124,7 +124,7 @@ def running_services(
     settings: dict[str, str] | None = None,
     start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
 ) -> Iterator[Services]:
-    """Keep the two servers running for a while."""
+    """Start the two servers, and stop them at the end."""
     services = start_services(logs, settings, start_emulator)
     try:
         yield services
@@ -137,7 +137,7 @@ def start_services(
     settings: dict[str, str] | None = None,
     start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
 ) -> Services:
-    """Start both servers; if the second does not start, the first does not stay.
+    """Start both servers; if the second fails, stop the first.
 
     E2E_DATABASE_HOST is the functions' name for this machine, by default the loopback; and
     E2E_DATABASE_LISTEN the address of this machine that this name stands for.
@@ -153,13 +153,13 @@ def start_services(
             host=os.environ.get("E2E_DATABASE_HOST", LOOPBACK),
             listen=os.environ.get("E2E_DATABASE_LISTEN"),
         )
-        cloud = start_emulator(directory / "emulator", logs / "emulator.log")
+        aws = start_emulator(directory / "emulator", logs / "emulator.log")
     except BaseException:
         if database is not None:
             database.stop()
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return Services(directory, database, cloud)
+    return Services(directory, database, aws)
 
 
 def make_directory() -> Path:
@@ -171,7 +171,7 @@ def make_directory() -> Path:
 
 
 def create_database(server: Postgres) -> None:
-    """Create and migrate the database, where no stack does it."""
+    """Create and migrate the database, for callers that deploy no stack."""
     _create_empty(server)
     _migrate(server)
 
@@ -182,7 +182,7 @@ def _create_empty(server: Postgres) -> None:
 
 
 def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> LocalSystem:
-    """Create the stack that writes to a new database, whose schema is the stack's work too."""
+    """Create an empty database, and the stack that migrates it and writes to it."""
     server = services.postgres
     _create_empty(server)
     deployed = stack.deploy(
@@ -190,20 +190,20 @@ def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> 
         name,
         {"username": SUPERUSER, "password": server.password},
         server.certificate_authority,
-        {**IMPATIENT, "DatabaseHost": server.host, "DatabasePort": server.port, **parameters},
+        {**FAST_PARAMETERS, "DatabaseHost": server.host, "DatabasePort": server.port, **parameters},
     )
     passwords = {
         SUPERUSER: server.password,
         "login_writer": stack.writer_password(services.emulator, deployed),
-        "analyst": _let_analyst_in(server),
+        "analyst": _create_analyst(server),
     }
     return LocalSystem(services, deployed, passwords)
 
 
-def _let_analyst_in(server: Postgres) -> str:
+def _create_analyst(server: Postgres) -> str:
     password = secrets.token_urlsafe(24)
     with server.connect() as admin:
-        admin.execute("SET log_statement = 'none'")  # a password is not for the log
+        admin.execute("SET log_statement = 'none'")  # keeps the password out of the log
         create = sql.SQL("CREATE ROLE analyst LOGIN IN ROLE login_reader PASSWORD {}")
         admin.execute(create.format(sql.Literal(password)))
     return password
@@ -212,7 +212,7 @@ def _let_analyst_in(server: Postgres) -> str:
 def _migrate(server: Postgres) -> None:
     """Run the migration program as the owner of the schema."""
     if not MIGRATE.exists():
-        raise SystemExit("There is no migrate program yet: run `make build`.")
+        raise SystemExit("The migrate program is not built. Run: make build")
     environment = {
         "DATABASE_URL": server.url(database=DATABASE, sslmode="require"),
         "DATABASE_CA_BUNDLE": str(server.certificate_authority),

@@ -1,4 +1,4 @@
-"""The metrics of a run, from the lines that the function logged, as CloudWatch would have them."""
+"""The metrics of a run, read from the function's log lines as CloudWatch reads them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,31 +14,31 @@ from rich.table import Table
 from dev import logs
 
 STAGES = {"decode_ms": "decode and mask", "connect_ms": "connect", "write_ms": "write"}
-OUTCOMES = {"written": "written", "duplicates": "delivered again", "failed": "failed"}
+OUTCOMES = {"written": "written", "duplicates": "duplicates", "failed": "failed"}
 
 
 @dataclass
 class LogMetrics:
-    """What was counted and measured."""
+    """The log lines of batches, and the counts of failures."""
 
     batches: list[dict[str, Any]] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     error_types: Counter[str] = field(default_factory=Counter)
 
     def sum(self, metric: str) -> int:
-        """Add up a metric."""
+        """Return the sum of a metric over all batches."""
         return sum(batch.get(metric, 0) for batch in self.batches)
 
     def mean(self, metric: str) -> float:
-        """Return a metric's average over the batches that have it."""
+        """Return the mean of a metric over the batches that have it."""
         return fmean(self.values(metric) or [0])
 
     def values(self, metric: str) -> list[float]:
-        """Return a metric of every batch that has it."""
+        """Return the values of a metric, one per batch that has it."""
         return [batch[metric] for batch in self.batches if metric in batch]
 
     def percentile(self, metric: str, percent: int) -> float:
-        """Return what so many of a hundred batches do not exceed."""
+        """Return the percentile of a metric, interpolated."""
         values = self.values(metric)
         if len(values) < 2:
             return sum(values)
@@ -46,48 +46,49 @@ class LogMetrics:
 
     @property
     def times(self) -> list[datetime]:
-        """When the batches were done."""
+        """The time of each batch's log line."""
         return [datetime.fromisoformat(batch["timestamp"]) for batch in self.batches]
 
 
 def read(lines: Iterable[str]) -> LogMetrics:
-    """Take the metrics out of log lines."""
+    """Read the metrics from log lines; other lines are skipped."""
     metrics = LogMetrics()
     for line in lines:
-        found = logs.fields(line) if "_aws" in line else {}
-        match found.get("message"):
+        fields = logs.fields(line) if "_aws" in line else {}
+        match fields.get("message"):
             case "batch done":
-                metrics.batches.append(found)
+                metrics.batches.append(fields)
             case "batch failed":
-                metrics.batches.append(found)
-                metrics.error_types[found["error_type"]] += 1
+                metrics.batches.append(fields)
+                metrics.error_types[fields["error_type"]] += 1
             case "messages failed":
-                metrics.reasons[found["reason"]] += found["failed"]
+                metrics.reasons[fields["reason"]] += fields["failed"]
     metrics.batches.sort(key=lambda batch: batch["timestamp"])
     return metrics
 
 
 def tables(metrics: LogMetrics) -> Group:
-    """Lay the metrics out for a terminal: what became of the messages, and how long it took."""
-    count = _table("batches", "failed batches", "messages", *OUTCOMES.values(), "cold starts")
-    count.add_row(
+    """Make the tables for a terminal: counts, times, and the reasons of failures."""
+    counts = _table("batches", "failed batches", "messages", *OUTCOMES.values(), "cold starts")
+    counts.add_row(
         f"{len(metrics.batches)}",
-        _alert(metrics.sum("batch_failed")),
+        _red_unless_zero(metrics.sum("batch_failed")),
         f"{metrics.sum('messages')}",
         f"[green]{metrics.sum('written')}[/]",
         f"{metrics.sum('duplicates')}",
-        _alert(metrics.sum("failed")),
+        _red_unless_zero(metrics.sum("failed")),
         f"{metrics.sum('cold_start')}",
     )
-    time = _table("median ms", "99 of 100", *STAGES.values(), "oldest message")
-    time.add_row(
+    times = _table("median ms", "p99 ms", *STAGES.values(), "oldest message")
+    times.add_row(
         f"{metrics.percentile('elapsed_ms', 50):.2f}",
         f"{metrics.percentile('elapsed_ms', 99):.2f}",
         *(f"{metrics.mean(metric):.2f}" for metric in STAGES),
         f"{max(metrics.values('oldest_ms'), default=0):.0f}",
     )
-    why = [f"{name} {number}" for name, number in _most(metrics.reasons + metrics.error_types)]
-    return Group(count, time, *([f" {', '.join(why)}"] if why else []))
+    failures = _most_frequent_first(metrics.reasons + metrics.error_types)
+    listed = ", ".join(f"{name} {number}" for name, number in failures)
+    return Group(counts, times, *([f" {listed}"] if failures else []))
 
 
 def _table(*headings: str) -> Table:
@@ -97,9 +98,9 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _alert(number: int) -> str:
+def _red_unless_zero(number: int) -> str:
     return f"[red]{number}[/]" if number else "0"
 
 
-def _most(counter: Counter[str]) -> list[tuple[str, int]]:
+def _most_frequent_first(counter: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))

@@ -1,4 +1,4 @@
-"""What a person wants to see of a run, read as an analyst reads it."""
+"""Prints the results of a run to the terminal; reads the table as an analyst."""
 
 from time import monotonic, sleep
 from typing import Any
@@ -13,11 +13,11 @@ from rich.table import Table
 from dev import log_metrics, logs, stack
 from dev.local_system import LocalSystem
 
-PATIENCE_S = 60
+ARRIVAL_TIMEOUT_S = 60
 
 console = Console()
 
-# Long texts by their beginning, so that a row is a line of a terminal.
+# Long texts are cut, so that a row fits on a line of the terminal.
 SAMPLE = """
 SELECT
     left(user_id, 11) AS user_id,
@@ -57,9 +57,9 @@ def counts(system: LocalSystem) -> tuple[int, int]:
 
 
 def send(system: LocalSystem, bodies: list[str]) -> tuple[int, int]:
-    """Send messages and watch each arrive, as a row or as a dead letter; count what is new.
+    """Send messages, and wait until all are rows or dead letters; return the new ones of both.
 
-    Below the bars are the metrics that the function logs of these messages, as it logs them.
+    Shows progress bars, and below them the metrics that the function logs meanwhile.
     """
     before = counts(system)
     earlier = len(list(logs.lines(system.emulator, system.stack)))
@@ -75,7 +75,7 @@ def send(system: LocalSystem, bodies: list[str]) -> tuple[int, int]:
     with Live(progress_and_metrics(), console=console, refresh_per_second=10) as live:
         for ids in stack.send(system.emulator, system.stack.queue_url, bodies):
             progress.advance(sending, len(ids))
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + ARRIVAL_TIMEOUT_S
         while True:
             after = counts(system)
             new = after[0] - before[0], after[1] - before[1]
@@ -87,7 +87,7 @@ def send(system: LocalSystem, bodies: list[str]) -> tuple[int, int]:
 
 
 def watch(system: LocalSystem) -> None:
-    """Show the figures of what is up as they happen, until somebody has seen enough."""
+    """Show live metrics of the system until Ctrl-C."""
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             lines = logs.lines(system.emulator, system.stack)
@@ -96,26 +96,31 @@ def watch(system: LocalSystem) -> None:
 
 
 def show(system: LocalSystem) -> None:
-    """Print a few rows, the duplicates that masking kept visible, and the dead letters."""
+    """Print sample rows, masked values that occur more than once, and the dead letters."""
     with system.connect("analyst") as database:
         cursor = database.cursor(row_factory=dict_row)
-        _print("A few rows of user_logins", cursor.execute(SAMPLE).fetchall())
-        _print("Seen more than once, though masked", cursor.execute(DUPLICATES).fetchall())
-    _print("In the dead-letter queue", _dead_letters(system))
+        _print_table("Sample rows of user_logins", cursor.execute(SAMPLE).fetchall())
+        _print_table(
+            "Masked values that occur more than once", cursor.execute(DUPLICATES).fetchall()
+        )
+    _print_table("Dead letters", _dead_letters(system))
 
 
 def _dead_letters(system: LocalSystem) -> list[dict[str, Any]]:
-    """List ids and reasons, and never a body: nothing has masked it."""
-    why = logs.reasons(system.emulator, system.stack)
+    """List ids and reasons. A body is never printed, because it is not masked."""
+    reasons = logs.reasons(system.emulator, system.stack)
     letters = stack.peek(system.emulator, system.stack.dead_letter_queue_url)
     return [
-        {"message_id": letter["MessageId"], "reason": why.get(letter["MessageId"], "not logged")}
+        {
+            "message_id": letter["MessageId"],
+            "reason": reasons.get(letter["MessageId"], "not logged"),
+        }
         for letter in letters
     ]
 
 
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    console.print(f"\n[bold]{title}[/]" if rows else f"\n[bold]{title}[/]: nothing")
+def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    console.print(f"\n[bold]{title}[/]" if rows else f"\n[bold]{title}[/]: none")
     if rows:
         table = Table(*rows[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for row in rows:

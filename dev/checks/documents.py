@@ -15,11 +15,11 @@ from dev import ROOT
 # In the order in which one would type them; with what they print where all is well.
 PRINTS = {
     "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
-    "make up": "an analyst's psql",
+    "make up": "psql as an analyst",
     "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
-    "make report": "are drawn in",
+    "make report": "Wrote the metrics of",
     "make invoke": "batchItemFailures",
-    "make down": "It is down.",
+    "make down": "The system is stopped.",
     "make torture": "0 lost",
     "make fuzz": "stat::number_of_executed_units",
 }

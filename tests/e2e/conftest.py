@@ -10,7 +10,7 @@ import pytest
 from dev import TARGET, stack
 from dev.emulator import Feature, Kind
 from dev.local_system import running
-from dev.processes import end_in_good_order
+from dev.processes import exit_on_signals
 from e2e import xray
 from e2e.driver import Driver
 
@@ -51,7 +51,7 @@ def driver(everything: Driver) -> Driver:
 
 def pytest_configure() -> None:
     """Stop what was started also where the tests are ended from outside."""
-    end_in_good_order()
+    exit_on_signals()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

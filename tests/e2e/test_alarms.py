@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from deploy import operate
 from dev import EVENTS, stack
 from dev.emulator import Feature
-from dev.local_system import IMPATIENT
+from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
 from e2e import documented, emf, incidents, insights
 from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
@@ -78,7 +78,7 @@ def _mapping_that_is_disabled(cloudwatch: CloudWatch) -> Iterator[Happens]:
     def happens() -> None:
         sent.append(datetime.now(UTC))
         _send(driver, login())
-        patient_until = sent[0] + timedelta(seconds=IMPATIENT["AlarmAgeSeconds"] + 0.5)
+        patient_until = sent[0] + timedelta(seconds=FAST_PARAMETERS["AlarmAgeSeconds"] + 0.5)
         sleep(max(0, (patient_until - datetime.now(UTC)).total_seconds()))
         age = datetime.now(UTC) - sent[0]
         queue = {"QueueName": queue_name(queue_url)}
@@ -145,12 +145,12 @@ BESIDE = {
 }
 
 
-def test_every_alarm_has_its_cause_here() -> None:
+def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(DRAWN) == set(ALARMS)
 
 
-def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
+def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
     bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
     logins = [body for body in bodies if "user_id" in json.loads(body)]
 
@@ -162,7 +162,7 @@ def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_an_alarm_goes_off_for_its_cause_and_is_over_when_that_is_mended(
+def test_cause_raises_its_alarm_and_repair_clears_it(
     driver: Driver, cloudwatch: CloudWatch, name: str
 ) -> None:
     alarm = cloudwatch.alarms()[name]

@@ -79,12 +79,12 @@ class Cluster:
 def cluster(config: dict[str, Any]) -> Iterator[Cluster]:
     """Create a cluster, run the scripts and start the server, as the image's entrypoint does."""
     directory = make_directory()
-    postgres.own(directory)
-    binaries = postgres.reachable(postgres.find_binaries(), directory)
+    postgres.give_to_server_user(directory)
+    binaries = postgres.copy_if_unreachable(postgres.find_binaries(), directory)
     cluster = Cluster(binaries, directory, processes.free_port())
     password = directory / "password"
     password.write_text(config["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"])
-    postgres.own(password)
+    postgres.give_to_server_user(password)
     psql = [shutil.which("psql", path=f"{binaries}:{os.environ['PATH']}"), "--username=postgres"]
     database = config["services"]["postgres"]["environment"]["POSTGRES_DB"]
     try:

@@ -6,7 +6,7 @@ from dev import EVENTS
 from e2e.driver import Driver
 
 
-def test_neither_listing_nor_environment_nor_open_file_shows_a_secret(driver: Driver) -> None:
+def test_running_function_shows_no_secret_to_others(driver: Driver) -> None:
     system = driver.system
     secrets = {driver.salt, *system.passwords.values()}
     answer = driver.invoke_file(EVENTS / "good.json")

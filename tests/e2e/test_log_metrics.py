@@ -36,7 +36,7 @@ def drawn(driver: Driver) -> LogMetrics:
     return new()
 
 
-def test_the_metrics_are_those_of_the_messages(drawn: LogMetrics) -> None:
+def test_metrics_match_the_messages_sent(drawn: LogMetrics) -> None:
     outcomes = {name: drawn.sum(name) for name in ("messages", "written", "duplicates", "failed")}
 
     assert outcomes == {"messages": 5, "written": 3, "duplicates": 1, "failed": 1}
@@ -45,7 +45,7 @@ def test_the_metrics_are_those_of_the_messages(drawn: LogMetrics) -> None:
     assert 0 < drawn.percentile("elapsed_ms", 50) <= drawn.percentile("elapsed_ms", 99)
 
 
-def test_the_terminal_shows_them(drawn: LogMetrics) -> None:
+def test_terminal_shows_the_metrics(drawn: LogMetrics) -> None:
     console = Console(file=StringIO(), width=100)
 
     console.print(log_metrics.tables(drawn))
@@ -55,7 +55,7 @@ def test_the_terminal_shows_them(drawn: LogMetrics) -> None:
     assert "MissingMessageId 1, NotJson 1" in shown
 
 
-def test_the_page_needs_nothing_but_itself(drawn: LogMetrics, tmp_path: Path) -> None:
+def test_report_page_loads_nothing_from_elsewhere(drawn: LogMetrics, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
 
     report_page.write(drawn, file)

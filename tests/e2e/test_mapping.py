@@ -32,16 +32,16 @@ WINDOW_S = 21
 
 @pytest.mark.needs(Feature.BAD_ANSWERS)
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
+def test_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
     assert _delivered(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
 
 
 @pytest.mark.needs(Feature.BAD_ANSWERS)
-def test_an_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
+def test_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
     assert _delivered(driver, failed()) == {"deleted": 3, "dead": 0}
 
 
-def test_the_function_answers_with_the_very_ids_that_it_was_given(driver: Driver) -> None:
+def test_odd_message_ids_are_returned_unchanged(driver: Driver) -> None:
     ids = ["null", " ", '"', "\\", "ü", "\u0000", "x" * 1000, "[]", "stranger"]
     bad = [record("no login", messageId=one) for one in ids]
 
@@ -68,7 +68,7 @@ def test_fifty_messages_arrive_as_one_batch(driver: Driver) -> None:
 
 
 @pytest.mark.needs(Feature.BATCHES)
-def test_messages_gather_for_as_long_as_the_window(driver: Driver) -> None:
+def test_messages_in_one_window_make_one_batch(driver: Driver) -> None:
     before = _batches(driver)
     function = driver.system.stack.function
 
@@ -84,7 +84,7 @@ def test_messages_gather_for_as_long_as_the_window(driver: Driver) -> None:
 
 
 @pytest.mark.needs(Feature.BATCHES)
-def test_a_fifo_queue_keeps_the_order_when_a_message_of_a_group_fails(driver: Driver) -> None:
+def test_fifo_group_with_failure_keeps_its_order(driver: Driver) -> None:
     first, refused, later, other = bodies = [login() for _ in range(4)]
     groups = ["a", "a", "a", "b"]
     refusal = f"ADD CONSTRAINT for_a_while CHECK (user_id <> '{refused['user_id']}')"

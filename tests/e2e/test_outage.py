@@ -8,7 +8,7 @@ from dev.logins import login
 from e2e.driver import Driver, wait_until
 
 
-def test_a_short_outage_needs_nobody(driver: Driver) -> None:
+def test_short_outage_recovers_without_intervention(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
     driver.system.postgres.stop()
@@ -22,7 +22,7 @@ def test_a_short_outage_needs_nobody(driver: Driver) -> None:
     assert driver.users() == _users(bodies)
 
 
-def test_after_a_long_outage_a_redrive_brings_every_message(driver: Driver) -> None:
+def test_long_outage_is_recovered_by_redrive(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
     driver.system.postgres.stop()

@@ -10,7 +10,7 @@ from e2e.driver import Driver
 
 
 @pytest.mark.last
-def test_no_log_metric_or_trace_of_the_whole_suite_holds_a_raw_value_or_a_secret(
+def test_logs_and_traces_contain_no_sensitive_value(
     everything: Driver,
 ) -> None:
     system = everything.system

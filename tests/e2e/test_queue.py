@@ -14,7 +14,7 @@ from e2e import function
 from e2e.driver import Driver
 
 
-def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
+def test_100_messages_give_99_rows_1_dead_letter(
     driver: Driver,
 ) -> None:
     bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
@@ -35,7 +35,7 @@ def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
 
 
 @pytest.mark.needs(Feature.ROLES)
-def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None:
+def test_unreadable_salt_loses_no_message(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
     with _no_access_to_the_salt(driver):

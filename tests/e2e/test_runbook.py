@@ -20,11 +20,11 @@ NO_EVENTS: dict[str, Any] = {
 }
 
 
-def test_every_alarm_of_the_template_has_its_row_and_no_other() -> None:
+def test_runbook_lists_exactly_the_templates_alarms() -> None:
     assert set(documented.rows("alarm")) == set(ALARMS)
 
 
-def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
+def test_saved_queries_named_in_texts_exist() -> None:
     named = set.union(*map(documented.queries, documented.rows("alarm").values()))
     described = {
         query
@@ -37,7 +37,7 @@ def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
     assert named | described <= set(insights.SAVED)
 
 
-def test_every_error_type_has_an_incident_here() -> None:
+def test_every_documented_error_type_has_an_incident() -> None:
     assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(NO_EVENTS)
 
 
@@ -48,9 +48,7 @@ def test_every_error_type_has_an_incident_here() -> None:
         for error_type in BY_ERROR_TYPE
     ],
 )
-def test_an_incident_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
-    driver: Driver, error_type: str
-) -> None:
+def test_incident_is_found_and_mended_by_the_runbook(driver: Driver, error_type: str) -> None:
     assert driver.invoke(record(login())) == failed()
     before = len(_found(driver, error_type))
 
@@ -65,7 +63,7 @@ def test_an_incident_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_w
 
 
 @pytest.mark.parametrize("error_type", NO_EVENTS)
-def test_what_is_no_event_is_found_as_the_runbook_says(driver: Driver, error_type: str) -> None:
+def test_malformed_event_is_found_by_the_runbook(driver: Driver, error_type: str) -> None:
     before = len(_found(driver, error_type))
 
     answer = driver.invoke_with(NO_EVENTS[error_type])

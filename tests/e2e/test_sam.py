@@ -32,7 +32,7 @@ def database() -> Iterator[Database]:
         yield Database(services)
 
 
-def test_what_sam_builds_and_deploys_makes_a_masked_row_of_the_printed_login(
+def test_stack_deployed_by_sam_masks_a_login(
     database: Database,
 ) -> None:
     architecture = f"Architecture={stack.architecture()}"

@@ -10,14 +10,14 @@ from e2e.driver import Driver, wait_until
 pytestmark = pytest.mark.needs(Feature.LOG_GROUPS)
 
 
-def test_it_finds_a_system_that_works(driver: Driver) -> None:
+def test_working_stack_passes(driver: Driver) -> None:
     _try_out(driver)
 
     assert len(driver.users()) == MESSAGES
     assert all(user.startswith("smoke-") for user in driver.users())
 
 
-def test_it_finds_that_messages_stay_in_the_queue(driver: Driver) -> None:
+def test_messages_left_in_the_queue_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
     try:
         with pytest.raises(SmokeError, match="there are messages in the queue"):
@@ -27,7 +27,7 @@ def test_it_finds_that_messages_stay_in_the_queue(driver: Driver) -> None:
         driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
 
 
-def test_it_finds_that_messages_do_not_become_rows(driver: Driver) -> None:
+def test_messages_that_become_no_rows_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
     try:
         with pytest.raises(SmokeError, match="of 10 messages only 0 were written"):

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long there are faults")
     parser.add_argument("--seed", default=secrets.token_hex(3), help="to repeat a run's faults")
     arguments = parser.parse_args()
-    processes.end_in_good_order()
+    processes.exit_on_signals()
     RESULTS.mkdir(parents=True, exist_ok=True)
     console.print(f"Torturing for {arguments.seconds:.0f} s with seed {arguments.seed}")
     try:
@@ -48,7 +48,7 @@ async def unless_told_to_end(work: Coroutine[Any, Any, int]) -> int:
         told.append(number)
         loop.call_soon_threadsafe(task.cancel)
 
-    processes.end_in_good_order(end)
+    processes.exit_on_signals(end)
     try:
         return await task
     except asyncio.CancelledError:
