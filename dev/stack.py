@@ -155,28 +155,29 @@ def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     _delete_secret(emulator, database_secret_id)
 
 
-def erase(emulator: Emulator, name: str) -> None:
+def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
     """Delete a stack, complete or not, with its salt, its key and its logs.
 
-    CloudFormation retains the first two. KMS deletes a key after 7 days at the earliest.
+    CloudFormation retains the first two, so of a deleted stack the caller names the salt. KMS
+    deletes a key after 7 days at the earliest.
     """
-    made: dict[str, str] = {}
     absent = suppress(ClientError, WaiterError)
     with absent:
-        made = outputs(emulator, name)
+        salt_id = salt_id or outputs(emulator, name)["SaltSecretArn"]
     with absent:
         _delete_bucket(emulator, name)
     with absent:
         _delete_stack(emulator, name)
     with absent:
         _delete_secret(emulator, f"{name}/database")
-    if "SaltSecretArn" in made:
-        _delete_secret(emulator, made["SaltSecretArn"])
-        emulator.client("kms").schedule_key_deletion(KeyId=made["KeyArn"], PendingWindowInDays=7)
-    for output in ("FunctionName", "MigrateFunctionName"):
-        # A function that was never invoked has no log group.
-        with absent:
-            emulator.client("logs").delete_log_group(logGroupName=f"/aws/lambda/{made.get(output)}")
+    if salt_id:
+        salt = emulator.client("secretsmanager").describe_secret(SecretId=salt_id)
+        _delete_secret(emulator, salt_id)
+        emulator.client("kms").schedule_key_deletion(KeyId=salt["KmsKeyId"], PendingWindowInDays=7)
+    logs = emulator.client("logs")
+    groups = logs.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{name}-")["logGroups"]
+    for group in groups:
+        logs.delete_log_group(logGroupName=group["logGroupName"])
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:

@@ -14,7 +14,7 @@ from e2e.driver import wait_until
 
 DATABASE = "deployed"
 STACK = "login-etl-deployed"
-OWNER = "login-etl-deployed/owner"
+OWNER = f"{STACK}/database"
 
 
 class Database:

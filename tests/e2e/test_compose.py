@@ -155,7 +155,7 @@ def test_functions_join_the_network_of_postgres(config: dict[str, Any]) -> None:
 
 @pytest.mark.needs(Feature.INIT_SCRIPTS)
 @pytest.mark.own_localstack("starts a LocalStack of its own")
-def test_localstack_has_the_sample_messages_when_it_is_healthy(config: dict[str, Any]) -> None:
+def test_healthy_localstack_has_the_sample_messages(config: dict[str, Any]) -> None:
     healthy = config["services"]["localstack"]["healthcheck"]["test"][1]
 
     with _localstack() as localstack:

@@ -116,7 +116,7 @@ def test_wrong_parameters_are_refused(
     assert "hunter2" not in output
 
 
-def test_end_to_end_tests_leave_a_foreign_localstack_as_it_was(services: Services) -> None:
+def test_end_to_end_tests_leave_nothing_behind(services: Services) -> None:
     before = _inventory(services)
     environment = {
         "E2E_EMULATOR": "localstack",
@@ -139,7 +139,7 @@ def test_end_to_end_tests_leave_a_foreign_localstack_as_it_was(services: Service
 
     assert done.returncode == 0, done.stdout
     assert "1 passed, 2 deselected" in done.stdout
-    assert "test_neither_listing_nor_environment_nor_open_file_shows_a_secret: " in done.stdout
+    assert "test_running_function_shows_no_secret_to_others: " in done.stdout
     assert _inventory(services) == before
 
 
