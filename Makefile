@@ -57,7 +57,7 @@ down: $(VENV) ## Stop what `up` started
 	@$(LOCAL) down
 
 .PHONY: send
-send: $(VENV) ## Send each line of FILE=… to the queue that is up; with ENV=localstack, to its stack
+send: $(VENV) ## Send each line of FILE=… to the queue that is up
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) send
 else
@@ -124,11 +124,12 @@ test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from t
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack (needs Python 3.13), or on a running one at ENDPOINT=…
-	@$(if $(ENDPOINT),E2E_ENDPOINT_URL="$(ENDPOINT)") \
-	    $(if $(DATABASE_HOST),E2E_DATABASE_HOST="$(DATABASE_HOST)") \
-	    $(if $(DATABASE_LISTEN),E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)") \
-	    E2E_EMULATOR=localstack pytest tests/e2e
+test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13
+	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
+
+# A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
+RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)" \
+    E2E_DATABASE_HOST="$(or $(DATABASE_HOST),host.docker.internal)"
 
 .PHONY: readme
 readme: build ## Run the commands of the README's table, those that take long for less
@@ -241,7 +242,7 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 # Running it in AWS
 
 .PHONY: deploy
-deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says; or ENV=localstack
+deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -113,13 +114,15 @@ def send() -> int:
         raise SystemExit("FILE=… or QUEUE=… is missing")
     deadline = monotonic() + PATIENCE_S
     while True:
-        now = _outcome(localstack, deployed)
-        written, dead = (after - earlier for after, earlier in zip(now, before, strict=True))
-        if written + dead >= sent or monotonic() > deadline:
+        new = _outcome(localstack, deployed) - before
+        if new["written"] + new["dead"] >= sent or monotonic() > deadline:
             break
         sleep(0.5)
+    written, dead = new.pop("written", 0), new.pop("dead", 0)
     print(f"{sent} sent: {written} written, {dead} in the dead-letter queue")
-    return 0 if written + dead == sent else 1
+    for error_type, batches in new.items():
+        print(f"{batches} batches failed: {error_type}, see docs/operations.md")
+    return 0 if written + dead == sent and not (new and dead) else 1
 
 
 def delete() -> int:
@@ -262,10 +265,11 @@ def _send(localstack: Emulator, queue_url: str, bodies: list[str]) -> int:
     return sum(len(ids) for ids in stack.send(localstack, queue_url, bodies))
 
 
-def _outcome(localstack: Emulator, deployed: Stack) -> tuple[int, int]:
-    """Count the rows that the function logged as written, and the dead letters."""
-    written = log_metrics.read(logs.lines(localstack, deployed)).sum("written")
-    return written, stack.count(localstack, deployed.dead_letter_queue_url)
+def _outcome(localstack: Emulator, deployed: Stack) -> Counter[str]:
+    """Count the rows and failed batches that the function logged, and the dead letters."""
+    logged = log_metrics.read(logs.lines(localstack, deployed))
+    dead = stack.count(localstack, deployed.dead_letter_queue_url)
+    return Counter(written=logged.sum("written"), dead=dead) + logged.error_types
 
 
 def _print_next_steps(localstack: Emulator, deployed: Stack, database: Database) -> None:
