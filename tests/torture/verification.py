@@ -62,8 +62,8 @@ def _compare(servers: ProxiedServers, history: History, findings: Findings) -> N
     entries = servers.query("SELECT message_id FROM processed_messages")
     ledger = Counter(str(message_id) for (message_id,) in entries)
     for message in history.messages:
-        own_rows, entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
-        _compare_message(message, own_rows, entries, findings)
+        own_rows, own_entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
+        _compare_message(message, own_rows, own_entries, findings)
     if rows:
         findings.other.append(Violation(f"{len(rows)} users have rows, but no message"))
     if ledger:
