@@ -26,6 +26,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
+LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
 # Of a stack: `make deploy ENV=dev`.
@@ -56,8 +57,12 @@ down: $(VENV) ## Stop what `up` started
 	@$(LOCAL) down
 
 .PHONY: send
-send: $(VENV) ## Send each line of FILE=… to the queue that is up
+send: $(VENV) ## Send each line of FILE=… to the queue that is up; with ENV=localstack, to its stack
+ifeq ($(ENV),localstack)
+	@$(LOCALSTACK_STACK) send
+else
 	@$(LOCAL) send "$(or $(FILE),$(error FILE=… is missing))"
+endif
 
 .PHONY: top
 top: $(VENV) ## Show the figures of what is up, as they happen
@@ -119,8 +124,11 @@ test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from t
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack too, which is nearer to AWS; wants Python 3.13
-	E2E_EMULATOR=localstack pytest tests/e2e
+test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack (needs Python 3.13), or on a running one at ENDPOINT=…
+	@$(if $(ENDPOINT),E2E_ENDPOINT_URL="$(ENDPOINT)") \
+	    $(if $(DATABASE_HOST),E2E_DATABASE_HOST="$(DATABASE_HOST)") \
+	    $(if $(DATABASE_LISTEN),E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)") \
+	    E2E_EMULATOR=localstack pytest tests/e2e
 
 .PHONY: readme
 readme: build ## Run the commands of the README's table, those that take long for less
@@ -135,7 +143,7 @@ torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; dema
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template pipeline unused versions test-names audit ## Check format, lints, documentation, templates, pipeline and dependencies
+check: fmt clippy doc python template compose pipeline unused versions test-names audit ## Check format, lints, documentation, templates, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -153,12 +161,16 @@ doc:
 python: $(VENV)
 	ruff check --no-cache $(PYTHON_CODE)
 	ruff format --no-cache --check $(PYTHON_CODE)
-	shellcheck .ci/run
+	shellcheck .ci/run dev/compose/initdb.d/*.sh
 
 .PHONY: template
 template: $(VENV)
 	cfn-lint template.yaml deploy/registry.yaml
 	hadolint deploy/Dockerfile
+
+.PHONY: compose
+compose: $(VENV)
+	docker-compose --file dev/compose.yaml config --quiet
 
 # What actionlint checks in shell commands, it asks shellcheck.
 .PHONY: pipeline
@@ -229,9 +241,14 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages, with v
 # Running it in AWS
 
 .PHONY: deploy
-deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says; or ENV=localstack
+ifeq ($(ENV),localstack)
+	@$(BUILD)
+	@$(LOCALSTACK_STACK) deploy
+else
 	$(SAM) build $(WHERE)
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+endif
 
 .PHONY: smoke
 smoke: $(VENV) ## Send messages through the queue of ENV=…, and see that it works
@@ -250,8 +267,12 @@ rotate: $(VENV) ## Give the function of ENV=… a new password for the database
 	@python -m deploy.operate rotate $(ENV)
 
 .PHONY: delete
-delete: $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
+delete: $(VENV) $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
+ifeq ($(ENV),localstack)
+	@$(LOCALSTACK_STACK) delete
+else
 	$(SAM) delete $(WHERE)
+endif
 
 IMAGE := target/image/$(ARCH)
 TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
