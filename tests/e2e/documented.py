@@ -8,7 +8,7 @@ _DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
 
 
 def rows(heading: str) -> dict[str, str]:
-    """Read the table whose first column has this heading; a row with two names is listed under both."""
+    """Read the table whose first column has this heading; a row with two names counts for both."""
     table = rf"^\| `?{heading}`? \|.*\n\|[-|]+\|\n((?:\|.*\n)+)"
     [found] = re.findall(table, _DOCUMENT, re.MULTILINE)
     return {name: row for row in found.splitlines() for name in row.split("|")[1].split("`")[1::2]}
