@@ -169,7 +169,12 @@ def template(bucket: str) -> str:
     del made["Resources"]["QueuePolicy"]
     for function, program in PROGRAMS.items():
         made["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
-    return json.dumps(made)
+    return as_text(made)
+
+
+def as_text(template: dict[str, Any]) -> str:
+    """Write a template without spaces: CloudFormation takes at most 51,200 bytes as text."""
+    return json.dumps(template, separators=(",", ":"))
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:
