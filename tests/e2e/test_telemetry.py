@@ -144,7 +144,7 @@ def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
 
 
 @pytest.mark.last
-def test_the_document_lists_the_metrics_that_the_function_writes(everything: Driver) -> None:
+def test_documented_metrics_are_those_written(everything: Driver) -> None:
     written = {name for line in _all(everything) if "_aws" in line for name in _metrics(line)}
 
     assert written == set(documented.rows("metric"))
