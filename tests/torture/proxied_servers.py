@@ -28,8 +28,8 @@ SESSION_TIMEOUT_S = 60
 # Every password and salt starts with this, and nothing else does: one search finds all of them.
 SECRET = "torture-secret-"
 
-# Postgres logs everything, because its log is searched for raw values. A short deadlock_timeout ends
-# a deadlock before the invocation's deadline.
+# Postgres logs everything, because its log is searched for raw values. A short deadlock_timeout
+# ends a deadlock before the invocation's deadline.
 SETTINGS = {
     "log_statement": "all",
     "log_error_verbosity": "verbose",
