@@ -211,7 +211,12 @@ def template_with(code: Mapping[str, str]) -> str:
     del packaged["Resources"]["QueuePolicy"]
     for function, location in code.items():
         packaged["Resources"][function]["Properties"]["CodeUri"] = location
-    return json.dumps(packaged)
+    return as_text(packaged)
+
+
+def as_text(template: dict[str, Any]) -> str:
+    """Write a template without spaces: CloudFormation takes at most 51,200 bytes as text."""
+    return json.dumps(template, separators=(",", ":"))
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ PRINTS = {
     "make report": "Wrote the metrics of",
     "make invoke": "batchItemFailures",
     "make down": "The system is stopped.",
-    "make torture": "0 lost",
+    "make torture": "0 lost, 0 duplicated, 0 leaked",
     "make fuzz": "stat::number_of_executed_units",
 }
 LEFT_OUT = {
