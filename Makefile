@@ -28,6 +28,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
+LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
 # The section of samconfig.toml that ENV names.
@@ -55,7 +56,11 @@ up: build ## Start the local stack and keep it running; print its addresses
 
 .PHONY: send
 send: $(VENV) ## Send each line of FILE=… to the local queue
+ifeq ($(ENV),localstack)
+	@$(LOCALSTACK_STACK) send
+else
 	@$(LOCAL) send "$(or $(FILE),$(error FILE=… is missing))"
+endif
 
 .PHONY: top
 top: $(VENV) ## Show live metrics of the local stack
@@ -121,8 +126,12 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build $(LOCALSTACK) ## Run the end-to-end tests on LocalStack; needs Python 3.13
-	E2E_EMULATOR=localstack pytest tests/e2e
+test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13
+	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
+
+# A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
+RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)" \
+    E2E_DATABASE_HOST="$(or $(DATABASE_HOST),host.docker.internal)"
 
 .PHONY: commands
 commands: build ## Run the commands that the documents show, the long ones shortened
@@ -137,7 +146,7 @@ torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python documents template pipeline unused versions test-names audit ## Check format, lints, documents, template, pipeline and dependencies
+check: fmt clippy doc python documents template compose pipeline unused versions test-names audit ## Check format, lints, documents, template, pipeline and dependencies
 
 .PHONY: fmt
 fmt:
@@ -155,7 +164,7 @@ doc:
 python: $(VENV)
 	ruff check --no-cache $(PYTHON_CODE)
 	ruff format --no-cache --check $(PYTHON_CODE)
-	shellcheck .ci/run
+	shellcheck .ci/run dev/compose/initdb.d/*.sh
 
 .PHONY: documents
 documents: $(VENV)
@@ -165,6 +174,10 @@ documents: $(VENV)
 template: $(VENV)
 	cfn-lint template.yaml deploy/registry.yaml
 	hadolint deploy/Dockerfile
+
+.PHONY: compose
+compose: $(VENV)
+	docker-compose --file dev/compose.yaml config --quiet
 
 # actionlint calls shellcheck for the shell commands in the workflow.
 .PHONY: pipeline
@@ -237,8 +250,13 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs 
 
 .PHONY: deploy
 deploy: $(VENV) $(DEPLOY) ## Build and deploy the stack of ENV=dev, staging or prod
+ifeq ($(ENV),localstack)
+	@$(BUILD)
+	@$(LOCALSTACK_STACK) deploy
+else
 	$(SAM) build $(WHERE)
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+endif
 
 .PHONY: smoke
 smoke: $(VENV) ## Send test messages through a deployed stack; check the result
@@ -257,8 +275,12 @@ rotate: $(VENV) ## Give login_writer a new database password
 	@python -m deploy.operate rotate $(ENV)
 
 .PHONY: delete
-delete: $(DEPLOY) ## Delete the stack; the salt, its key and the data stay
+delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay
+ifeq ($(ENV),localstack)
+	@$(LOCALSTACK_STACK) delete
+else
 	$(SAM) delete $(WHERE)
+endif
 
 IMAGE := target/image/$(ARCH)
 TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)

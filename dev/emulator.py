@@ -30,6 +30,7 @@ class Feature(Flag):
     BAD_ANSWERS = auto()  # a malformed answer fails the batch
     REDRIVES = auto()  # StartMessageMoveTask moves dead letters
     ALARMS = auto()  # CloudWatch has the metrics of queues, and evaluates alarms
+    INIT_SCRIPTS = auto()  # runs scripts when it is ready
 
 
 class Kind(StrEnum):
@@ -84,13 +85,24 @@ class Emulator:
 
 
 def create(directory: Path, log: Path) -> Emulator:
-    """Start an emulator with its state in a new directory.
-
-    E2E_EMULATOR names the kind. E2E_ENDPOINT_URL names a running emulator to use instead.
-    """
+    """Start the emulator that E2E_EMULATOR names, or use a running one at E2E_ENDPOINT_URL."""
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
-        return Emulator(kind, endpoint.rstrip("/"), log)
+        return use(kind, endpoint, log)
+    return start(kind, directory, log)
+
+
+def use(kind: Kind, endpoint: str, log: Path) -> Emulator:
+    """Use a running emulator; `stop` leaves it running."""
+    emulator = Emulator(kind, endpoint.rstrip("/"), log)
+    health_url = f"{emulator.endpoint}{import_module(f'dev.{kind}').HEALTH}"
+    if not _answers(health_url):
+        raise SystemExit(f"No {kind} answers at {health_url}")
+    return emulator
+
+
+def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
+    """Start an emulator with its state in a new directory."""
     directory.mkdir()
     port = processes.free_port()
     emulator = Emulator(kind, f"http://127.0.0.1:{port}", log)
@@ -107,6 +119,7 @@ def create(directory: Path, log: Path) -> Emulator:
             "AWS_ENDPOINT_URL": emulator.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
             **program.settings(directory, port),
+            **settings,
         },
     )
     health_url = f"{emulator.endpoint}{program.HEALTH}"

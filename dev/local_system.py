@@ -5,7 +5,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from dev import TARGET, emulator, postgres, stack
 from dev.emulator import Emulator
-from dev.postgres import SUPERUSER, Postgres
+from dev.postgres import LOOPBACK, SUPERUSER, Postgres
 from dev.stack import Stack
 
 DATABASE = "logins"
@@ -80,9 +80,9 @@ class LocalSystem:
         )
 
     def stop(self) -> None:
-        """Stop the servers; delete the stack from an emulator that was not started here."""
+        """Stop the servers; erase the stack from an emulator that was not started here."""
         if self.emulator.process is None:
-            stack.delete(self.emulator, self.stack.name, self.stack.database_secret_id)
+            stack.erase(self.emulator, self.stack.name)
         self.services.stop()
 
     def connect(self, user: str = SUPERUSER) -> psycopg.Connection:
@@ -107,39 +107,67 @@ def start(
 ) -> LocalSystem:
     """Start the system; if a part fails, stop the parts that run."""
     services = start_services(logs, settings)
+    # An emulator that somebody else started may have a stack of ours already.
+    name = f"login-etl-{secrets.token_hex(3)}"
     try:
-        return _deploy(services, parameters)
+        return _deploy(services, name, parameters)
     except BaseException:
+        if services.emulator.process is None:
+            stack.erase(services.emulator, name)
         services.stop()
         raise
 
 
 @contextmanager
-def running_services(logs: Path, settings: dict[str, str] | None = None) -> Iterator[Services]:
+def running_services(
+    logs: Path,
+    settings: dict[str, str] | None = None,
+    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+) -> Iterator[Services]:
     """Start the two servers, and stop them at the end."""
-    services = start_services(logs, settings)
+    services = start_services(logs, settings, start_emulator)
     try:
         yield services
     finally:
         services.stop()
 
 
-def start_services(logs: Path, settings: dict[str, str] | None = None) -> Services:
-    """Start both servers; if the second fails, stop the first."""
-    # Root does not use TMPDIR: Postgres runs as another user, who must be able to enter it.
-    directory = Path(tempfile.mkdtemp(prefix="login-etl-", dir=None if os.geteuid() else "/tmp"))
-    directory.chmod(0o711)
+def start_services(
+    logs: Path,
+    settings: dict[str, str] | None = None,
+    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+) -> Services:
+    """Start both servers; if the second fails, stop the first.
+
+    E2E_DATABASE_HOST is the functions' name for this machine, by default the loopback; and
+    E2E_DATABASE_LISTEN the address of this machine that this name stands for.
+    """
+    directory = make_directory()
     shutil.rmtree(logs, ignore_errors=True)
     database = None
     try:
-        database = postgres.create(directory / "postgres", logs / "postgres.log", settings)
-        aws = emulator.create(directory / "emulator", logs / "emulator.log")
+        database = postgres.create(
+            directory / "postgres",
+            logs / "postgres.log",
+            settings,
+            host=os.environ.get("E2E_DATABASE_HOST", LOOPBACK),
+            listen=os.environ.get("E2E_DATABASE_LISTEN"),
+        )
+        aws = start_emulator(directory / "emulator", logs / "emulator.log")
     except BaseException:
         if database is not None:
             database.stop()
         shutil.rmtree(directory, ignore_errors=True)
         raise
     return Services(directory, database, aws)
+
+
+def make_directory() -> Path:
+    """Make a temporary directory that any user can enter."""
+    # Not in TMPDIR where we are root: Postgres runs as another user, who may not enter that.
+    directory = Path(tempfile.mkdtemp(prefix="login-etl-", dir=None if os.geteuid() else "/tmp"))
+    directory.chmod(0o711)
+    return directory
 
 
 def create_database(server: Postgres) -> None:
@@ -153,17 +181,16 @@ def _create_empty(server: Postgres) -> None:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
-def _deploy(services: Services, parameters: dict[str, str | int]) -> LocalSystem:
+def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> LocalSystem:
     """Create an empty database, and the stack that migrates it and writes to it."""
     server = services.postgres
     _create_empty(server)
     deployed = stack.deploy(
         services.emulator,
-        # A random name: an emulator that was not started here may have a stack of another run.
-        f"login-etl-{secrets.token_hex(3)}",
+        name,
         {"username": SUPERUSER, "password": server.password},
         server.certificate_authority,
-        {**FAST_PARAMETERS, "DatabaseHost": "127.0.0.1", "DatabasePort": server.port, **parameters},
+        {**FAST_PARAMETERS, "DatabaseHost": server.host, "DatabasePort": server.port, **parameters},
     )
     passwords = {
         SUPERUSER: server.password,

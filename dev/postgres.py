@@ -18,10 +18,11 @@ from dev import processes
 from dev.processes import Process
 
 SUPERUSER = "postgres"
+LOOPBACK = "127.0.0.1"
 
 # Without fsync the data survives kill -9 but not a power cut, which is enough for a throwaway.
 SETTINGS = {
-    "listen_addresses": "127.0.0.1",
+    "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
     "fsync": "off",
@@ -41,6 +42,8 @@ class Postgres:
     log: Path
     port: int
     password: str
+    # The functions' name for this machine: where they run in a container, it is not the loopback.
+    host: str = LOOPBACK
     settings: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
@@ -60,7 +63,7 @@ class Postgres:
         """Return a libpq URL of a database."""
         credentials = f"{user}:{quote(self.password if password is None else password, safe='')}"
         query = urlencode(options, safe="/")
-        return f"postgresql://{credentials}@127.0.0.1:{self.port}/{database}?{query}"
+        return f"postgresql://{credentials}@{LOOPBACK}:{self.port}/{database}?{query}"
 
     def connect(self, database: str = "postgres", **options: str) -> psycopg.Connection:
         """Connect with verified TLS; each statement is a transaction of its own."""
@@ -83,8 +86,8 @@ class Postgres:
             ],
             log=self.log,
             cwd=self.directory,
-            env={**_environment(), **self.environment},
-            user=_server_user(),
+            env={**environment(), **self.environment},
+            user=server_user(),
         )
         processes.wait_until(self._accepts_connections, "Postgres", self.process, self.log)
 
@@ -106,21 +109,35 @@ class Postgres:
         return True
 
 
-def create(directory: Path, log: Path, settings: dict[str, str] | None = None) -> Postgres:
-    """Create a cluster in a new directory, whose parent any user can enter, and start it."""
+def create(
+    directory: Path,
+    log: Path,
+    settings: dict[str, str] | None = None,
+    *,
+    host: str = LOOPBACK,
+    listen: str | None = None,
+) -> Postgres:
+    """Create a cluster in a new directory, whose parent any user can enter, and start it.
+
+    `host` is the functions' name for this machine. `listen` is an address beside the loopback.
+    """
+    settings = dict(settings or {})
+    if listen:
+        settings["listen_addresses"] = f"{LOOPBACK},{listen}"
     directory.mkdir()
-    _give_to_server_user(directory)
+    give_to_server_user(directory)
     postgres = Postgres(
-        binaries=_copy_if_unreachable(find_binaries(), directory),
+        binaries=copy_if_unreachable(find_binaries(), directory),
         directory=directory,
         log=log,
         port=processes.free_port(),
         password=secrets.token_urlsafe(24),
-        settings=settings or {},
+        host=host,
+        settings=settings,
     )
     password = directory / "password"
     password.write_text(postgres.password)
-    _give_to_server_user(directory, password)
+    give_to_server_user(directory, password)
     subprocess.run(
         [
             postgres.binaries / "initdb",
@@ -134,11 +151,15 @@ def create(directory: Path, log: Path, settings: dict[str, str] | None = None) -
         ],
         check=True,
         cwd=directory,
-        env=_environment(),
+        env=environment(),
         stdout=subprocess.DEVNULL,
-        **processes.as_user(_server_user()),
+        **processes.as_user(server_user()),
     )
     password.unlink()
+    if listen:
+        # Docker's networks are on this machine, so they count as the same network.
+        with (directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("hostssl all all samenet scram-sha-256\n")
     _create_certificate(postgres)
     postgres.start()
     return postgres
@@ -164,17 +185,17 @@ def find_binaries() -> Path:
 
 def _create_certificate(postgres: Postgres) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate = authority.issue_cert(*dict.fromkeys(["localhost", LOOPBACK, postgres.host]))
     data = postgres.directory / "data"
     authority.cert_pem.write_to_path(postgres.certificate_authority)
     certificate.cert_chain_pems[0].write_to_path(data / "server.pem")
     key = data / "server.key"
     key.touch(mode=0o600)
     certificate.private_key_pem.write_to_path(key)
-    _give_to_server_user(data / "server.pem", key)
+    give_to_server_user(data / "server.pem", key)
 
 
-def _server_user() -> str | None:
+def server_user() -> str | None:
     """Return the user for the server if this process is root, as which Postgres refuses to run."""
     if os.geteuid() != 0:
         return None
@@ -182,19 +203,20 @@ def _server_user() -> str | None:
     return "postgres" if "postgres" in users else "nobody"
 
 
-def _give_to_server_user(*paths: Path) -> None:
-    if user := _server_user():
+def give_to_server_user(*paths: Path) -> None:
+    """Let the user who runs the server own these files."""
+    if user := server_user():
         for path in paths:
             shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
 
 
-def _copy_if_unreachable(binaries: Path, directory: Path) -> Path:
+def copy_if_unreachable(binaries: Path, directory: Path) -> Path:
     """Copy programs that PyPI installed to where the server's user can read them."""
-    if _server_user() is None or "site-packages" not in binaries.parts:
+    if server_user() is None or "site-packages" not in binaries.parts:
         return binaries
     return shutil.copytree(binaries.parent, directory / "server") / "bin"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return an environment without the caller's PG* variables and locale."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}

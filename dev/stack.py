@@ -4,12 +4,13 @@ import io
 import json
 import platform
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
@@ -108,40 +109,75 @@ def failures(emulator: Emulator, name: str) -> list[str]:
 
 def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
     """Read a created stack's outputs, and do what the emulator's CloudFormation does not."""
-    formation = emulator.client("cloudformation")
-    [stack] = formation.describe_stacks(StackName=name)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    _convert_concurrency(emulator, outputs["FunctionName"])
+    stack = describe(emulator, name, database_secret_id)
+    _convert_concurrency(emulator, stack.function)
     if Feature.CUSTOM_RESOURCES not in emulator.kind.features:
-        functions = emulator.client("lambda")
-        functions.invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
+        migrate(emulator, stack)
+    return stack
+
+
+def migrate(emulator: Emulator, stack: Stack) -> None:
+    """Bring the schema up to date, as the stack's custom resource does on AWS."""
+    functions = emulator.client("lambda")
+    answer = functions.invoke(FunctionName=stack.migrate_function, Payload="{}")
+    if "FunctionError" in answer:
+        raise RuntimeError(json.load(answer["Payload"]).get("errorMessage"))
+
+
+def outputs(emulator: Emulator, name: str) -> dict[str, str]:
+    """Read the outputs of a stack."""
+    [stack] = emulator.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def describe(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
+    """Describe a stack by its outputs."""
+    found = outputs(emulator, name)
     return Stack(
         name=name,
-        queue_url=outputs["QueueUrl"],
-        dead_letter_queue_url=outputs["DeadLetterQueueUrl"],
-        function=outputs["FunctionName"],
-        log_group=outputs["LogGroupName"],
-        salt_id=outputs["SaltSecretArn"],
-        writer_secret_id=outputs.get("WriterSecretArn"),
-        migrate_function=outputs["MigrateFunctionName"],
-        migrate_log_group=outputs["MigrateLogGroupName"],
-        redrive_mapping=outputs["RedriveMappingId"],
+        queue_url=found["QueueUrl"],
+        dead_letter_queue_url=found["DeadLetterQueueUrl"],
+        function=found["FunctionName"],
+        log_group=found["LogGroupName"],
+        salt_id=found["SaltSecretArn"],
+        writer_secret_id=found.get("WriterSecretArn"),
+        migrate_function=found["MigrateFunctionName"],
+        migrate_log_group=found["MigrateLogGroupName"],
+        redrive_mapping=found["RedriveMappingId"],
         database_secret_id=database_secret_id,
     )
 
 
 def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     """Delete a stack, its packages and the owner's secret; its policy retains the salt."""
-    s3 = emulator.client("s3")
-    for program in PROGRAMS.values():
-        s3.delete_object(Bucket=name, Key=program)
-    s3.delete_bucket(Bucket=name)
-    formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITER_CONFIG)
-    emulator.client("secretsmanager").delete_secret(
-        SecretId=database_secret_id, ForceDeleteWithoutRecovery=True
-    )
+    _delete_bucket(emulator, name)
+    _delete_stack(emulator, name)
+    _delete_secret(emulator, database_secret_id)
+
+
+def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
+    """Delete a stack, complete or not, with its salt, its key and its logs.
+
+    CloudFormation retains the first two, so of a deleted stack the caller names the salt. KMS
+    deletes a key after 7 days at the earliest.
+    """
+    absent = suppress(ClientError, WaiterError)
+    with absent:
+        salt_id = salt_id or outputs(emulator, name)["SaltSecretArn"]
+    with absent:
+        _delete_bucket(emulator, name)
+    with absent:
+        _delete_stack(emulator, name)
+    with absent:
+        _delete_secret(emulator, f"{name}/database")
+    if salt_id:
+        salt = emulator.client("secretsmanager").describe_secret(SecretId=salt_id)
+        _delete_secret(emulator, salt_id)
+        emulator.client("kms").schedule_key_deletion(KeyId=salt["KmsKeyId"], PendingWindowInDays=7)
+    logs = emulator.client("logs")
+    groups = logs.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{name}-")["logGroups"]
+    for group in groups:
+        logs.delete_log_group(logGroupName=group["logGroupName"])
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:
@@ -164,12 +200,23 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
 
 def template(bucket: str) -> str:
     """Return the template with the packages' URLs, as `sam package` does."""
+    code = {function: f"s3://{bucket}/{program}" for function, program in PROGRAMS.items()}
+    return template_with(code)
+
+
+def template_with(code: Mapping[str, str]) -> str:
+    """Return the template for an emulator, with the location of each function's code."""
     packaged = read_template()
     # This policy denies requests without TLS, and the emulator has no TLS.
     del packaged["Resources"]["QueuePolicy"]
-    for function, program in PROGRAMS.items():
-        packaged["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
-    return json.dumps(packaged)
+    for function, location in code.items():
+        packaged["Resources"][function]["Properties"]["CodeUri"] = location
+    return as_text(packaged)
+
+
+def as_text(template: dict[str, Any]) -> str:
+    """Write a template without spaces: CloudFormation takes at most 51,200 bytes as text."""
+    return json.dumps(template, separators=(",", ":"))
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:
@@ -212,6 +259,25 @@ def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
     return list(messages.values())
 
 
+def _delete_bucket(emulator: Emulator, name: str) -> None:
+    s3 = emulator.client("s3")
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for stored in page.get("Contents", []):
+            s3.delete_object(Bucket=name, Key=stored["Key"])
+    s3.delete_bucket(Bucket=name)
+
+
+def _delete_stack(emulator: Emulator, name: str) -> None:
+    formation = emulator.client("cloudformation")
+    formation.delete_stack(StackName=name)
+    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITER_CONFIG)
+
+
+def _delete_secret(emulator: Emulator, secret_id: str) -> None:
+    secrets = emulator.client("secretsmanager")
+    secrets.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
+
+
 def _secret(emulator: Emulator, secret_id: str) -> str:
     return emulator.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
 
@@ -227,13 +293,18 @@ def _convert_concurrency(emulator: Emulator, function: str) -> None:
         )
 
 
+def binary(program: str) -> Path:
+    """Return the file that cargo-lambda built of a program."""
+    path = TARGET / "lambda" / program / "bootstrap"
+    if not path.exists():
+        raise SystemExit(f"The program {program} is not built. Run: make build")
+    return path
+
+
 def _package(program: str, ca: Path) -> bytes:
     """Zip a built program and the CA bundle, as `sam package` does."""
-    binary = TARGET / "lambda" / program / "bootstrap"
-    if not binary.exists():
-        raise SystemExit(f"The program {program} is not built. Run: make build")
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.write(binary, "bootstrap")
+        archive.write(binary(program), "bootstrap")
         archive.write(ca, CA_BUNDLE)
     return package.getvalue()

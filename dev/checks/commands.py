@@ -28,7 +28,7 @@ RUN = {
     "make report": "report.html",
     "make invoke": "batchItemFailures",
     "make down": "The system is stopped.",
-    "make torture": "0 lost",
+    "make torture": "0 lost, 0 duplicated, 0 leaked",
     "make fuzz": "stat::number_of_executed_units",
     "cargo test --locked --package login": "test result: ok",
     "python -m dev with-services cargo test": "test result: ok",

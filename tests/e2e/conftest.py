@@ -18,6 +18,10 @@ from e2e.driver import Driver
 LOUD_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
 LOUD_FUNCTION = "trace"
 
+# An emulator that somebody else started.
+ENDPOINT = os.environ.get("E2E_ENDPOINT_URL")
+LEFT_OUT = pytest.StashKey[dict[str, str]]()
+
 
 @pytest.fixture(scope="session")
 def everything() -> Iterator[Driver]:
@@ -52,11 +56,29 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this emulator cannot show; search all logs when all else has logged."""
-    features = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK)).features
-    left_out = [item for item in items if _needs(item) not in features]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    reasons = {item: reason for item in items if (reason := _reason_to_leave_out(item))}
+    config.hook.pytest_deselected(items=list(reasons))
+    config.stash[LEFT_OUT] = {item.name: reason for item, reason in reasons.items()}
+    items[:] = [item for item in items if item not in reasons]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the tests that a running emulator cannot pass, each with its reason."""
+    if ENDPOINT and (left_out := config.stash.get(LEFT_OUT, {})):
+        terminalreporter.section(f"left out at {ENDPOINT}")
+        for name, reason in left_out.items():
+            terminalreporter.line(f"{name}: {reason}")
+
+
+def _reason_to_leave_out(item: pytest.Item) -> str | None:
+    kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
+    if missing := _needs(item) & ~kind.features:
+        return f"{kind} does not have {missing.name}"
+    own = item.get_closest_marker("own_localstack")
+    return own.args[0] if own and ENDPOINT else None
 
 
 def _needs(item: pytest.Item) -> Feature:

@@ -14,7 +14,7 @@ from e2e.driver import wait_until
 
 DATABASE = "deployed"
 STACK = "login-etl-deployed"
-OWNER = "login-etl-deployed/owner"
+OWNER = f"{STACK}/database"
 
 
 class Database:
@@ -34,7 +34,7 @@ class Database:
         self.parameters = {
             "DatabaseSecretArn": secret["ARN"],
             "DatabaseCaBundle": stack.CA_BUNDLE,
-            "DatabaseHost": "127.0.0.1",
+            "DatabaseHost": self.postgres.host,
             "DatabasePort": self.postgres.port,
             "DatabaseName": DATABASE,
             "Architecture": stack.architecture(),

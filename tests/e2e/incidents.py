@@ -61,7 +61,7 @@ def locked(lock_timeout: str) -> Incident:
             try:
                 yield
             finally:
-                [holder, *_] = driver.query(documented.sql("Runbook"))
+                [holder, *_] = driver.query(documented.sql("Find who holds a lock"))
                 driver.query("SELECT pg_terminate_backend(%s, 5000)", holder[0])
                 driver.execute("ALTER ROLE login_writer RESET lock_timeout")
                 driver.query(END_SESSIONS)

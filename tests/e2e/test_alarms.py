@@ -31,7 +31,10 @@ from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.mappings import disabled
 
-pytestmark = pytest.mark.needs(Feature.ALARMS)
+pytestmark = [
+    pytest.mark.needs(Feature.ALARMS),
+    pytest.mark.own_localstack("changes times in the file of LocalStack's CloudWatch"),
+]
 
 A_DAY = timedelta(days=1)
 

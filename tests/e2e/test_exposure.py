@@ -1,11 +1,13 @@
 """What others on the machine can see of a function that runs."""
 
 import psutil
+import pytest
 
 from dev import EVENTS
 from e2e.driver import Driver
 
 
+@pytest.mark.own_localstack("inspects the function's process, which may be in a container")
 def test_running_function_shows_no_secret_to_others(driver: Driver) -> None:
     system = driver.system
     secrets = {driver.salt, *system.passwords.values()}

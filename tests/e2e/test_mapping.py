@@ -29,14 +29,20 @@ MALFORMED = {
 # wait; in a shorter one it takes what there is.
 WINDOW_S = 21
 
+needs_python = pytest.mark.own_localstack(
+    "deploys a function that this machine's Python runs, and a container does not have it"
+)
+
 
 @pytest.mark.needs(Feature.BAD_ANSWERS)
+@needs_python
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
     assert _delivered(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
 
 
 @pytest.mark.needs(Feature.BAD_ANSWERS)
+@needs_python
 def test_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
     assert _delivered(driver, failed()) == {"deleted": 3, "dead": 0}
 

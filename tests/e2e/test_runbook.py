@@ -1,4 +1,4 @@
-"""The runbook in the README: each `errorType` is made, found, and mended as it says."""
+"""The runbook in docs/operations.md: each `errorType` is made, found, and mended as it says."""
 
 import re
 from typing import Any

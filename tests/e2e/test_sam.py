@@ -29,7 +29,13 @@ BUILT = TARGET / "e2e-sam" / "build"
 def database() -> Iterator[Database]:
     """Start servers, and make an empty database."""
     with running_services(TARGET / "e2e-sam" / "logs") as services:
-        yield Database(services)
+        database = Database(services)
+        try:
+            yield database
+        finally:
+            if services.emulator.process is None:
+                salt_id = database.stack.salt_id if database.stack else None
+                stack.erase(services.emulator, STACK, salt_id)
 
 
 def test_stack_deployed_by_sam_masks_a_login(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dev import ROOT
-from dev.stack import read_template
+from dev.stack import TEMPLATE, read_template
 
 HOUR_S = 3600
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -41,6 +41,22 @@ def default(template: dict[str, Any]) -> dict[str, Any]:
     """Read what the parameters are where nobody sets them."""
     parameters = template["Parameters"].items()
     return {name: parameter.get("Default") for name, parameter in parameters}
+
+
+def test_table_of_contents_matches_the_section_banners() -> None:
+    text = TEMPLATE.read_text()
+    contents = re.search(r"^# Contents\..*\n#\n((?:#   .+\n)+)", text, re.MULTILINE)[1]
+    banners = re.findall(r"^ *# == (.+) ==$", text, re.MULTILINE)
+
+    assert len(banners) > 10
+    assert [line.removeprefix("#   ") for line in contents.splitlines()] == banners
+
+
+def test_every_parameter_is_documented_with_its_default(default: dict[str, Any]) -> None:
+    section = (ROOT / "docs" / "configuration.md").read_text().split("## Template parameters")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(.+)`)? ?\|", section, re.MULTILINE)
+
+    assert rows == [(name, str(value)) for name, value in default.items()]
 
 
 def test_visibility_timeout_follows_the_advice_of_aws(default: dict[str, Any]) -> None:
