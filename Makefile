@@ -146,7 +146,7 @@ torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python documents template compose pipeline unused versions test-names audit ## Check format, lints, documents, template, pipeline and dependencies
+check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, template, pipeline, modules and dependencies
 
 .PHONY: fmt
 fmt:
@@ -199,6 +199,11 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint
 .PHONY: unused
 unused: $(VENV)
 	cargo shear --locked --deny-warnings
+
+.PHONY: modules
+modules: $(VENV)
+	pytest --quiet tests/checks
+	python -m dev.checks.modules
 
 .PHONY: versions
 versions: $(VENV)
