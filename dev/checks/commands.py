@@ -35,6 +35,8 @@ RUN = {
 }
 
 DOCUMENTS = "tests/e2e/test_documents.py"
+# Runs each `aws` command of docs/operations.md.
+OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
 
 # Run by the file beside them, which contains this text.
@@ -59,27 +61,22 @@ TESTED = {
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
     "printf 'ip:199.172.111.135' | openssl": (DOCUMENTS, "Verify a token"),
-    "aws cloudformation describe-stacks": (DOCUMENTS, "aws cloudformation describe-stacks"),
-    "aws lambda invoke": (DOCUMENTS, "aws lambda invoke"),
-    "aws lambda list-event-source-mappings": (DOCUMENTS, "aws lambda list-event-source-mappings"),
-    "aws lambda update-event-source-mapping": (DOCUMENTS, "aws lambda update-event-source-mapping"),
-    "aws lambda update-function-configuration": (
-        DOCUMENTS,
-        "aws lambda update-function-configuration",
-    ),
-    "aws secretsmanager list-secret-version-ids": (
-        DOCUMENTS,
-        "aws secretsmanager list-secret-version-ids",
-    ),
-    "aws secretsmanager update-secret-version-stage": (
-        DOCUMENTS,
-        "aws secretsmanager update-secret-version-stage",
-    ),
-    "aws sqs purge-queue": (DOCUMENTS, "aws sqs purge-queue"),
+    "aws cloudformation describe-stacks": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda invoke": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda list-event-source-mappings": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda update-event-source-mapping": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda update-function-configuration": (OPERATIONS, 'startswith("aws ")'),
+    "aws secretsmanager list-secret-version-ids": (OPERATIONS, 'startswith("aws ")'),
+    "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
+    "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
     "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
-    "SQL: SELECT pg_terminate_backend(pid)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
+    "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
+    "SQL: SELECT pg_has_role('login_writer', 'rds_iam', 'MEMBER')": (
+        "tests/e2e/test_iam.py",
+        "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",
+    ),
     "SQL: ALTER ROLE login_writer LOGIN": (
         "tests/e2e/incidents.py",
         "ALTER ROLE login_writer LOGIN",

@@ -19,7 +19,7 @@ NOT_RUN = {
 
 
 def test_documented_aws_commands_succeed(driver: Driver) -> None:
-    emulator, deployed = driver.sandbox.emulator, driver.sandbox.stack
+    emulator, deployed = driver.system.emulator, driver.system.stack
     secrets, functions = emulator.client("secretsmanager"), emulator.client("lambda")
     salt = driver.salt
     secrets.put_secret_value(
@@ -52,7 +52,7 @@ def _commands() -> list[str]:
 
 def _values(driver: Driver) -> dict[str, str]:
     """Find what the placeholders stand for: outputs of the stack, a mapping, and two versions."""
-    emulator, deployed = driver.sandbox.emulator, driver.sandbox.stack
+    emulator, deployed = driver.system.emulator, driver.system.stack
     [found] = emulator.client("cloudformation").describe_stacks(StackName=deployed.name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
     answer = emulator.client("lambda").list_event_source_mappings(FunctionName=deployed.function)
@@ -71,8 +71,8 @@ def _values(driver: Driver) -> dict[str, str]:
 
 
 def _run(driver: Driver, command: str) -> None:
-    emulator = driver.sandbox.emulator
-    program, *arguments = shlex.split(command.replace(EXAMPLE, driver.sandbox.stack.name))
+    emulator = driver.system.emulator
+    program, *arguments = shlex.split(command.replace(EXAMPLE, driver.system.stack.name))
     assert program == "aws"
     done = subprocess.run(
         [AWS, *arguments, "--endpoint-url", emulator.endpoint],
