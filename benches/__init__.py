@@ -1,4 +1,4 @@
-"""What the function costs beside the least that Postgres can do: see `python -m benches --help`."""
+"""Measures the function beside a bare COPY and a Python function: `python -m benches --help`."""
 
 from dev import TARGET
 

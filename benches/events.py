@@ -15,16 +15,16 @@ from dev import logins
 
 SALT = "0123456789abcdef0123456789abcdef"
 
-# How far apart the messages of a batch were sent at most. Where functions keep up with their queue
-# it is as long as a batch takes, however many functions there are: half a millisecond to fifty.
+# The messages of a batch were sent within this time. Functions that keep up with their queue take a
+# batch as soon as they have written the last one, which takes 0.5 to 50 ms.
 SPREAD_MS = 50
 
-_MOST = 10_000
-_EPOCH = date(2000, 1, 1)  # from where Postgres counts days
+_LARGEST_BATCH = 10_000
+_EPOCH = date(2000, 1, 1)  # Postgres counts days from here
 
 
 def event(messages: int) -> bytes:
-    """Make an event of messages that nobody has seen before."""
+    """Make an event whose message ids are new."""
     now = time_ns() // 1_000_000
     records = (
         f"{head}{uuid4()}{middle}{now - random.randrange(SPREAD_MS)}{tail}"
@@ -47,18 +47,18 @@ def ready_rows(messages: int) -> bytes:
 
 @cache
 def _templates() -> list[tuple[str, str, str]]:
-    """Write what does not change of a record: what is before, between and after id and time."""
+    """Cut each record into the texts before, between and after its message id and its time."""
     return [tuple(_record(body).split("@")) for body in _bodies()]
 
 
 @cache
 def _bodies() -> list[dict[str, Any]]:
-    """Make the bodies: always the same ones, in the shape of those in events/."""
+    """Make the bodies, the same in every run and of the same shape as those in events/."""
     return list(_make_bodies(random.Random(1)))
 
 
 def _make_bodies(dice: random.Random) -> Iterator[dict[str, Any]]:
-    for _ in range(_MOST):
+    for _ in range(_LARGEST_BATCH):
         yield logins.login(
             user_id=str(UUID(int=dice.getrandbits(128), version=4)),
             app_version=f"{dice.randrange(10)}.{dice.randrange(10)}.{dice.randrange(10)}",

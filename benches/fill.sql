@@ -1,5 +1,5 @@
--- Puts rows and as many ledger entries in place: all of one day, because the ledger has a partition
--- a day, and in no other way would one of them be so large.
+-- Inserts rows and as many ledger entries, all of one day: the ledger has one partition per day, and
+-- only the size of that partition can slow down an insert.
 WITH message AS (
     SELECT
         day + (now() - day) * number / %(rows)s AS sent_at,

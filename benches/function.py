@@ -1,7 +1,7 @@
 """A function's process and the Runtime API that it polls.
 
-Raw sockets, because the least batch takes half a millisecond, and an HTTP server in Python as long
-again. The API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
+It uses raw sockets: a small batch takes 0.5 ms, and Python's HTTP server would add another 0.5 ms.
+The API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
 """
 
 import ctypes
@@ -25,14 +25,14 @@ PATIENCE_S = 60
 
 @dataclass
 class Function:
-    """A function that waits for its next event."""
+    """A running function that waits for its next event."""
 
     process: Process
     runtime: "RuntimeApi"
     cold_start_s: float
 
     def invoke(self, event: bytes) -> float:
-        """Send an event, and return the seconds until the answer came: that all of it was done."""
+        """Send an event; return the seconds until the answer. A failure is an error."""
         elapsed_s, answer = self.runtime.invoke(event)
         if answer != {"batchItemFailures": []}:
             raise RuntimeError(f"the function failed, see {RESULTS}: {answer}")
@@ -40,12 +40,12 @@ class Function:
 
     @property
     def cpu_s(self) -> float:
-        """The CPU time that the process has had."""
+        """The CPU time that the process has used."""
         return cpu_s(self.process.pid)
 
     @property
     def peak_mib(self) -> float:
-        """The most memory that the process has ever had resident."""
+        """The process's peak resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
@@ -54,7 +54,7 @@ class Function:
 def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[Function]:
     """Start a function, wait for its first poll, and stop it at the end."""
     with RuntimeApi() as runtime:
-        lambdas = {
+        lambda_variables = {
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{runtime.port}",
             "AWS_LAMBDA_FUNCTION_NAME": "bench",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
@@ -62,9 +62,11 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> It
         }
         log = RESULTS / f"{Path(command[-1]).name}.log"
         started = time.perf_counter()
-        process = processes.start(command, log=log, cwd=RESULTS, env={**environment, **lambdas})
+        process = processes.start(
+            command, log=log, cwd=RESULTS, env={**environment, **lambda_variables}
+        )
         try:
-            processes.wait_until(runtime.is_reached, log.stem, process, log)
+            processes.wait_until(runtime.accepts_function, log.stem, process, log)
             runtime.wait_for_poll()
             yield Function(process, runtime, time.perf_counter() - started)
         finally:
@@ -72,7 +74,7 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> It
 
 
 def cpu_s(pid: int) -> float:
-    """Read the CPU time of a process to the nanosecond, where /proc counts in hundredths.
+    """Read the CPU time of a process in nanoseconds; /proc counts in units of 10 ms.
 
     See https://man7.org/linux/man-pages/man3/clock_getcpuclockid.3.html.
     """
@@ -84,7 +86,7 @@ def cpu_s(pid: int) -> float:
 
 @dataclass
 class RuntimeApi:
-    """One function's Runtime API, on the one connection that the function keeps."""
+    """The Runtime API of one function, which keeps one connection to it."""
 
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     _connection: socket.socket | None = None
@@ -96,18 +98,18 @@ class RuntimeApi:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close both sockets."""
-        for one in (self._requests, self._connection, self._listener):
-            if one is not None:
-                one.close()
+        """Close the sockets."""
+        for opened in (self._requests, self._connection, self._listener):
+            if opened is not None:
+                opened.close()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return self._listener.getsockname()[1]
 
-    def is_reached(self) -> bool:
-        """Wait a second for the function to connect."""
+    def accepts_function(self) -> bool:
+        """Wait up to a second for the function's connection; return whether it is there."""
         with suppress(TimeoutError):
             self._connection, _ = self._listener.accept()
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -116,13 +118,16 @@ class RuntimeApi:
         return self._connection is not None
 
     def wait_for_poll(self) -> None:
-        """Wait until the function asks for its next event."""
+        """Wait until the function requests its next event."""
         path, body = self._read()
         if not path.endswith("/next"):
             raise RuntimeError(f"the function did not poll, but sent to {path}: {body!r}")
 
     def invoke(self, event: bytes) -> tuple[float, object]:
-        """Send an event; return the seconds until the answer and the answer; wait for the poll."""
+        """Send an event; return the seconds until the answer, and the answer.
+
+        Waits for the next poll, so that the next event is answered without delay.
+        """
         head = (
             "HTTP/1.1 200 OK\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {uuid4()}\r\n"
@@ -143,10 +148,10 @@ class RuntimeApi:
         return elapsed_s, json.loads(body)
 
     def _read(self) -> tuple[str, bytes]:
-        """Read a request: its path and its body, which may come in chunks."""
+        """Read a request, whose body may be chunked; return its path and body."""
         first = self._requests.readline()
         if not first:
-            raise RuntimeError(f"the function has gone; its log is in {RESULTS}")
+            raise RuntimeError(f"the function has ended; its log is in {RESULTS}")
         headers = {}
         while line := self._requests.readline().strip().lower():
             name, _, value = line.partition(b":")

@@ -1,8 +1,8 @@
 """Count the instructions of the pure stages: the command behind `make bench-instructions`.
 
-A count does not depend on who else uses the machine, so that a hundredth more shows. It is not a
-time: callgrind does not know the processor's instructions for SHA-256, so `mask` is counted with
-the hash in software.
+Other programs on the machine do not change a count, so a change of 1 % is visible. A count is not a
+time: callgrind does not support the processor's SHA-256 instructions, so `mask` is counted with the
+hash in software.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benches import RESULTS
-from dev.report import console
+from dev.terminal import console
 
 STAGES = ["read", "decode", "mask"]
 MESSAGES = 1_000  # as in batch.rs
@@ -22,14 +22,14 @@ LAST = RESULTS / "instructions.json"
 
 
 def main() -> None:
-    """Count, print beside the counts of the last run, and keep the counts for the next."""
+    """Count, print the change since the last run, and save the counts."""
     if not shutil.which("valgrind"):
         raise SystemExit("Valgrind is needed (Debian and Ubuntu: apt-get install valgrind).")
     RESULTS.mkdir(parents=True, exist_ok=True)
     before = json.loads(LAST.read_text()) if LAST.exists() else {}
     now = {stage: count(Path(sys.argv[1]), stage) / MESSAGES for stage in STAGES}
     now["all"] = sum(now.values())
-    table = Table(title="Instructions a message", title_justify="left", title_style="bold")
+    table = Table(title="Instructions per message", title_justify="left", title_style="bold")
     for heading in ("stage", "now", "last time", "change"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage, instructions in now.items():
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def count(program: Path, stage: str) -> int:
-    """Count the instructions of one stage, with all that it calls."""
+    """Count the instructions of one stage and of the functions that it calls."""
     output = RESULTS / f"callgrind.{stage}"
     options = [
         "--tool=callgrind",

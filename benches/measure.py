@@ -1,4 +1,4 @@
-"""The measurements. Those that are compared take turns, so that what disturbs one disturbs all."""
+"""The measurements. What is compared takes turns, so that a disturbance slows down all of it."""
 
 import time
 from collections.abc import Callable
@@ -14,16 +14,16 @@ import psutil
 import psycopg
 
 from benches import events, proxy
+from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
-from benches.system import Database, System
 
 Row = dict[str, Any]
 
 WARM_UP = 3
-# Each way. The noise of a measurement is a tenth of a round trip even on a machine that is busy.
+# Each way. On a busy machine the noise is about 10 % of a round trip.
 DELAY_S = 0.01
-COPY = "COPY floor FROM STDIN (FORMAT binary)"
+COPY = "COPY copied_logins FROM STDIN (FORMAT binary)"
 FILL = Path(__file__).with_name("fill.sql")
 TERMINATE = """
 SELECT pg_terminate_backend(pid)
@@ -34,118 +34,120 @@ WHERE usename = 'login_writer' AND datname = current_database()
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """How often each measurement is repeated."""
 
-    rounds: dict[int, int]  # by the messages of a batch, in the order of measuring
+    rounds: dict[int, int]  # by messages in a batch, in the order of measuring
     cold_starts: int
     growth_rows: int
     growth_rounds: int
-    scaling_messages: int
-    trips: int
+    throughput_messages: int
+    round_trip_rounds: int
 
 
 FULL = Effort(
-    # The medians of 300 small batches differ by three in a hundred from run to run, of 900 by one.
-    # The largest are first: after them the server has no buffer left that was never used, like any
-    # that has run for a minute.
+    # Between runs, the medians of 300 small batches differ by 3 %, those of 900 by 1 %. The largest
+    # batches come first: they fill Postgres's buffers, as in a server that has run for a while.
     rounds={10_000: 15, 1_000: 60, 100: 900, 10: 900},
     cold_starts=15,
     growth_rows=10_000_000,
     growth_rounds=60,
-    scaling_messages=100_000,
-    trips=25,
+    throughput_messages=100_000,
+    round_trip_rounds=25,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
     cold_starts=5,
     growth_rows=200_000,
     growth_rounds=15,
-    scaling_messages=20_000,
-    trips=7,
+    throughput_messages=20_000,
+    round_trip_rounds=7,
 )
 
 
-def speed(system: System, effort: Effort) -> list[Row]:
-    """Measure batches of each size: a bare COPY, the least function, ours, and Python."""
-    database = system.database("speed")
-    with system.durable():
-        rows = [_speed(database, *of_size) for of_size in effort.rounds.items()]
+def speed(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure batches of each size: login-etl, its two floors, and the Python function."""
+    database = servers.database("speed")
+    database.create_copy_table()
+    rows = [_speed(database, *size) for size in effort.rounds.items()]
+    servers.set_fsync("off")
     for row in rows:
         messages = row["messages"]
-        row["without_fsync"] = _speed(database, messages, effort.rounds[messages])["to_floor"]
+        without_fsync = _speed(database, messages, effort.rounds[messages])
+        row["ratio_to_copy_function_without_fsync"] = without_fsync["ratio_to_copy_function"]
     return rows[::-1]  # the smallest first
 
 
 def _speed(database: Database, messages: int, rounds: int) -> Row:
-    """Measure in fresh processes, whose peak of memory is therefore of this size."""
+    """Measure batches of one size, in new processes: peak memory is that of this size."""
     with ExitStack() as stack:
-        floor = stack.enter_context(database.floor(messages))
-        ours = stack.enter_context(database.ours())
-        python = stack.enter_context(database.python())
+        copy_function = stack.enter_context(database.copy_function(messages))
+        login_etl = stack.enter_context(database.login_etl())
+        python = stack.enter_context(database.python_function())
         client = stack.enter_context(database.connect())
         turns = [
-            lambda: _copy(client, events.ready_rows(messages)),
-            lambda: floor.invoke(events.event(messages)),
-            lambda: ours.invoke(events.event(messages)),
+            lambda: _bare_copy(client, events.ready_rows(messages)),
+            lambda: copy_function.invoke(events.event(messages)),
+            lambda: login_etl.invoke(events.event(messages)),
             lambda: python.invoke(events.event(messages)),
         ]
         _take_turns(turns, WARM_UP)
-        before = ours.cpu_s, python.cpu_s
-        copy_s, floor_s, ours_s, python_s = _take_turns(turns, rounds)
-        in_all = messages * rounds
+        before = login_etl.cpu_s, python.cpu_s
+        bare_copy_s, copy_function_s, login_etl_s, python_s = _take_turns(turns, rounds)
+        total = messages * rounds
         return {
             "messages": messages,
-            "copy_ms": median(copy_s) * 1e3,
-            "floor_ms": median(floor_s) * 1e3,
-            "ours_ms": median(ours_s) * 1e3,
+            "bare_copy_ms": median(bare_copy_s) * 1e3,
+            "copy_function_ms": median(copy_function_s) * 1e3,
+            "login_etl_ms": median(login_etl_s) * 1e3,
             "python_ms": median(python_s) * 1e3,
-            "to_copy": median(ours_s) / median(copy_s),
-            "to_floor": median(ours_s) / median(floor_s),
-            "copy_min_ms": min(copy_s) * 1e3,
-            "floor_min_ms": min(floor_s) * 1e3,
-            "ours_min_ms": min(ours_s) * 1e3,
+            "ratio_to_bare_copy": median(login_etl_s) / median(bare_copy_s),
+            "ratio_to_copy_function": median(login_etl_s) / median(copy_function_s),
+            "ratio_to_python": median(login_etl_s) / median(python_s),
+            "bare_copy_min_ms": min(bare_copy_s) * 1e3,
+            "copy_function_min_ms": min(copy_function_s) * 1e3,
+            "login_etl_min_ms": min(login_etl_s) * 1e3,
             "python_min_ms": min(python_s) * 1e3,
-            "ours_us": median(ours_s) / messages * 1e6,
-            "ours_cpu_us": (ours.cpu_s - before[0]) / in_all * 1e6,
-            "python_cpu_us": (python.cpu_s - before[1]) / in_all * 1e6,
-            "ours_peak_mib": ours.peak_mib,
+            "login_etl_us": median(login_etl_s) / messages * 1e6,
+            "login_etl_cpu_us": (login_etl.cpu_s - before[0]) / total * 1e6,
+            "python_cpu_us": (python.cpu_s - before[1]) / total * 1e6,
+            "login_etl_peak_mib": login_etl.peak_mib,
             "python_peak_mib": python.peak_mib,
         }
 
 
-def _copy(connection: psycopg.Connection, ready: bytes) -> float:
-    """Do the least that brings rows into Postgres, and nothing else."""
+def _bare_copy(connection: psycopg.Connection, ready_rows: bytes) -> float:
+    """Copy ready rows in one transaction, without a Runtime API: no client can do less."""
     started = time.perf_counter()
     with connection.cursor() as cursor, cursor.copy(COPY) as copy:
-        copy.write(ready)
+        copy.write(ready_rows)
     return time.perf_counter() - started
 
 
 def _take_turns(turns: list[Callable[[], float]], rounds: int) -> list[list[float]]:
-    """Let everyone have a turn in each round; return the seconds of each."""
+    """Call each function once a round; return the seconds of each function."""
     by_round = [[turn() for turn in turns] for _ in range(rounds)]
     return [list(seconds) for seconds in zip(*by_round, strict=True)]
 
 
-def cold_start(system: System, effort: Effort) -> list[Row]:
-    """Measure from a process's start to its first poll."""
-    database = system.database("cold_start")
+def cold_start(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure the time from the start of a process to its first poll."""
+    database = servers.database("cold_start")
     starts = {
-        "ours, salt only, no TLS": database.ours,
-        "ours, two secrets, TLS": lambda: database.ours(**database.by_secret),
-        "Python, two secrets, TLS": lambda: database.python(**database.by_secret),
+        "login-etl, salt only, no TLS": database.login_etl,
+        "login-etl, two secrets, TLS": lambda: database.login_etl(**database.secret_settings),
+        "Python, two secrets, TLS": lambda: database.python_function(**database.secret_settings),
     }
     turns = [lambda start=start: _start(start) for start in starts.values()]
     _take_turns(turns, 1)
-    taken = _take_turns(turns, effort.cold_starts)
+    measured = _take_turns(turns, effort.cold_starts)
     return [
         {
-            "cold_start": what,
+            "process": name,
             "median_ms": median(seconds) * 1e3,
             "min_ms": min(seconds) * 1e3,
-            "to_python": median(seconds) / median(taken[-1]),
+            "ratio_to_python": median(seconds) / median(measured[-1]),
         }
-        for what, seconds in zip(starts, taken, strict=True)
+        for name, seconds in zip(starts, measured, strict=True)
     ]
 
 
@@ -154,26 +156,26 @@ def _start(start: Callable[[], AbstractContextManager[Function]]) -> float:
         return function.cold_start_s
 
 
-def growth(system: System, effort: Effort) -> list[Row]:
-    """Measure batches of 1,000 on an empty database, and on one that has much in it already."""
+def growth(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure batches of 1,000 on an empty database and on a large one."""
     databases = {
-        "none": system.database("new"),
-        f"{effort.growth_rows:,}": system.database("grown"),
+        "0": servers.database("empty"),
+        f"{effort.growth_rows:,}": servers.database("large"),
     }
     _fill(databases[f"{effort.growth_rows:,}"], effort.growth_rows)
     with ExitStack() as stack:
-        functions = [stack.enter_context(database.ours()) for database in databases.values()]
-        turns = [lambda one=one: one.invoke(events.event(1_000)) for one in functions]
+        functions = [stack.enter_context(database.login_etl()) for database in databases.values()]
+        turns = [lambda each=each: each.invoke(events.event(1_000)) for each in functions]
         _take_turns(turns, WARM_UP)
-        taken = _take_turns(turns, effort.growth_rounds)
+        measured = _take_turns(turns, effort.growth_rounds)
     return [
         {
-            "rows_and_ledger_entries": what,
-            "ours_1000_ms": median(seconds) * 1e3,
+            "rows_and_ledger_entries": rows,
+            "login_etl_ms": median(seconds) * 1e3,
             "min_ms": min(seconds) * 1e3,
-            "ratio": median(seconds) / median(taken[0]),
+            "ratio_to_empty": median(seconds) / median(measured[0]),
         }
-        for what, seconds in zip(databases, taken, strict=True)
+        for rows, seconds in zip(databases, measured, strict=True)
     ]
 
 
@@ -184,46 +186,50 @@ def _fill(database: Database, rows: int) -> None:
         admin.execute("CHECKPOINT")
 
 
-def scaling(system: System, effort: Effort) -> list[Row]:
-    """Measure the messages a second that functions write who work at once."""
-    database = system.database("scaling")
+def throughput(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure how many messages a second functions write that run at the same time."""
+    database = servers.database(f"throughput_fsync_{servers.fsync}")
     return [
-        _scaling(database, functions, messages, effort.scaling_messages)
+        _throughput(database, functions, messages, effort.throughput_messages)
         for messages in (100, 1_000)
         for functions in (1, 2, 4, 8)
     ]
 
 
-def _scaling(database: Database, functions: int, messages: int, in_all: int) -> Row:
+def _throughput(database: Database, functions: int, messages: int, total: int) -> Row:
     with ExitStack() as stack:
-        running = [stack.enter_context(database.ours()) for _ in range(functions)]
-        for one in running:
+        running = [stack.enter_context(database.login_etl()) for _ in range(functions)]
+        for function in running:
             for _ in range(WARM_UP):
-                one.invoke(events.event(messages))
-        waiting = [events.event(messages) for _ in range(in_all // messages)]
-        server = psutil.Process(database.services.postgres.process.pid).children()
-        before = _cpu_s(running), sum(cpu_s(one.pid) for one in server)
+                function.invoke(events.event(messages))
+        waiting = [events.event(messages) for _ in range(total // messages)]
+        sessions = psutil.Process(database.services.postgres.process.pid).children()
+        before = _functions_cpu_s(running), _sessions_cpu_s(sessions)
         started = time.perf_counter()
-        _work_off(waiting, running)
+        _invoke_all(waiting, running)
         elapsed_s = time.perf_counter() - started
         return {
             "batch": messages,
             "functions": functions,
-            "messages_s": in_all / elapsed_s,
-            "functions_cores": (_cpu_s(running) - before[0]) / elapsed_s,
-            "postgres_cores": (sum(cpu_s(one.pid) for one in server) - before[1]) / elapsed_s,
+            "messages_s": total / elapsed_s,
+            "functions_cores": (_functions_cpu_s(running) - before[0]) / elapsed_s,
+            "postgres_cores": (_sessions_cpu_s(sessions) - before[1]) / elapsed_s,
         }
 
 
-def _cpu_s(functions: list[Function]) -> float:
-    return sum(one.cpu_s for one in functions)
+def _functions_cpu_s(functions: list[Function]) -> float:
+    return sum(function.cpu_s for function in functions)
 
 
-def _work_off(waiting: list[bytes], functions: list[Function]) -> None:
-    """Let each function take the next event when it is done with the one before."""
+def _sessions_cpu_s(sessions: list[psutil.Process]) -> float:
+    return sum(cpu_s(session.pid) for session in sessions)
+
+
+def _invoke_all(waiting: list[bytes], functions: list[Function]) -> None:
+    """Give each function its next event as soon as it has answered the last one."""
 
     def work(function: Function) -> None:
-        # A list is popped by one thread at a time, and the first to find it empty is not the last.
+        # Between the check and the pop, another thread may take the last event.
         while waiting:
             with suppress(IndexError):
                 function.invoke(waiting.pop())
@@ -232,69 +238,97 @@ def _work_off(waiting: list[bytes], functions: list[Function]) -> None:
         list(threads.map(work, functions))
 
 
-def round_trips(system: System, effort: Effort) -> list[Row]:
-    """Count round trips: the time that a longer way adds, divided by what it adds to one.
+def round_trips(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Count round trips: the time that a delay adds, divided by the delay of one round trip.
 
-    With TLS 1.3 and SCRAM, Postgres is reached in six: TCP, the request for TLS, TLS, the startup
-    packet, and two for SCRAM. Secrets Manager takes two here, TCP and the request; on AWS its own
-    TLS is a third. A client that guesses wrong what keys the server exchanges takes one more.
+    A connection to Postgres with TLS 1.3 and SCRAM takes 6: TCP, SSLRequest, the TLS handshake, the
+    startup packet, and 2 for SCRAM. A request to Secrets Manager takes 2 here, TCP and HTTP; on AWS
+    TLS adds 1. TLS takes 1 more if the client guesses a key-exchange group that the server lacks.
     """
-    database = system.database("round_trips")
-    server, cloud = system.services.postgres, urlsplit(system.services.emulator.endpoint)
+    database = servers.database("round_trips")
+    server, cloud = servers.services.postgres, urlsplit(servers.services.emulator.endpoint)
     with ExitStack() as stack:
         to_postgres = stack.enter_context(proxy.to("127.0.0.1", server.port))
         to_aws = stack.enter_context(proxy.to(cloud.hostname, cloud.port))
-        settings = database.by_secret | {
+        settings = database.secret_settings | {
             "DATABASE_PORT": str(to_postgres.port),
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{to_aws.port}",
         }
         admin = stack.enter_context(database.connect())
         client = stack.enter_context(replace(server, port=to_postgres.port).connect())
-        ours = stack.enter_context(database.ours(**settings))
+        login_etl = stack.enter_context(database.login_etl(**settings))
         turns = {
             "SELECT 1, as a check": lambda: _select(client),
-            "a batch of 100": lambda: ours.invoke(events.event(100)),
-            "a batch of 1,000": lambda: ours.invoke(events.event(1_000)),
-            "a reconnect and a batch of 100": lambda: _after_loss(admin, ours),
-            "a cold start": lambda: _start(lambda: database.ours(**settings)),
+            "a batch of 100": lambda: login_etl.invoke(events.event(100)),
+            "a batch of 1,000": lambda: login_etl.invoke(events.event(1_000)),
+            "a reconnect and a batch of 100": lambda: _reconnect(admin, login_etl),
+            "a cold start": lambda: _start(lambda: database.login_etl(**settings)),
         }
-        near, far = _near_and_far(list(turns.values()), [to_postgres, to_aws], effort.trips)
+        proxies = [to_postgres, to_aws]
+        near, far = _near_and_far(list(turns.values()), proxies, effort.round_trip_rounds)
     return [
         {
-            "round_trips_of": what,
+            "operation": name,
             "near_ms": near_s * 1e3,
             "far_ms": far_s * 1e3,
             "round_trips": (far_s - near_s) / (2 * DELAY_S),
         }
-        for what, near_s, far_s in zip(turns, near, far, strict=True)
+        for name, near_s, far_s in zip(turns, near, far, strict=True)
     ]
 
 
 def _near_and_far(
     turns: list[Callable[[], float]], proxies: list[Proxy], rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Take turns without the delay and with it; return the median seconds of each."""
-    taken: dict[float, list[list[float]]] = {0.0: [], DELAY_S: []}
+    """Alternate rounds without and with the delay; return the median seconds of each function."""
+    measured: dict[float, list[list[float]]] = {0.0: [], DELAY_S: []}
     for number in range(2 * (WARM_UP + rounds)):
         delay_s = DELAY_S if number % 2 else 0.0
-        for one in proxies:
-            one.delay_s = delay_s
+        for each in proxies:
+            each.delay_s = delay_s
         seconds = [turn() for turn in turns]
         if number >= 2 * WARM_UP:
-            taken[delay_s].append(seconds)
-    near, far = (list(map(median, zip(*each, strict=True))) for each in taken.values())
+            measured[delay_s].append(seconds)
+    near, far = (list(map(median, zip(*each, strict=True))) for each in measured.values())
     return near, far
 
 
 def _select(client: psycopg.Connection) -> float:
-    """Make one round trip, and no more."""
+    """Make exactly one round trip."""
     started = time.perf_counter()
     client.execute("SELECT 1", prepare=False)
     return time.perf_counter() - started
 
 
-def _after_loss(admin: psycopg.Connection, ours: Function) -> float:
-    """Invoke a function whose connection the server has closed since the last time."""
+def _reconnect(admin: psycopg.Connection, login_etl: Function) -> float:
+    """Close the function's connection on the server, then invoke the function."""
     admin.execute(TERMINATE)
     time.sleep(5 * DELAY_S)
-    return ours.invoke(events.event(100))
+    return login_etl.invoke(events.event(100))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement and its conditions, which stand beside its figures."""
+
+    measure: Callable[[BenchServers, Effort], list[Row]]
+    fsync: str
+    tls: str  # of the connections between function and Postgres
+
+    def run(self, servers: BenchServers, effort: Effort) -> dict[str, Any]:
+        """Measure under these conditions; return the figures with the conditions."""
+        servers.set_fsync(self.fsync)
+        conditions = {"fsync": servers.fsync, "tls": self.tls}
+        return conditions | {"rows": self.measure(servers, effort)}
+
+
+# With fsync=on, the wait for the disk is added to both sides of a ratio and hides a difference. So
+# growth is measured without it. A cold start and a count of round trips do not depend on it.
+MEASUREMENTS = {
+    "speed": Measurement(speed, fsync="on", tls="no TLS"),
+    "throughput": Measurement(throughput, fsync="on", tls="no TLS"),
+    "throughput_without_fsync": Measurement(throughput, fsync="off", tls="no TLS"),
+    "cold_start": Measurement(cold_start, fsync="off", tls="TLS where the row says so"),
+    "growth": Measurement(growth, fsync="off", tls="no TLS"),
+    "round_trips": Measurement(round_trips, fsync="off", tls="TLS"),
+}

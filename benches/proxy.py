@@ -1,6 +1,6 @@
-"""A TCP proxy that holds back every byte for a while, as a longer way would.
+"""A TCP proxy that delays every byte, as a longer network path would.
 
-Threads, because asyncio waits in whole milliseconds.
+It uses threads, because asyncio's timers have a resolution of 1 ms.
 """
 
 import socket
@@ -16,7 +16,7 @@ CHUNK = 1 << 18
 
 @dataclass
 class Proxy:
-    """A way to a server, as long as `delay_s` says at the moment."""
+    """A proxy to a server; `delay_s` can be changed while it runs."""
 
     target: tuple[str, int]
     delay_s: float = 0.0
@@ -24,36 +24,36 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return self._listener.getsockname()[1]
 
     def serve(self) -> None:
-        """Take connections until the listener is closed."""
+        """Accept connections until the listener is closed."""
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
             server = socket.create_connection(self.target)
-            # The kernel has answered the client at once: what the client says first, it would have
-            # said a round trip later.
+            # The kernel has accepted the client without a delay. Over a longer path, the client
+            # would have sent its first bytes one round trip later.
             opened = time.monotonic() + 2 * self.delay_s
             self._pump(client, server, opened)
             self._pump(server, client, opened)
 
     def close(self) -> None:
-        """Take no more connections; those that are open end with their ends."""
+        """Accept no more connections. Open ones are closed when either end closes."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, opened: float) -> None:
-        underway: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+        in_transit: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
         sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _in_background(self._receive, source, underway, opened)
-        _in_background(_deliver, underway, sink)
+        _in_background(self._receive, source, in_transit, opened)
+        _in_background(_deliver, in_transit, sink)
 
     def _receive(
-        self, source: socket.socket, underway: SimpleQueue[tuple[float, bytes]], opened: float
+        self, source: socket.socket, in_transit: SimpleQueue[tuple[float, bytes]], opened: float
     ) -> None:
         data = b"."
         while data:
@@ -61,21 +61,21 @@ class Proxy:
                 data = source.recv(CHUNK)
             except ConnectionError:
                 data = b""
-            underway.put((max(time.monotonic(), opened) + self.delay_s, data))
+            in_transit.put((max(time.monotonic(), opened) + self.delay_s, data))
 
 
-def _deliver(underway: SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
-    """Deliver what is underway when it is due; the end of it, too."""
+def _deliver(in_transit: SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
+    """Send each chunk when it is due; an empty chunk closes the connection."""
     try:
         while True:
-            due, data = underway.get()
+            due, data = in_transit.get()
             time.sleep(max(0, due - time.monotonic()))
             if not data:
                 sink.shutdown(socket.SHUT_WR)
                 return
             sink.sendall(data)
     except OSError:
-        return  # the other side has gone, and its own end is underway
+        return  # the other side has closed, and its empty chunk is in transit
 
 
 def _in_background(target: object, *arguments: object) -> None:

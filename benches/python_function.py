@@ -1,6 +1,6 @@
-"""The same job in Python, as it is usually written: no ledger, no check of what is in a message.
+"""The Python function: decodes, masks and copies. It has no ledger and checks no message.
 
-It is a bootstrap too, so that it is started, invoked and measured the way ours is.
+It is a bootstrap of its own, so that it is started, invoked and measured like login-etl.
 """
 
 import hmac
@@ -17,7 +17,7 @@ TYPES = ["varchar", "varchar", "varchar", "varchar", "varchar", "int4", "date"]
 
 
 def connect() -> tuple[bytes, psycopg.Connection]:
-    """Fetch the secrets and connect, once a process."""
+    """Fetch the secrets and connect, once per process."""
     secrets = boto3.client("secretsmanager")
 
     def secret(name: str) -> str:
@@ -69,12 +69,12 @@ def to_row(record: dict) -> tuple:
 
 
 def mask(field: str, value: str) -> str:
-    """Make the token of a value, in the one call of the library that is quickest."""
+    """Compute the token of a value with the fastest call of the standard library."""
     return hmac.digest(salt, f"{field}:{value}".encode(), "sha256").hex()
 
 
 def main() -> None:
-    """Poll for events and answer them, for ever."""
+    """Poll for events and answer each, until the process is stopped."""
     runtime = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     while True:
         runtime.request("GET", "/2018-06-01/runtime/invocation/next")

@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs."""
+"""Prints and saves the results, each table with the conditions of its measurement."""
 
 import json
 from typing import Any
@@ -8,51 +8,64 @@ from rich.table import Table
 
 from benches import RESULTS
 from benches.measure import Row
-from dev.report import console
+from dev.terminal import console
 
-# Each table: the measurement that it is of, its title, and its columns if they are not all.
+# Each table: its measurement, its title, and its columns if not all of the measurement's.
 TABLES = [
     (
         "speed",
-        "A whole invocation, from event to answer: medians, and ours to the others",
+        "Time of an invocation, from event to answer: medians",
+        ["messages", "bare_copy_ms", "copy_function_ms", "login_etl_ms", "python_ms"],
+    ),
+    (
+        "speed",
+        "login-etl's median time, divided by the median time of the others",
         [
-            *("messages", "copy_ms", "floor_ms", "ours_ms", "python_ms"),
-            *("to_copy", "to_floor", "without_fsync"),
+            *("messages", "ratio_to_bare_copy", "ratio_to_copy_function", "ratio_to_python"),
+            "ratio_to_copy_function_without_fsync",
         ],
     ),
     (
         "speed",
-        "The least of each",
-        ["messages", "copy_min_ms", "floor_min_ms", "ours_min_ms", "python_min_ms"],
+        "Time of an invocation: minima",
+        [
+            *("messages", "bare_copy_min_ms", "copy_function_min_ms", "login_etl_min_ms"),
+            "python_min_ms",
+        ],
     ),
     (
         "speed",
-        "What a message takes, and the most memory",
-        ["messages", "ours_us", "ours_cpu_us", "python_cpu_us", "ours_peak_mib", "python_peak_mib"],
+        "Time and own CPU time of a message, and peak memory of the process",
+        [
+            *("messages", "login_etl_us", "login_etl_cpu_us", "python_cpu_us"),
+            *("login_etl_peak_mib", "python_peak_mib"),
+        ],
     ),
-    ("cold_start", "From a process's start to its first poll", None),
-    ("growth", "A batch of 1,000, when so many rows and ledger entries are there already", None),
-    ("scaling", "Functions at once; this benchmark's driver takes its part of the cores", None),
+    ("throughput", "Messages a second, by functions that run at the same time", None),
+    (
+        "throughput_without_fsync",
+        "Messages a second, by functions that run at the same time, without fsync",
+        None,
+    ),
+    ("cold_start", "Cold start, from the start of the process to its first poll", None),
+    ("growth", "A batch of 1,000 on an empty database and on a large one", None),
     ("round_trips", "Round trips, counted with a delay of 10 ms each way", None),
 ]
 
 LEGEND = (
-    "copy: a bare COPY of ready rows on a kept connection. floor: the same behind a Runtime API, "
-    "the least that any function takes. python: decodes, masks and copies; it has no ledger. "
-    "Postgres waits for the disk, as it does unless it is told otherwise. That is the same for all "
-    "and flatters a ratio: without fsync is ours to the floor where it does not wait."
+    "bare copy: a client copies ready rows by binary COPY on a kept connection, one transaction a "
+    "batch, without a Runtime API. copy function: a function behind the Runtime API ignores the "
+    "event and does the same. Both are floors: they neither decode nor mask, and write no ledger. "
+    "python: a function that decodes, masks and copies, without a ledger. With fsync=on every time "
+    "includes the wait for the disk, which brings the ratios nearer to 1."
 )
 
 
 def show(results: dict[str, Any]) -> None:
     """Print the results."""
-    machine = results["machine"]
-    console.print(
-        f"{machine['cores']} cores, load {machine['load']:.1f} before the start; "
-        f"Postgres {machine['postgres']}"
-    )
-    for title, rows in _tables(results):
-        console.print(f"\n[bold]{title}[/]")
+    console.print(f"The machine's load was {results['machine']['load']:.1f} before the start.")
+    for title, conditions_of_table, rows in _tables(results):
+        console.print(f"\n[bold]{title}[/]\n{conditions_of_table}", highlight=False)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name, value in rows[0].items():
             table.add_column(_heading(name), justify="left" if isinstance(value, str) else "right")
@@ -64,18 +77,34 @@ def show(results: dict[str, Any]) -> None:
 
 
 def save(results: dict[str, Any]) -> None:
-    """Write the results as JSON, with all their digits, and as Markdown, to be pasted."""
+    """Write the results as JSON, with all digits, and as Markdown tables."""
     RESULTS.joinpath("results.json").write_text(json.dumps(results, indent=2) + "\n")
-    parts = [f"{title}:\n\n{_markdown(rows)}" for title, rows in _tables(results)]
+    parts = [
+        f"{title} ({conditions_of_table}):\n\n{_markdown(rows)}"
+        for title, conditions_of_table, rows in _tables(results)
+    ]
     RESULTS.joinpath("results.md").write_text("\n".join([*parts, LEGEND, ""]))
 
 
-def _tables(results: dict[str, Any]) -> list[tuple[str, list[Row]]]:
-    """Cut what was measured into tables that fit on a page."""
+def conditions(results: dict[str, Any], measurement: str) -> str:
+    """Write the conditions of a measurement."""
+    machine, measured = results["machine"], results[measurement]
+    return (
+        f"fsync={measured['fsync']}, {measured['tls']}, {machine['cores']} cores, "
+        f"Postgres {machine['postgres']}"
+    )
+
+
+def _tables(results: dict[str, Any]) -> list[tuple[str, str, list[Row]]]:
+    """Cut the results into tables that fit on a page: title, conditions and rows of each."""
     return [
-        (title, [{name: row[name] for name in columns or row} for row in results[measured]])
-        for measured, title, columns in TABLES
-        if measured in results
+        (
+            title,
+            conditions(results, measurement),
+            [{name: row[name] for name in columns or row} for row in results[measurement]["rows"]],
+        )
+        for measurement, title, columns in TABLES
+        if measurement in results
     ]
 
 
@@ -89,14 +118,14 @@ def _markdown(rows: list[Row]) -> str:
 
 
 def _heading(name: str) -> str:
-    """Turn `ours_cpu_us` into `ours cpu, µs`."""
-    *words, last = name.split("_")
+    """Turn `login_etl_cpu_us` into `login-etl cpu, µs`."""
+    *words, last = name.replace("login_etl", "login-etl").split("_")
     units = {"ms": ", ms", "us": ", µs", "mib": ", MiB", "s": " a second"}
-    return " ".join(words) + units[last] if last in units else name.replace("_", " ")
+    return " ".join(words) + units.get(last, f" {last}")
 
 
 def _text(value: float | str) -> str:
-    """Write a number with the digits that mean something: three, or all before the point."""
+    """Write a number with three significant digits, or with all digits before the point."""
     if isinstance(value, float):
         digits = 0 if value >= 100 else 1 if value >= 10 else 2
         return f"{value:,.{digits}f}"

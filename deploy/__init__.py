@@ -1,1 +1,1 @@
-"""What runs against a deployed stack, and what it is deployed as."""
+"""Operators' commands for a deployed stack, and its container image."""

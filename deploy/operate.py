@@ -1,6 +1,7 @@
-"""What an operator does with a deployed stack: `python -m deploy.operate --help`.
+"""Commands for a deployed stack: `python -m deploy.operate --help`.
 
-It takes the stack's name and region from samconfig.toml, and the credentials that AWS's SDK finds.
+The stack's name and region come from samconfig.toml, the credentials from where the AWS SDK finds
+them.
 """
 
 import argparse
@@ -22,31 +23,34 @@ Client = Callable[[str], BaseClient]
 
 
 def redrive(client: Client, stack: str, patience_s: float = PATIENCE_S) -> int:
-    """Let the function take the dead letters, until for a while no more of them become rows."""
+    """Write the dead letters: let the function read their queue until no more of them succeed.
+
+    `patience_s` is the time without progress after which it stops. Exits with 1 if any are left.
+    """
     outputs = _outputs(client, stack)
     queue, mapping = outputs["DeadLetterQueueUrl"], outputs["RedriveMappingId"]
-    before = left = _count(client, queue)
-    print(f"{before} dead letter(s)")
+    left = _count(client, queue)
+    print(f"{left} dead letter(s) in the queue")
     client("lambda").update_event_source_mapping(UUID=mapping, Enabled=True)
     try:
-        patient_until = monotonic() + patience_s
-        while monotonic() < patient_until:
+        give_up_at = monotonic() + patience_s
+        while monotonic() < give_up_at:
             sleep(patience_s / 15)
             if (now := _count(client, queue)) != left:
-                left, patient_until = now, monotonic() + patience_s
+                left, give_up_at = now, monotonic() + patience_s
                 print(f"{left} left")
     finally:
         client("lambda").update_event_source_mapping(UUID=mapping, Enabled=False)
     if left:
-        print(f"{left} failed again; their lines in {outputs['LogGroupName']} say why")
+        print(f"{left} dead letter(s) failed again; the log {outputs['LogGroupName']} shows why")
     return 1 if left else 0
 
 
 def rotate(client: Client, stack: str) -> int:
-    """Give the function's role in the database a new password; if that fails, keep the old one."""
+    """Set a new password for login_writer; if this fails, keep the old one and exit with 1."""
     outputs = _outputs(client, stack)
     if "WriterSecretArn" not in outputs:
-        print("There is no password: the function logs in by IAM.")
+        print("Nothing to rotate: the function logs in by IAM, without a password.")
         return 1
     secrets, secret = client("secretsmanager"), outputs["WriterSecretArn"]
     old = secrets.get_secret_value(SecretId=secret)["SecretString"]
@@ -55,10 +59,11 @@ def rotate(client: Client, stack: str) -> int:
     secrets.put_secret_value(SecretId=secret, SecretString=json.dumps(new))
     answer = client("lambda").invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
     if "FunctionError" not in answer:
-        print("The password is a new one. The function fetches it when it next logs in.")
+        print("The new password is set. The function fetches it when it next has to log in.")
         return 0
     secrets.put_secret_value(SecretId=secret, SecretString=old)
-    print(f"The password is the old one: {json.load(answer['Payload'])['errorMessage']}")
+    reason = json.load(answer["Payload"])["errorMessage"]
+    print(f"migrate failed, so the old password was restored: {reason}")
     return 1
 
 
@@ -68,25 +73,27 @@ def _outputs(client: Client, stack: str) -> dict[str, str]:
 
 
 def _count(client: Client, queue_url: str) -> int:
+    """Count the messages in a queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)
     return sum(int(answer["Attributes"][name]) for name in names)
 
 
 def main() -> int:
-    """Read the command line and do what it says."""
+    """Run the command that the command line names."""
     environments = tomllib.loads((ROOT / "samconfig.toml").read_text())
     del environments["version"]
     parser = argparse.ArgumentParser(prog="deploy.operate", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (redrive, rotate):
-        one = commands.add_parser(command.__name__, help=command.__doc__)
-        one.add_argument("environment", choices=environments)
-        one.set_defaults(command=command)
+    for function in (redrive, rotate):
+        summary = function.__doc__.splitlines()[0]
+        command = commands.add_parser(function.__name__, help=summary)
+        command.add_argument("environment", choices=environments)
+        command.set_defaults(function=function)
     arguments = parser.parse_args()
     settings = environments[arguments.environment]["global"]["parameters"]
     client = partial(boto3.client, region_name=settings["region"])
-    return arguments.command(client, settings["stack_name"])
+    return arguments.function(client, settings["stack_name"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Asks a deployed stack whether it works, by the way that messages take: `make smoke ENV=staging`.
+"""Sends test messages through a deployed stack and checks the result: `make smoke ENV=staging`.
 
-A few good logins are sent through the real queue. A message leaves it only when the function has
-reported it as written, and the function's own log says how many it wrote: that needs no way to the
-database. A bad message is not sent through the queue, where it would stay for an hour and then
-raise the alarm, but handed to the function directly, whose answer must name it.
+Ten good logins go through the real queue. SQS deletes a message only after the function has
+reported it as written, and the function's log has the number of rows, so no access to the database
+is needed. A bad message would stay in the queue for an hour and then raise an alarm. Instead it is
+passed to the function directly, whose answer must name it.
 
-What is left is a few rows, whose users are called `smoke-…`. Who runs this may describe the stack,
-send to the queue and count what is in it, filter the function's log, and invoke the function.
+Ten rows remain, whose users are called `smoke-…`. The caller needs permission to describe the
+stack, send to the queue and read its attributes, filter the function's log, and invoke the
+function.
 """
 
 import argparse
@@ -21,63 +22,63 @@ from botocore.client import BaseClient
 
 from dev.logins import failed, login, record
 
-Clients = Callable[[str], BaseClient]
+Client = Callable[[str], BaseClient]
 
 MESSAGES = 10
-# For a cold start, the batching window, the counts of SQS and the log, which all lag.
+# Allows for a cold start, the batching window, and the delays of SQS's counts and of the log.
 PATIENCE_S = 300
 
 
 class SmokeError(Exception):
-    """What does not work."""
+    """The part of the stack that does not work."""
 
 
-def try_out(client: Clients, stack: str, patience_s: float = PATIENCE_S) -> None:
-    """Send messages through a stack; raise an error that says which part of it does not work."""
-    [deployed] = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    outputs = {one["OutputKey"]: one["OutputValue"] for one in deployed["Outputs"]}
-    _refuse_a_bad_message(client("lambda"), outputs["FunctionName"])
+def check_stack(client: Client, stack: str, patience_s: float = PATIENCE_S) -> None:
+    """Send messages through a stack; raise `SmokeError` if they are not written."""
+    [found] = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    _check_bad_message(client("lambda"), outputs["FunctionName"])
 
     started, deadline = time(), monotonic() + patience_s
     _send(client("sqs"), outputs["QueueUrl"])
     _wait(lambda: _count(client("sqs"), outputs["QueueUrl"]) == 0, deadline)
     if _count(client("sqs"), outputs["QueueUrl"]):
-        raise SmokeError(f"after {patience_s:.0f} s there are messages in the queue")
+        raise SmokeError(f"messages are still in the queue after {patience_s:.0f} s")
     _wait(lambda: _written(client("logs"), outputs["LogGroupName"], started) >= MESSAGES, deadline)
     written = _written(client("logs"), outputs["LogGroupName"], started)
     if written < MESSAGES:
-        raise SmokeError(f"of {MESSAGES} messages only {written} were written")
+        raise SmokeError(f"only {written} of {MESSAGES} messages were written")
 
 
-def _refuse_a_bad_message(functions: BaseClient, function: str) -> None:
-    bad = record({"smoke": "a message of another type"})
+def _check_bad_message(functions: BaseClient, function: str) -> None:
+    bad = record({"smoke": "not a login"})
     answer = functions.invoke(FunctionName=function, Payload=json.dumps({"Records": [bad]}))
     payload = json.load(answer["Payload"])
     if "FunctionError" in answer:
-        raise SmokeError(f"the function fails: {payload.get('errorType')}")
+        raise SmokeError(f"the function failed: {payload.get('errorType')}")
     if payload != failed(bad):
-        raise SmokeError("the function does not report a bad message")
+        raise SmokeError("the function did not report a bad message as failed")
 
 
 def _send(sqs: BaseClient, queue_url: str) -> None:
     entries = [
-        {"Id": str(place), "MessageBody": json.dumps(login(user_id=f"smoke-{uuid4()}"))}
-        for place in range(MESSAGES)
+        {"Id": str(number), "MessageBody": json.dumps(login(user_id=f"smoke-{uuid4()}"))}
+        for number in range(MESSAGES)
     ]
     answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
     if refused := answer.get("Failed"):
-        raise SmokeError(f"the queue refused {len(refused)} messages: {refused[0]['Code']}")
+        raise SmokeError(f"SQS refused {len(refused)} messages: {refused[0]['Code']}")
 
 
 def _count(sqs: BaseClient, queue_url: str) -> int:
-    """Count the messages in the queue, those in flight included."""
+    """Count the messages in the queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)
     return sum(int(answer["Attributes"][name]) for name in names)
 
 
 def _written(logs: BaseClient, group: str, since: float) -> int:
-    """Add up what the function says it wrote, in the lines that tell of its batches."""
+    """Add up the rows written, from the log line of each batch."""
     pages = logs.get_paginator("filter_log_events").paginate(
         logGroupName=group, filterPattern='"batch done"', startTime=int(since * 1000)
     )
@@ -91,18 +92,18 @@ def _wait(condition: Callable[[], bool], deadline: float) -> None:
 
 
 def main() -> int:
-    """Test the stack that the command line names, with the credentials of the environment."""
+    """Check the stack that the command line names."""
     parser = argparse.ArgumentParser(prog="deploy.smoke", description=__doc__)
     parser.add_argument("stack")
     parser.add_argument("--region")
     arguments = parser.parse_args()
     session = boto3.Session(region_name=arguments.region)
     try:
-        try_out(session.client, arguments.stack)
+        check_stack(session.client, arguments.stack)
     except SmokeError as error:
         print(f"{arguments.stack} does not work: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.stack} works: {MESSAGES} messages came by the queue, and a bad one failed")
+    print(f"{arguments.stack} works: {MESSAGES} messages were written, a bad message was reported")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The project on one machine: a throwaway Postgres, an AWS emulator, and the tests between them."""
+"""Runs the system on one machine: a throwaway Postgres, an AWS emulator and the deployed stack."""
 
 from pathlib import Path
 

@@ -12,137 +12,138 @@ from typing import NoReturn
 
 from pydantic import TypeAdapter
 
-from dev import EVENTS, TARGET, figures, page, processes, report, sandbox
+from dev import EVENTS, TARGET, local_system, log_metrics, processes, report_page, terminal
 from dev import logs as function_logs
-from dev.report import console
-from dev.sandbox import Sandbox
+from dev.local_system import LocalSystem
+from dev.terminal import console
 
 LOCAL = TARGET / "local"
-STATE = LOCAL / "sandbox.json"
+STATE = LOCAL / "system.json"
 WATCH_PORT = LOCAL / "watch-port"
-WATCH_PATIENCE_S = 15
+WATCH_TIMEOUT_S = 15
 QUEUE = EVENTS / "login-queue.jsonl"
-EXPECTED = 99, 1  # rows, dead letters
+EXPECTED_ROWS, EXPECTED_DEAD_LETTERS = 99, 1
 LAST_RUN = TARGET / "run" / "function.log"
 PAGE = TARGET / "report.html"
 
-_sandbox_json = TypeAdapter(Sandbox)
+_system_json = TypeAdapter(LocalSystem)
 
 
 def run() -> int:
-    """Start everything, send the hundred logins, show what became of them, stop everything."""
+    """Start the system, send the 100 sample messages, show the results, and stop the system."""
     started = monotonic()
     logs = TARGET / "run"
     console.print("Starting Postgres and the emulator, and creating the stack")
-    with sandbox.running(logs) as deployed:
-        rows, dead = report.send(deployed, QUEUE.read_text().splitlines())
-        report.show(deployed)
-        LAST_RUN.write_text("\n".join(function_logs.lines(deployed.emulator, deployed.stack)))
+    with local_system.running(logs) as system:
+        rows, dead_letters = terminal.send(system, QUEUE.read_text().splitlines())
+        terminal.show(system)
+        LAST_RUN.write_text("\n".join(function_logs.lines(system.emulator, system.stack)))
     console.print(
-        f"{rows} rows in the table and {dead} message(s) in the dead-letter queue, "
+        f"{rows} rows in the table and {dead_letters} message(s) in the dead-letter queue, "
         f"in {monotonic() - started:.1f} s"
     )
-    if (rows, dead) != EXPECTED:
+    if (rows, dead_letters) != (EXPECTED_ROWS, EXPECTED_DEAD_LETTERS):
         console.print(
-            f"It should have been {EXPECTED[0]} and {EXPECTED[1]}; the logs are in {logs}"
+            f"Expected {EXPECTED_ROWS} rows and {EXPECTED_DEAD_LETTERS} message(s); "
+            f"the logs are in {logs}"
         )
         return 1
     return 0
 
 
 def up() -> int:
-    """Start everything, leave it running, and tell how to reach it."""
-    if deployed := _find():
-        console.print("It is up already.")
-        _tell(deployed)
+    """Start the system, leave it running, and print its addresses."""
+    if system := _find():
+        console.print("The system is running already.")
+        _print_addresses(system)
         return 0
     down()
     console.print("Starting Postgres and the emulator, and creating the stack")
-    deployed = sandbox.start(LOCAL / "logs")
+    system = local_system.start(LOCAL / "logs")
     STATE.touch(mode=0o600)  # it holds passwords
-    STATE.write_bytes(_sandbox_json.dump_json(deployed, indent=2))
-    _tell(deployed)
+    STATE.write_bytes(_system_json.dump_json(system, indent=2))
+    _print_addresses(system)
     return 0
 
 
 def down() -> int:
-    """Stop what `up` started."""
+    """Stop the system that `up` started."""
     if STATE.exists():
-        _sandbox_json.validate_json(STATE.read_bytes()).stop()
+        _system_json.validate_json(STATE.read_bytes()).stop()
         STATE.unlink()
-        console.print("It is down.")
+        console.print("The system is stopped.")
     return 0
 
 
 def send(file: Path) -> int:
-    """Send each line of a file to the queue, and show what became of them."""
-    deployed = _need()
+    """Send each line of a file as a message, and show the results."""
+    system = _running_system()
     bodies = [line for line in file.read_text().splitlines() if line.strip()]
-    rows, dead = report.send(deployed, bodies)
-    report.show(deployed)
-    console.print(f"{len(bodies)} sent: {rows} new rows and {dead} new dead letter(s)")
-    return 0 if rows + dead == len(bodies) else 1
+    rows, dead_letters = terminal.send(system, bodies)
+    terminal.show(system)
+    console.print(f"{len(bodies)} sent: {rows} new rows and {dead_letters} new dead letter(s)")
+    return 0 if rows + dead_letters == len(bodies) else 1
 
 
 def top() -> NoReturn:
-    """Show the figures of what is up, as they happen."""
-    report.watch(_need())
+    """Show live metrics of the running system."""
+    terminal.watch(_running_system())
 
 
-def picture(files: list[Path]) -> int:
-    """Draw the figures of log files; without any, of what is up, or else of the last run."""
+def report(files: list[Path]) -> int:
+    """Write a report page from log files, else from the running system, else from the last run."""
     if files:
         lines = [line for file in files for line in file.read_text().splitlines()]
-    elif deployed := _find():
-        lines = list(function_logs.lines(deployed.emulator, deployed.stack))
+    elif system := _find():
+        lines = list(function_logs.lines(system.emulator, system.stack))
     elif LAST_RUN.exists():
         lines = LAST_RUN.read_text().splitlines()
     else:
-        raise SystemExit("There is nothing to draw yet: make run")
-    drawn = figures.read(lines)
-    if not drawn.batches:
-        raise SystemExit("No batch is logged there.")
-    page.write(drawn, PAGE)
-    console.print(f"{len(drawn.batches)} batches are drawn in {PAGE}")
+        raise SystemExit("There are no logs yet. Run: make run")
+    metrics = log_metrics.read(lines)
+    if not metrics.batches:
+        raise SystemExit("The logs contain no batch.")
+    report_page.write(metrics, PAGE)
+    console.print(f"Wrote the metrics of {len(metrics.batches)} batches to {PAGE}")
     return 0
 
 
 def watch() -> NoReturn:
-    """Become `cargo lambda watch`, with the settings of the function that is deployed."""
+    """Run `cargo lambda watch` with the settings of the deployed function."""
     if _find() is None:
-        console.print("It is not up, so that comes first.")
+        console.print("The system is not running. Running: make up")
         subprocess.run(["make", "up"], check=True)
-    deployed = _need()
-    function = deployed.emulator.client("lambda").get_function_configuration(
-        FunctionName=deployed.stack.function
+    system = _running_system()
+    function = system.emulator.client("lambda").get_function_configuration(
+        FunctionName=system.stack.function
     )
     settings = function["Environment"]["Variables"] | {
-        # The deployed function finds the bundle in its package; here it has none.
-        "DATABASE_CA_BUNDLE": str(deployed.postgres.certificate_authority)
+        # The setting of the deployed function is a path in its package, which does not exist here.
+        "DATABASE_CA_BUNDLE": str(system.postgres.certificate_authority)
     }
     port = str(processes.free_port())
     WATCH_PORT.write_text(port)
-    console.print("When it listens: make invoke EVENT=events/mixed.json")
-    _become(
+    console.print("When the function listens, run: make invoke EVENT=events/mixed.json")
+    _exec(
         ["cargo", "lambda", "watch", "--invoke-address", "127.0.0.1", "--invoke-port", port],
-        deployed.emulator.environment | settings,
+        system.emulator.environment | settings,
     )
 
 
 def invoke(event: Path) -> NoReturn:
-    """Become `cargo lambda invoke`, with an event for the function that is being watched."""
-    deadline = monotonic() + WATCH_PATIENCE_S
+    """Run `cargo lambda invoke` with an event for the function that `watch` serves."""
+    deadline = monotonic() + WATCH_TIMEOUT_S
     while (port := _watched_port()) is None:
         if monotonic() > deadline:
-            raise SystemExit("Nobody watches. In another terminal: make watch")
+            raise SystemExit("No function is being watched. Run in another terminal: make watch")
         sleep(0.2)
     address = ["--invoke-address", "127.0.0.1", "--invoke-port", port]
-    _become(["cargo", "lambda", "invoke", "bootstrap", *address, "--data-file", str(event)])
+    _exec(["cargo", "lambda", "invoke", "bootstrap", *address, "--data-file", str(event)])
 
 
 def with_services(command: list[str]) -> int:
-    """Run a command beside a Postgres and an emulator, whose addresses are in its environment."""
-    with sandbox.running_services(TARGET / "test") as services:
+    """Run a command with the addresses of a new Postgres and emulator in its environment."""
+    with local_system.running_services(TARGET / "test") as services:
         environment = services.emulator.environment | {
             "TEST_DATABASE_URL": services.postgres.url(sslmode="disable"),
             "TEST_DATABASE_CA": str(services.postgres.certificate_authority),
@@ -157,7 +158,7 @@ def with_services(command: list[str]) -> int:
 
 
 def _watched_port() -> str | None:
-    """Find the port that `watch` listens on, which takes it a moment."""
+    """Return the port of `watch`, or nothing until it listens."""
     if not WATCH_PORT.exists():
         return None
     port = WATCH_PORT.read_text()
@@ -165,54 +166,54 @@ def _watched_port() -> str | None:
         return port if probe.connect_ex(("127.0.0.1", int(port))) == 0 else None
 
 
-def _find() -> Sandbox | None:
-    """Find the sandbox that `up` left, if it is still whole."""
+def _find() -> LocalSystem | None:
+    """Return the system that `up` started, if its servers still run."""
     if not STATE.exists():
         return None
-    found = _sandbox_json.validate_json(STATE.read_bytes())
+    found = _system_json.validate_json(STATE.read_bytes())
     servers = [found.postgres.process, found.emulator.process]
-    return found if all(processes.alive(one) for one in servers if one) else None
+    return found if all(processes.alive(server) for server in servers if server) else None
 
 
-def _need() -> Sandbox:
-    if deployed := _find():
-        return deployed
-    raise SystemExit("It is not up: make up")
+def _running_system() -> LocalSystem:
+    if system := _find():
+        return system
+    raise SystemExit("The system is not running. Run: make up")
 
 
-def _tell(deployed: Sandbox) -> None:
-    """Print the addresses, one to a line and unbroken, to be copied."""
+def _print_addresses(system: LocalSystem) -> None:
+    """Print one address per line, unwrapped, so that each can be copied."""
     addresses = {
-        "an analyst's psql": f"psql '{deployed.url('analyst')}'",
-        "AWS endpoint": deployed.emulator.endpoint,
-        "queue": deployed.stack.queue_url,
-        "dead letters": deployed.stack.dead_letter_queue_url,
-        "salt": deployed.stack.salt_id,
+        "psql as an analyst": f"psql '{system.url('analyst')}'",
+        "AWS endpoint": system.emulator.endpoint,
+        "queue": system.stack.queue_url,
+        "dead letters": system.stack.dead_letter_queue_url,
+        "salt": system.stack.salt_id,
         "logs": f"{LOCAL / 'logs'}",
     }
     for name, address in addresses.items():
         print(f"{name:>18}  {address}")
 
 
-def _become(command: list[str], environment: Mapping[str, str] = os.environ) -> NoReturn:
-    """Give the terminal to another program."""
+def _exec(command: list[str], environment: Mapping[str, str] = os.environ) -> NoReturn:
+    """Replace this process by another program, so that Ctrl-C reaches that program."""
     sys.stdout.flush()
     os.execvpe(command[0], command, environment)
 
 
 def main() -> int:
-    """Read the command line and do what it says."""
+    """Run the command that the command line names."""
     parser = argparse.ArgumentParser(prog="dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (run, up, down, send, top, picture, watch, invoke, with_services):
+    for command in (run, up, down, send, top, report, watch, invoke, with_services):
         name = command.__name__.replace("_", "-")
         commands.add_parser(name, help=command.__doc__).set_defaults(command=command)
     commands.choices["send"].add_argument("file", type=Path)
-    commands.choices["picture"].add_argument("files", type=Path, nargs="*")
+    commands.choices["report"].add_argument("files", type=Path, nargs="*")
     commands.choices["invoke"].add_argument("event", type=Path)
     commands.choices["with-services"].add_argument("command_line", nargs=argparse.REMAINDER)
     arguments = vars(parser.parse_args())
-    processes.end_in_good_order()
+    processes.exit_on_signals()
     try:
         return arguments.pop("command")(*arguments.values())
     except KeyboardInterrupt as signalled:

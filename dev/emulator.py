@@ -1,4 +1,4 @@
-"""An AWS emulator: one of our own on a loopback port, or one that is there already."""
+"""An AWS emulator: started here on a loopback port, or one that runs already."""
 
 import os
 from dataclasses import dataclass
@@ -16,38 +16,39 @@ from dev import processes
 from dev.processes import Process
 
 REGION = "us-east-1"
-# Who may do everything, to the emulators.
+# The emulators grant these credentials every permission.
 KEY = "test"
 
 
-class Shows(Flag):
-    """What can be seen on one emulator and not on the other."""
+class Feature(Flag):
+    """A behaviour of AWS that only one of the emulators has."""
 
-    ROLES = auto()  # a function may do what its role allows, and nothing else
-    CUSTOM_RESOURCES = auto()  # a stack runs the function behind a resource of its own type
-    LOG_GROUPS = auto()  # a function logs into the group that the template gives it
-    BATCHES = auto()  # of more than ten messages, and the window in which they gather
-    BAD_ANSWERS = auto()  # an answer that Lambda does not understand fails the batch
-    REDRIVES = auto()  # StartMessageMoveTask
-    ALARMS = auto()  # the metrics of a queue, and the alarms on them
+    ROLES = auto()  # a function can only do what its role allows
+    CUSTOM_RESOURCES = auto()  # CloudFormation invokes the function behind a custom resource
+    LOG_GROUPS = auto()  # a function logs to the group that the template names
+    BATCHES = auto()  # batches of more than ten messages, and the batching window
+    BAD_ANSWERS = auto()  # a malformed answer fails the batch
+    REDRIVES = auto()  # StartMessageMoveTask moves dead letters
+    ALARMS = auto()  # CloudWatch has the metrics of queues, and evaluates alarms
+    INIT_SCRIPTS = auto()  # runs scripts when it is ready
 
 
 class Kind(StrEnum):
-    """The emulators; the module of that name tells how to start it."""
+    """The emulators; the module of the same name starts each."""
 
     MINISTACK = auto()
     LOCALSTACK = auto()
 
     @property
-    def shows(self) -> Shows:
-        """What can be seen on this one."""
-        ministack = Shows.ROLES | Shows.CUSTOM_RESOURCES | Shows.LOG_GROUPS
+    def features(self) -> Feature:
+        """The features of this emulator."""
+        ministack = Feature.ROLES | Feature.CUSTOM_RESOURCES | Feature.LOG_GROUPS
         return ministack if self is Kind.MINISTACK else ~ministack
 
 
 @dataclass
 class Emulator:
-    """An endpoint that takes AWS calls; with the process behind it, where that is ours."""
+    """An endpoint for AWS calls, with its process if it was started here."""
 
     kind: Kind
     endpoint: str
@@ -56,9 +57,9 @@ class Emulator:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Our environment, its AWS variables replaced by those that lead an SDK to the emulator."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        return ours | {
+        """This process's environment, with AWS variables that point an SDK to the emulator."""
+        other = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return other | {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -66,31 +67,42 @@ class Emulator:
         }
 
     def client(self, service: str) -> BaseClient:
-        """Make a client of one AWS service."""
+        """Create a client for an AWS service."""
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
             region_name=REGION,
             aws_access_key_id=KEY,
             aws_secret_access_key=KEY,
-            # An invocation that fails is what some tests are about: it must not be made twice.
+            # Some tests expect an invocation to fail; a retry would invoke the function again.
             config=Config(retries={"total_max_attempts": 1}),
         )
 
     def stop(self) -> None:
-        """Stop the emulator and the functions that it runs, unless it was there before us."""
+        """Stop the emulator and its functions, if it was started here."""
         if self.process is not None:
             processes.stop(self.process)
 
 
 def create(directory: Path, log: Path) -> Emulator:
-    """Start an emulator with its state in a new directory.
-
-    E2E_EMULATOR names the kind, and E2E_ENDPOINT_URL one that is there already, to be used instead.
-    """
+    """Start the emulator that E2E_EMULATOR names, or use a running one at E2E_ENDPOINT_URL."""
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
-        return Emulator(kind, endpoint.rstrip("/"), log)
+        return use(kind, endpoint, log)
+    return start(kind, directory, log)
+
+
+def use(kind: Kind, endpoint: str, log: Path) -> Emulator:
+    """Use a running emulator; `stop` leaves it running."""
+    emulator = Emulator(kind, endpoint.rstrip("/"), log)
+    health_url = f"{emulator.endpoint}{import_module(f'dev.{kind}').HEALTH}"
+    if not _answers(health_url):
+        raise SystemExit(f"No {kind} answers at {health_url}")
+    return emulator
+
+
+def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
+    """Start an emulator with its state in a new directory."""
     directory.mkdir()
     port = processes.free_port()
     emulator = Emulator(kind, f"http://127.0.0.1:{port}", log)
@@ -99,7 +111,7 @@ def create(directory: Path, log: Path) -> Emulator:
         program.COMMAND,
         log=log,
         cwd=directory,
-        # Nothing of the caller's environment, because functions inherit the emulator's.
+        # Functions inherit the emulator's environment, so it must not be the caller's.
         env={
             "PATH": os.defpath,
             "HOME": str(directory),
@@ -107,10 +119,11 @@ def create(directory: Path, log: Path) -> Emulator:
             "AWS_ENDPOINT_URL": emulator.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
             **program.settings(directory, port),
+            **settings,
         },
     )
-    healthy = f"{emulator.endpoint}{program.HEALTH}"
-    processes.wait_until(lambda: _answers(healthy), kind, emulator.process, log)
+    health_url = f"{emulator.endpoint}{program.HEALTH}"
+    processes.wait_until(lambda: _answers(health_url), kind, emulator.process, log)
     return emulator
 
 

@@ -1,4 +1,4 @@
-"""Login messages as tests make them, and the rows that design.md says they become."""
+"""Makes login messages, and computes the rows that they must become, independently of the Rust."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ _numbers = count(1)
 
 
 def login(**changes: object) -> dict[str, Any]:
-    """Make the body of a good login, unlike any other; `...` takes a key away."""
+    """Make the body of a valid login with values of its own; `...` removes a key."""
     number = next(_numbers)
     body = {
         "user_id": f"user-{number}",
@@ -30,7 +30,7 @@ def login(**changes: object) -> dict[str, Any]:
 
 
 def record(body: object, /, **changes: object) -> dict[str, Any]:
-    """Make an SQS record as Lambda delivers it; a body that is no string is written as JSON."""
+    """Make an SQS record as Lambda delivers it; a body that is not a string is written as JSON."""
     made = {
         "messageId": str(uuid4()),
         "receiptHandle": "handle",
@@ -45,8 +45,8 @@ def record(body: object, /, **changes: object) -> dict[str, Any]:
 
 
 def failed(*records: dict[str, Any]) -> dict[str, Any]:
-    """Write the answer that reports these records, and no others."""
-    return {"batchItemFailures": [{"itemIdentifier": one["messageId"]} for one in records]}
+    """Make the answer that reports exactly these records."""
+    return {"batchItemFailures": [{"itemIdentifier": each["messageId"]} for each in records]}
 
 
 def row(body: dict[str, Any], salt: str, sent_at: datetime) -> tuple[Any, ...]:
@@ -63,7 +63,7 @@ def row(body: dict[str, Any], salt: str, sent_at: datetime) -> tuple[Any, ...]:
 
 
 def token(salt: str, field: str, value: str | None) -> str | None:
-    """Compute the token of a value, as openssl would."""
+    """Compute the token of a value; a blank value has none."""
     if value is None or not value.strip():
         return None
     message = f"{field}:{canonical(value) if field == 'ip' else value.strip()}"
@@ -71,7 +71,7 @@ def token(salt: str, field: str, value: str | None) -> str | None:
 
 
 def canonical(ip: str) -> str:
-    """Write an address in its standard text; leave alone what is none."""
+    """Return an address in its standard text; return anything else trimmed."""
     try:
         address = ipaddress.ip_address(ip.strip())
     except ValueError:
@@ -88,7 +88,7 @@ def version(text: str | None) -> int | None:
 
 
 def raw_values(message: str) -> set[str]:
-    """Find every device id and address in a message, be it nested, enveloped, or not even JSON."""
+    """Find every device id and address in a message: nested, in an envelope, or in invalid JSON."""
     unescaped = message.replace("\\", "")
     named = re.findall(r'"(?:ip|device_id)"\s*:\s*"([^"]+)"', unescaped)
     shaped = re.findall(r"\b(?:\d{1,3}(?:\.\d{1,3}){3}|\d{3}-\d{2}-\d{4})\b", unescaped)
@@ -97,12 +97,12 @@ def raw_values(message: str) -> set[str]:
 
 
 def disguises(value: str) -> set[str]:
-    """Write a value in the ways in which it may stand in a text, hidden but not protected."""
+    """Return a value in each encoding that hides it in a text without protecting it."""
     plain = value.encode()
     forms = {value, value.upper(), value.lower(), quote(value, safe=""), plain.hex()}
     forms |= {plain.hex().upper(), hashlib.sha256(plain).hexdigest()}
     for offset in range(3):
-        # Of base64 that begins elsewhere, what does not depend on what is around it.
+        # The value may start at any of 3 offsets in base64; these characters encode only the value.
         encoded = base64.b64encode(bytes(offset) + plain).decode()
         forms.add(encoded[-(-offset * 8 // 6) : (offset + len(plain)) * 8 // 6])
     return forms

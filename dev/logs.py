@@ -1,4 +1,4 @@
-"""What the function logged: the one place that knows the shape of its lines."""
+"""Reads the function's log. No other module depends on the format of its lines."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dev.stack import Stack
 
 
 def lines(emulator: Emulator, stack: Stack) -> Iterator[str]:
-    """Read every line that the function and the platform logged."""
+    """Read every line of the function and of the Lambda platform."""
     logs = emulator.client("logs")
     for group in _groups(logs, stack):
         for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
@@ -20,19 +20,19 @@ def lines(emulator: Emulator, stack: Stack) -> Iterator[str]:
 
 
 def reasons(emulator: Emulator, stack: Stack) -> dict[str, str]:
-    """Tell why messages failed, by message id, from the line that the function wrote for each."""
-    found = _find(emulator, stack, '"message_id"')
-    return {said["message_id"]: said["reason"] for said in found if "message_id" in said}
+    """Return the reason of each failed message, by message id."""
+    lines = _find(emulator, stack, '"message_id"')
+    return {line["message_id"]: line["reason"] for line in lines if "message_id" in line}
 
 
 def batches(emulator: Emulator, stack: Stack) -> list[int]:
-    """Count the messages of each batch that was handled, from the line that tells of it."""
-    found = _find(emulator, stack, '"batch done"')
-    return [said["messages"] for said in found if said.get("message") == "batch done"]
+    """Return the number of messages of each batch that was done."""
+    lines = _find(emulator, stack, '"batch done"')
+    return [line["messages"] for line in lines if line.get("message") == "batch done"]
 
 
 def fields(line: str) -> dict[str, Any]:
-    """Return the fields of the function's JSON line; the platform's lines have none."""
+    """Return the fields of a JSON line of the function; the platform's lines have none."""
     try:
         return json.loads(line)
     except ValueError:
@@ -40,7 +40,7 @@ def fields(line: str) -> dict[str, Any]:
 
 
 def _find(emulator: Emulator, stack: Stack, pattern: str) -> Iterator[dict[str, Any]]:
-    """Read the fields of the function's lines with this text in them."""
+    """Read the fields of the lines that contain a text."""
     logs = emulator.client("logs")
     pages = logs.get_paginator("filter_log_events")
     for group in _groups(logs, stack):
@@ -49,21 +49,21 @@ def _find(emulator: Emulator, stack: Stack, pattern: str) -> Iterator[dict[str, 
 
 
 def _groups(logs: BaseClient, stack: Stack) -> list[str]:
-    """Name the groups to look into: LocalStack does not heed the one that the template gives."""
+    """Name the log groups: LocalStack ignores the group that the template names."""
     pages = logs.get_paginator("describe_log_groups").paginate()
-    there = {group["logGroupName"] for page in pages for group in page["logGroups"]}
-    return [name for name in (stack.log_group, f"/aws/lambda/{stack.function}") if name in there]
+    existing = {group["logGroupName"] for page in pages for group in page["logGroups"]}
+    return [name for name in (stack.log_group, f"/aws/lambda/{stack.function}") if name in existing]
 
 
 def _stream(logs: BaseClient, group: str, stream: str) -> Iterator[str]:
     page: dict = {"nextForwardToken": None}
     while True:
         token = page["nextForwardToken"]
-        more = {"nextToken": token} if token else {}
+        start = {"nextToken": token} if token else {}
         page = logs.get_log_events(
-            logGroupName=group, logStreamName=stream, startFromHead=True, **more
+            logGroupName=group, logStreamName=stream, startFromHead=True, **start
         )
         yield from (event["message"] for event in page["events"])
-        # The last page is the one that leads to itself.
+        # The last page names itself as the next.
         if page["nextForwardToken"] == token or not page["events"]:
             return

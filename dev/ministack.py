@@ -1,4 +1,4 @@
-"""MiniStack: quick and small, and it enforces the execution role."""
+"""MiniStack: a fast, small emulator that enforces execution roles."""
 
 import hashlib
 import sys
@@ -11,7 +11,7 @@ HEALTH = "/_ministack/health"
 
 
 def settings(directory: Path, port: int) -> dict[str, str]:
-    """Tell it where to listen and to keep its state."""
+    """Return the settings for its port and its state directory."""
     return {
         "STATE_DIR": str(directory),
         "GATEWAY_PORT": str(port),
@@ -22,7 +22,7 @@ def settings(directory: Path, port: int) -> dict[str, str]:
 
 
 def credentials(function_arn: str, role_arn: str) -> Credentials:
-    """Tell the keys that it gives a function, which it makes of these two and shows nobody else."""
+    """Compute the credentials that MiniStack gives a function, which no API returns."""
     digest = hashlib.sha256(f"{function_arn}:{role_arn}".encode()).hexdigest()
     return Credentials(
         f"ASIA{digest[:16].upper()}",

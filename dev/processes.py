@@ -1,4 +1,4 @@
-"""Child processes that are known by id, so that exactly what was started is what is stopped."""
+"""Starts child processes, and stops exactly those."""
 
 import pwd
 import random
@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import psutil
 
-PATIENCE_S = 10
+STOP_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
 class Process:
-    """A running program. Ids are reused, so it is the id together with the time of its start."""
+    """A process, identified by id and start time: the system reuses ids."""
 
     pid: int
     started: float
@@ -32,7 +32,7 @@ def start(
     env: Mapping[str, str],
     user: str | None = None,
 ) -> Process:
-    """Start a program in a session of its own, so that Ctrl-C reaches it only through us."""
+    """Start a program in a session of its own, so that Ctrl-C does not reach it directly."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -49,39 +49,41 @@ def start(
 
 
 def identify(pid: int) -> Process:
-    """Tell the process that has this id now from any that will have it later."""
+    """Return the process that has this id now."""
     return Process(pid, psutil.Process(pid).create_time())
 
 
 def as_user(user: str | None) -> dict[str, Any]:
-    """Return the arguments of `subprocess` that give up root's rights for those of `user`."""
+    """Return the arguments with which `subprocess` runs a program as a user."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def alive(process: Process) -> bool:
-    """Say whether this very process still runs."""
+    """Return whether the process still runs."""
     return _find(process) is not None
 
 
-def stop(process: Process, how: signal.Signals = signal.SIGTERM) -> None:
-    """Stop a process and whatever it started; kill what has not gone after a while."""
+def stop(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to a process; kill it, and its children, if they run on."""
     parent = _find(process)
     if parent is None:
         return
     children = parent.children(recursive=True)
-    parent.send_signal(how)
-    psutil.wait_procs([parent], timeout=PATIENCE_S)
-    # What a parent left behind when it went has no reason to stay.
-    left = [one for one in [parent, *children] if one.is_running()]
-    for one in left:
-        one.kill()
-    psutil.wait_procs(left, timeout=PATIENCE_S)
+    parent.send_signal(number)
+    psutil.wait_procs([parent], timeout=STOP_TIMEOUT_S)
+    remaining = [each for each in [parent, *children] if each.is_running()]
+    for each in remaining:
+        each.kill()
+    psutil.wait_procs(remaining, timeout=STOP_TIMEOUT_S)
 
 
-def wait_until(condition: Callable[[], bool], what: str, process: Process, log: Path) -> None:
-    """Wait for a server to answer; one that does not is stopped, and its log's last lines told."""
+def wait_until(condition: Callable[[], bool], name: str, process: Process, log: Path) -> None:
+    """Wait for a server to answer.
+
+    A server that does not is stopped, and the error contains the last lines of its log.
+    """
     try:
         if _in_time(condition, process):
             return
@@ -90,14 +92,14 @@ def wait_until(condition: Callable[[], bool], what: str, process: Process, log: 
         raise
     stop(process)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise RuntimeError(f"{what} did not start; the end of {log}:\n{tail}")
+    raise RuntimeError(f"{name} did not start; the end of {log}:\n{tail}")
 
 
 def free_port() -> int:
     """Find a loopback port that nothing listens on.
 
-    It lies below the range from which the kernel takes ports for outgoing connections: from that
-    range, a client retrying a server that is down for a moment can be given the server's own port.
+    The port is below the kernel's range for outgoing connections. Within that range, a client that
+    retries while its server restarts can be assigned the server's own port.
     """
     for port in random.sample(range(20_000, 32_000), 200):
         with socket.socket() as probe:
@@ -114,25 +116,25 @@ def _interrupt(number: int) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def end_in_good_order(tell: Callable[[int], object] = _interrupt) -> None:
-    """Turn the signals that end a program into an exception, for what was started to be stopped.
+def exit_on_signals(handle: Callable[[int], object] = _interrupt) -> None:
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, so that `finally` stops processes.
 
-    Only the first counts: make passes on a signal that its children have got already, and a second
-    one must not interrupt the stopping.
+    Later signals are ignored: make forwards a signal that its children have received already, and
+    a second signal must not interrupt the clean-up.
     """
-    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def end(number: int, _frame: object) -> None:
-        for ending in endings:
-            signal.signal(ending, signal.SIG_IGN)
-        tell(number)
+    def handle_first(number: int, _frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        handle(number)
 
-    for ending in endings:
-        signal.signal(ending, end)
+    for each in numbers:
+        signal.signal(each, handle_first)
 
 
 def _in_time(condition: Callable[[], bool], process: Process) -> bool:
-    deadline = monotonic() + 3 * PATIENCE_S
+    deadline = monotonic() + 3 * STOP_TIMEOUT_S
     while not condition():
         if not alive(process) or monotonic() > deadline:
             return False

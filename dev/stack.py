@@ -1,33 +1,34 @@
-"""The stack of template.yaml in the emulator, its code packaged from what cargo-lambda built."""
+"""Deploys template.yaml to the emulator, with the programs that cargo-lambda built."""
 
 import io
 import json
 import platform
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
-from dev.emulator import Emulator, Shows
+from dev.emulator import Emulator, Feature
 
 TEMPLATE = ROOT / "template.yaml"
-# Where cargo-lambda leaves the function.
+# cargo-lambda builds the function here.
 PACKAGE = TARGET / "lambda" / "bootstrap"
-# Each function, and the program that it runs.
+# The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
 CA_BUNDLE = "database-ca.pem"
 BATCH = 10
-WAITING = {"Delay": 1, "MaxAttempts": 60}
+WAITER_CONFIG = {"Delay": 1, "MaxAttempts": 60}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack: its name and what its outputs say."""
+    """A deployed stack: its name and its outputs."""
 
     name: str
     queue_url: str
@@ -35,7 +36,7 @@ class Stack:
     function: str
     log_group: str
     salt_id: str
-    # None where the function logs in without a password.
+    # None if the function logs in by IAM.
     writer_secret_id: str | None
     migrate_function: str
     migrate_log_group: str
@@ -44,16 +45,16 @@ class Stack:
 
 
 def read_template() -> dict[str, Any]:
-    """Read the template as a deployment does; its functions become what they stand for in JSON."""
+    """Read the template; short forms such as !Ref become JSON, as in a deployment."""
     return yaml_parse(TEMPLATE.read_text())
 
 
 def deploy(
     emulator: Emulator, name: str, owner: dict[str, str], ca: Path, parameters: dict[str, Any]
 ) -> Stack:
-    """Store the credentials of the database's owner, then create the stack and wait for it.
+    """Store the database owner's credentials, then create the stack and wait for it.
 
-    The certificate of the database's authority travels in the functions' packages.
+    The functions' packages contain the CA certificate of the database.
     """
     secret = emulator.client("secretsmanager").create_secret(
         Name=f"{name}/database", SecretString=json.dumps(owner)
@@ -70,12 +71,12 @@ def deploy(
 
 
 def architecture() -> str:
-    """Name this machine's processor as Lambda does."""
+    """Return this machine's architecture, in Lambda's spelling."""
     return "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
 
 
 def create(emulator: Emulator, name: str, body: str, parameters: dict[str, Any]) -> None:
-    """Create a stack and wait for it; where it is not created, say what CloudFormation says."""
+    """Create a stack and wait for it. A failure raises CloudFormation's reasons."""
     formation = emulator.client("cloudformation")
     formation.create_stack(
         StackName=name,
@@ -85,18 +86,18 @@ def create(emulator: Emulator, name: str, body: str, parameters: dict[str, Any])
     )
     waiter = formation.get_waiter("stack_create_complete")
     try:
-        waiter.wait(StackName=name, WaiterConfig=WAITING)
+        waiter.wait(StackName=name, WaiterConfig=WAITER_CONFIG)
     except WaiterError:
         raise RuntimeError("\n".join(failures(emulator, name))) from None
 
 
 def as_parameters(settings: dict[str, Any]) -> list[dict[str, str]]:
-    """Write parameters as CloudFormation takes them."""
+    """Convert parameters to CloudFormation's format."""
     return [{"ParameterKey": key, "ParameterValue": str(value)} for key, value in settings.items()]
 
 
 def failures(emulator: Emulator, name: str) -> list[str]:
-    """Tell which resources of a stack failed, and why."""
+    """Return which resources of a stack failed, and why."""
     pages = emulator.client("cloudformation").get_paginator("describe_stack_events")
     return [
         f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}"
@@ -107,45 +108,80 @@ def failures(emulator: Emulator, name: str) -> list[str]:
 
 
 def find(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
-    """Find a stack that was created, by what its outputs say, and make up for what was left out."""
-    formation = emulator.client("cloudformation")
-    [stack] = formation.describe_stacks(StackName=name)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    _mend_concurrency(emulator, outputs["FunctionName"])
-    if Shows.CUSTOM_RESOURCES not in emulator.kind.shows:
-        functions = emulator.client("lambda")
-        functions.invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
+    """Read a created stack's outputs, and do what the emulator's CloudFormation does not."""
+    stack = describe(emulator, name, database_secret_id)
+    _convert_concurrency(emulator, stack.function)
+    if Feature.CUSTOM_RESOURCES not in emulator.kind.features:
+        migrate(emulator, stack)
+    return stack
+
+
+def migrate(emulator: Emulator, stack: Stack) -> None:
+    """Bring the schema up to date, as the stack's custom resource does on AWS."""
+    functions = emulator.client("lambda")
+    answer = functions.invoke(FunctionName=stack.migrate_function, Payload="{}")
+    if "FunctionError" in answer:
+        raise RuntimeError(json.load(answer["Payload"]).get("errorMessage"))
+
+
+def outputs(emulator: Emulator, name: str) -> dict[str, str]:
+    """Read the outputs of a stack."""
+    [stack] = emulator.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def describe(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
+    """Describe a stack by its outputs."""
+    found = outputs(emulator, name)
     return Stack(
         name=name,
-        queue_url=outputs["QueueUrl"],
-        dead_letter_queue_url=outputs["DeadLetterQueueUrl"],
-        function=outputs["FunctionName"],
-        log_group=outputs["LogGroupName"],
-        salt_id=outputs["SaltSecretArn"],
-        writer_secret_id=outputs.get("WriterSecretArn"),
-        migrate_function=outputs["MigrateFunctionName"],
-        migrate_log_group=outputs["MigrateLogGroupName"],
-        redrive_mapping=outputs["RedriveMappingId"],
+        queue_url=found["QueueUrl"],
+        dead_letter_queue_url=found["DeadLetterQueueUrl"],
+        function=found["FunctionName"],
+        log_group=found["LogGroupName"],
+        salt_id=found["SaltSecretArn"],
+        writer_secret_id=found.get("WriterSecretArn"),
+        migrate_function=found["MigrateFunctionName"],
+        migrate_log_group=found["MigrateLogGroupName"],
+        redrive_mapping=found["RedriveMappingId"],
         database_secret_id=database_secret_id,
     )
 
 
 def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
-    """Delete a stack, and what was made beside it; the salt stays, as its policy says."""
-    s3 = emulator.client("s3")
-    for program in PROGRAMS.values():
-        s3.delete_object(Bucket=name, Key=program)
-    s3.delete_bucket(Bucket=name)
-    formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITING)
-    emulator.client("secretsmanager").delete_secret(
-        SecretId=database_secret_id, ForceDeleteWithoutRecovery=True
-    )
+    """Delete a stack, its packages and the owner's secret; its policy retains the salt."""
+    _delete_bucket(emulator, name)
+    _delete_stack(emulator, name)
+    _delete_secret(emulator, database_secret_id)
+
+
+def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
+    """Delete a stack, complete or not, with its salt, its key and its logs.
+
+    CloudFormation retains the first two, so of a deleted stack the caller names the salt. KMS
+    deletes a key after 7 days at the earliest.
+    """
+    absent = suppress(ClientError, WaiterError)
+    with absent:
+        salt_id = salt_id or outputs(emulator, name)["SaltSecretArn"]
+    with absent:
+        _delete_bucket(emulator, name)
+    with absent:
+        _delete_stack(emulator, name)
+    with absent:
+        _delete_secret(emulator, f"{name}/database")
+    if salt_id:
+        salt = emulator.client("secretsmanager").describe_secret(SecretId=salt_id)
+        _delete_secret(emulator, salt_id)
+        emulator.client("kms").schedule_key_deletion(KeyId=salt["KmsKeyId"], PendingWindowInDays=7)
+    logs = emulator.client("logs")
+    groups = logs.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{name}-")["logGroups"]
+    for group in groups:
+        logs.delete_log_group(logGroupName=group["logGroupName"])
 
 
 def salt(emulator: Emulator, stack: Stack) -> str:
-    """Read the salt, as only the function and whoever verifies a token should."""
+    """Read the salt."""
     return _secret(emulator, stack.salt_id)
 
 
@@ -155,7 +191,7 @@ def writer_password(emulator: Emulator, stack: Stack) -> str:
 
 
 def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
-    """Store the functions' packages where the template says they are."""
+    """Upload the functions' packages to a bucket of the stack's name."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=bucket)
     for program in PROGRAMS.values():
@@ -163,17 +199,28 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
 
 
 def template(bucket: str) -> str:
-    """Write the template as `sam package` does, with the addresses of the packages in it."""
-    made = read_template()
-    # It refuses whoever comes without TLS, which the emulator does not speak.
-    del made["Resources"]["QueuePolicy"]
-    for function, program in PROGRAMS.items():
-        made["Resources"][function]["Properties"]["CodeUri"] = f"s3://{bucket}/{program}"
-    return json.dumps(made)
+    """Return the template with the packages' URLs, as `sam package` does."""
+    code = {function: f"s3://{bucket}/{program}" for function, program in PROGRAMS.items()}
+    return template_with(code)
+
+
+def template_with(code: Mapping[str, str]) -> str:
+    """Return the template for an emulator, with the location of each function's code."""
+    packaged = read_template()
+    # This policy denies requests without TLS, and the emulator has no TLS.
+    del packaged["Resources"]["QueuePolicy"]
+    for function, location in code.items():
+        packaged["Resources"][function]["Properties"]["CodeUri"] = location
+    return as_text(packaged)
+
+
+def as_text(template: dict[str, Any]) -> str:
+    """Write a template without spaces: CloudFormation takes at most 51,200 bytes as text."""
+    return json.dumps(template, separators=(",", ":"))
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:
-    """Send messages, ten at a time as SQS allows; yield the ids that each ten were given."""
+    """Send messages, ten per request as SQS allows; yield the message ids of each request."""
     sqs = emulator.client("sqs")
     for start in range(0, len(bodies), BATCH):
         entries = [
@@ -187,18 +234,18 @@ def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list
 
 
 def count(emulator: Emulator, queue_url: str) -> int:
-    """Count the messages in a queue, those in flight included."""
+    """Count the messages in a queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = emulator.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)
     return sum(int(answer["Attributes"][name]) for name in names)
 
 
 def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
-    """Read the messages of a queue that nobody else reads, and leave them there."""
+    """Read the messages of a queue without deleting them; nobody else may read it meanwhile."""
     sqs = emulator.client("sqs")
     messages: dict[str, dict[str, Any]] = {}
     while len(messages) < count(emulator, queue_url):
-        # Hidden for a while, because a queue gives the same message again as long as it is visible.
+        # Hidden for 30 s: the queue would return a visible message again.
         answer = sqs.receive_message(
             QueueUrl=queue_url, MaxNumberOfMessages=BATCH, VisibilityTimeout=30
         )
@@ -212,12 +259,31 @@ def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
     return list(messages.values())
 
 
+def _delete_bucket(emulator: Emulator, name: str) -> None:
+    s3 = emulator.client("s3")
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for stored in page.get("Contents", []):
+            s3.delete_object(Bucket=name, Key=stored["Key"])
+    s3.delete_bucket(Bucket=name)
+
+
+def _delete_stack(emulator: Emulator, name: str) -> None:
+    formation = emulator.client("cloudformation")
+    formation.delete_stack(StackName=name)
+    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITER_CONFIG)
+
+
+def _delete_secret(emulator: Emulator, secret_id: str) -> None:
+    secrets = emulator.client("secretsmanager")
+    secrets.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
+
+
 def _secret(emulator: Emulator, secret_id: str) -> str:
     return emulator.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
 
 
-def _mend_concurrency(emulator: Emulator, function: str) -> None:
-    """Set as a number what MiniStack leaves the text of a parameter, and then trips over."""
+def _convert_concurrency(emulator: Emulator, function: str) -> None:
+    """Set MaximumConcurrency as a number: MiniStack stores the parameter's text and then fails."""
     functions = emulator.client("lambda")
     mappings = functions.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
     for mapping in mappings:
@@ -227,13 +293,18 @@ def _mend_concurrency(emulator: Emulator, function: str) -> None:
         )
 
 
+def binary(program: str) -> Path:
+    """Return the file that cargo-lambda built of a program."""
+    path = TARGET / "lambda" / program / "bootstrap"
+    if not path.exists():
+        raise SystemExit(f"The program {program} is not built. Run: make build")
+    return path
+
+
 def _package(program: str, ca: Path) -> bytes:
-    """Zip what cargo-lambda built, as `sam package` does, and the bundle beside it."""
-    binary = TARGET / "lambda" / program / "bootstrap"
-    if not binary.exists():
-        raise SystemExit(f"There is no {program} yet: run `make build`.")
+    """Zip a built program and the CA bundle, as `sam package` does."""
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.write(binary, "bootstrap")
+        archive.write(binary(program), "bootstrap")
         archive.write(ca, CA_BUNDLE)
     return package.getvalue()

@@ -1,6 +1,6 @@
-"""LocalStack: nearer to AWS in how a queue is polled, an answer judged and an alarm raised.
+"""LocalStack: closer to AWS than MiniStack in polling, answers and alarms; enforces no roles.
 
-Without Docker it cannot run a function; `executor/` is what does it. It does not enforce roles.
+LocalStack runs functions in Docker. Without Docker, the plugin in `executor/` runs them.
 """
 
 from pathlib import Path
@@ -10,19 +10,19 @@ from dev import TARGET
 PYTHON = TARGET / "tools" / "localstack" / "bin" / "python"
 COMMAND = [PYTHON, "-m", "localstack.runtime.main"]
 HEALTH = "/_localstack/health"
-# The SQLite file of its CloudWatch, in the directory that it is started in.
+# The SQLite file of its CloudWatch, relative to its working directory.
 METRICS = "localstack/state/cloudwatch/metrics.db"
 
 
 def settings(directory: Path, port: int) -> dict[str, str]:
-    """Tell it where to listen and keep its state, to stay off the network, and not to wait."""
+    """Return the settings for its port and state directory: no network access, short intervals."""
     if not PYTHON.exists():
-        raise SystemExit("There is no LocalStack yet: run `make test-localstack`.")
-    here = f"127.0.0.1:{port}"
+        raise SystemExit("LocalStack is not installed. Run: make test-localstack")
+    address = f"127.0.0.1:{port}"
     return {
-        "GATEWAY_LISTEN": here,
-        "LOCALSTACK_HOST": here,
-        # Its other server listens on every interface.
+        "GATEWAY_LISTEN": address,
+        "LOCALSTACK_HOST": address,
+        # The default server listens on every interface.
         "GATEWAY_SERVER": "hypercorn",
         "SQS_ENDPOINT_STRATEGY": "path",
         "LAMBDA_RUNTIME_EXECUTOR": "bootstrap",
@@ -31,8 +31,8 @@ def settings(directory: Path, port: int) -> dict[str, str]:
         "DISABLE_EVENTS": "1",
         "SKIP_SSL_CERT_DOWNLOAD": "1",
         "USE_SSL": "0",
-        # Seconds, where its defaults are 1, 10 and 60: so often it polls a queue, looks again into
-        # one that was empty, and writes its metrics.
+        # In seconds: how often it polls a queue, polls an empty queue at most, and writes metrics.
+        # The defaults are 1, 10 and 60.
         "LAMBDA_EVENT_SOURCE_MAPPING_POLL_INTERVAL_SEC": "0.2",
         "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_EMPTY_POLL_SEC": "1",
         "SQS_CLOUDWATCH_METRICS_REPORT_INTERVAL": "1",

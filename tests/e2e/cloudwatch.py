@@ -42,13 +42,13 @@ class CloudWatch:
     @cached_property
     def client(self) -> BaseClient:
         """The client that everything is asked of."""
-        return self.driver.sandbox.emulator.client("cloudwatch")
+        return self.driver.system.emulator.client("cloudwatch")
 
     def let_pass(self, time: timedelta) -> None:
         """Make everything that is known so much older."""
         self.take_metrics()
         self.jumps.append((datetime.now(UTC), time))
-        file = self.driver.sandbox.services.directory / "emulator" / localstack.METRICS
+        file = self.driver.system.services.directory / "emulator" / localstack.METRICS
         if not file.exists():
             raise RuntimeError("time can be made to pass in a LocalStack of our own only")
         with closing(sqlite3.connect(file, timeout=30)) as database, database:
@@ -82,7 +82,7 @@ class CloudWatch:
 
     def alarms(self) -> dict[str, dict[str, Any]]:
         """Return the alarms as the stack has made them."""
-        prefix = f"{self.driver.sandbox.stack.name}-"
+        prefix = f"{self.driver.system.stack.name}-"
         found = self.client.describe_alarms(AlarmNamePrefix=prefix)["MetricAlarms"]
         return {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in found}
 
@@ -116,7 +116,7 @@ class CloudWatch:
     def drawn(self, title: str, label: str) -> float:
         """Return the highest point of the last minutes in a graph of the dashboard, of one line."""
         self.take_metrics()
-        stack = self.driver.sandbox.stack
+        stack = self.driver.system.stack
         names = {
             "${LoginQueue.QueueName}": queue_name(stack.queue_url),
             "${IngestFunction}": stack.function,
@@ -133,7 +133,7 @@ class CloudWatch:
 
     def _wait_for_a_report(self) -> None:
         """Wait until the emulator, which does it each second, has told of the queues again."""
-        queue = {"QueueName": queue_name(self.driver.sandbox.stack.dead_letter_queue_url)}
+        queue = {"QueueName": queue_name(self.driver.system.stack.dead_letter_queue_url)}
         metric = {
             "Namespace": "AWS/SQS",
             "MetricName": "ApproximateNumberOfMessagesVisible",

@@ -7,14 +7,14 @@ from typing import Any
 from botocore.exceptions import WaiterError
 
 from dev import stack
+from dev.local_system import FAST_PARAMETERS, Services
 from dev.logins import login
-from dev.sandbox import IMPATIENT, Services
-from dev.stack import WAITING, Stack
+from dev.stack import WAITER_CONFIG, Stack
 from e2e.driver import wait_until
 
 DATABASE = "deployed"
 STACK = "login-etl-deployed"
-OWNER = "login-etl-deployed/owner"
+OWNER = f"{STACK}/database"
 
 
 class Database:
@@ -34,11 +34,11 @@ class Database:
         self.parameters = {
             "DatabaseSecretArn": secret["ARN"],
             "DatabaseCaBundle": stack.CA_BUNDLE,
-            "DatabaseHost": "127.0.0.1",
+            "DatabaseHost": self.postgres.host,
             "DatabasePort": self.postgres.port,
             "DatabaseName": DATABASE,
             "Architecture": stack.architecture(),
-            **IMPATIENT,
+            **FAST_PARAMETERS,
         }
         self.template = stack.template(STACK)
         stack.upload(self.emulator, STACK, self.postgres.certificate_authority)
@@ -62,7 +62,7 @@ class Database:
         )
         with suppress(WaiterError):  # what it ended in, the status says
             self.formation.get_waiter("stack_update_complete").wait(
-                StackName=STACK, WaiterConfig=WAITING
+                StackName=STACK, WaiterConfig=WAITER_CONFIG
             )
         self.find()
         return self.formation.describe_stacks(StackName=STACK)["Stacks"][0]["StackStatus"]
@@ -71,7 +71,7 @@ class Database:
         """Delete the stack, and nothing else."""
         self.formation.delete_stack(StackName=STACK)
         self.formation.get_waiter("stack_delete_complete").wait(
-            StackName=STACK, WaiterConfig=WAITING
+            StackName=STACK, WaiterConfig=WAITER_CONFIG
         )
 
     def drop(self) -> None:

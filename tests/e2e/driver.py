@@ -9,9 +9,9 @@ from time import monotonic, sleep
 from typing import Any
 
 from dev import logs, stack
-from dev.emulator import Shows
+from dev.emulator import Feature
+from dev.local_system import LocalSystem
 from dev.logins import raw_values
-from dev.sandbox import Sandbox
 from e2e import function
 
 PATIENCE_S = 60
@@ -21,7 +21,7 @@ PATIENCE_S = 60
 class Driver:
     """The system under test, and every raw value that it was ever shown."""
 
-    sandbox: Sandbox
+    system: LocalSystem
     shown: set[str] = field(default_factory=set)
     # What X-Ray was told.
     traces: list[str] = field(default_factory=list)
@@ -31,18 +31,18 @@ class Driver:
     @property
     def salt(self) -> str:
         """The salt of the deployed stack."""
-        return stack.salt(self.sandbox.emulator, self.sandbox.stack)
+        return stack.salt(self.system.emulator, self.system.stack)
 
     def logged(self) -> Iterator[str]:
         """Read the lines that the test's own batches logged."""
-        for line in logs.lines(self.sandbox.emulator, self.sandbox.stack):
+        for line in logs.lines(self.system.emulator, self.system.stack):
             timestamp = logs.fields(line).get("timestamp")
             if timestamp and datetime.fromisoformat(timestamp) >= self.began:
                 yield line
 
     def configure(self, **changes: str) -> dict[str, str]:
         """Have the function start anew, with settings that may be others; return the old ones."""
-        return function.configure(self.sandbox.emulator, self.sandbox.stack, **changes)
+        return function.configure(self.system.emulator, self.system.stack, **changes)
 
     def invoke(self, *records: dict[str, Any]) -> dict[str, Any]:
         """Invoke the function with a batch, and return its whole answer."""
@@ -56,8 +56,8 @@ class Driver:
         """Invoke the function with any event; of an error, return no more than its stable type."""
         payload = json.dumps(event)
         self.shown |= raw_values(payload)
-        answer = self.sandbox.emulator.client("lambda").invoke(
-            FunctionName=self.sandbox.stack.function, Payload=payload
+        answer = self.system.emulator.client("lambda").invoke(
+            FunctionName=self.system.stack.function, Payload=payload
         )
         result = json.load(answer["Payload"])
         return {"errorType": result["errorType"]} if "FunctionError" in answer else result
@@ -65,18 +65,18 @@ class Driver:
     def send(self, *bodies: str) -> list[str]:
         """Send messages to the queue, and return their ids."""
         self.shown.update(*map(raw_values, bodies))
-        sent = stack.send(self.sandbox.emulator, self.sandbox.stack.queue_url, list(bodies))
+        sent = stack.send(self.system.emulator, self.system.stack.queue_url, list(bodies))
         return [message_id for ids in sent for message_id in ids]
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Read the dead-letter queue."""
-        return stack.peek(self.sandbox.emulator, self.sandbox.stack.dead_letter_queue_url)
+        return stack.peek(self.system.emulator, self.system.stack.dead_letter_queue_url)
 
     def redrive(self) -> None:
         """Move dead letters back, as an operator does on AWS; there the messages get new ids."""
-        sqs = self.sandbox.emulator.client("sqs")
-        queue_url = self.sandbox.stack.dead_letter_queue_url
-        if Shows.REDRIVES in self.sandbox.emulator.kind.shows:
+        sqs = self.system.emulator.client("sqs")
+        queue_url = self.system.stack.dead_letter_queue_url
+        if Feature.REDRIVES in self.system.emulator.kind.features:
             queue = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
             sqs.start_message_move_task(SourceArn=queue["Attributes"]["QueueArn"])
         else:
@@ -87,19 +87,19 @@ class Driver:
         """Tell why a message failed, as logged; a log may come a little late."""
 
         def reasons() -> dict[str, str]:
-            return logs.reasons(self.sandbox.emulator, self.sandbox.stack)
+            return logs.reasons(self.system.emulator, self.system.stack)
 
         wait_until(lambda: message_id in reasons(), reasons)
         return reasons()[message_id]
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Query the database as its owner."""
-        with self.sandbox.connect() as database:
+        with self.system.connect() as database:
             return database.execute(sql, values).fetchall()
 
     def execute(self, sql: str) -> None:
         """Change the database as its owner."""
-        with self.sandbox.connect() as database:
+        with self.system.connect() as database:
             database.execute(sql)
 
     def rows(self) -> list[tuple[Any, ...]]:
@@ -112,7 +112,7 @@ class Driver:
 
     def wait_for(self, rows: int = 0, dead_letters: int = 0) -> None:
         """Wait until so many rows and dead letters are there, and nothing is on its way."""
-        emulator, deployed = self.sandbox.emulator, self.sandbox.stack
+        emulator, deployed = self.system.emulator, self.system.stack
 
         def now() -> tuple[int, int, int]:
             waiting = stack.count(emulator, deployed.queue_url)

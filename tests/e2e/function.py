@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from dev.emulator import Emulator
-from dev.stack import WAITING, Stack
+from dev.stack import WAITER_CONFIG, Stack
 
 Statements = list[dict[str, Any]]
 
@@ -25,7 +25,7 @@ def configure(emulator: Emulator, stack: Stack, **changes: str) -> dict[str, str
     functions.update_function_configuration(
         FunctionName=name, Environment={"Variables": old | changes}
     )
-    functions.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=WAITING)
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=WAITER_CONFIG)
     return old
 
 

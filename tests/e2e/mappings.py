@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from botocore.client import BaseClient
 
-from e2e import stand_in
+from e2e import fixed_answer_function
 from e2e.driver import Driver, wait_until
 
 QUEUE_SETTINGS = {"VisibilityTimeout": "2"}
@@ -20,7 +20,7 @@ QUEUE_SETTINGS = {"VisibilityTimeout": "2"}
 @contextmanager
 def queue(driver: Driver, **attributes: str) -> Iterator[str]:
     """Keep a queue for a while; return its address."""
-    sqs = driver.sandbox.emulator.client("sqs")
+    sqs = driver.system.emulator.client("sqs")
     name = f"{uuid4()}.fifo" if "FifoQueue" in attributes else str(uuid4())
     url = sqs.create_queue(QueueName=name, Attributes=QUEUE_SETTINGS | attributes)["QueueUrl"]
     try:
@@ -31,7 +31,7 @@ def queue(driver: Driver, **attributes: str) -> Iterator[str]:
 
 def arn(driver: Driver, queue_url: str) -> str:
     """Tell the name by which AWS knows a queue."""
-    sqs = driver.sandbox.emulator.client("sqs")
+    sqs = driver.system.emulator.client("sqs")
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return answer["Attributes"]["QueueArn"]
 
@@ -41,7 +41,7 @@ def mapped(
     driver: Driver, queue_url: str, function: str, *, size: int = 10, window_s: int = 0
 ) -> Iterator[None]:
     """Let a function take messages from a queue for a while, as the template lets ours."""
-    functions = driver.sandbox.emulator.client("lambda")
+    functions = driver.system.emulator.client("lambda")
     mapping = functions.create_event_source_mapping(
         EventSourceArn=arn(driver, queue_url),
         FunctionName=function,
@@ -60,7 +60,7 @@ def mapped(
 @contextmanager
 def disabled(driver: Driver, queue_url: str) -> Iterator[None]:
     """Have the stack's mapping take nothing from its queue for a while."""
-    functions = driver.sandbox.emulator.client("lambda")
+    functions = driver.system.emulator.client("lambda")
     found = functions.list_event_source_mappings(EventSourceArn=arn(driver, queue_url))
     [mapping] = found["EventSourceMappings"]
     functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
@@ -75,14 +75,14 @@ def disabled(driver: Driver, queue_url: str) -> Iterator[None]:
 @contextmanager
 def function_that_answers(driver: Driver, answer: str) -> Iterator[str]:
     """Keep a function for a while that gives the same answer to every event; return its name."""
-    functions = driver.sandbox.emulator.client("lambda")
+    functions = driver.system.emulator.client("lambda")
     name = f"answers-{uuid4()}"
     functions.create_function(
         FunctionName=name,
         Runtime="provided.al2023",
         Handler="bootstrap",
         Role="arn:aws:iam::000000000000:role/stand-in",
-        Code={"ZipFile": _stand_in()},
+        Code={"ZipFile": _fixed_answer_function()},
         Environment={"Variables": {"ANSWER": answer}},
     )
     functions.get_waiter("function_active_v2").wait(
@@ -101,12 +101,12 @@ def redriving_to(driver: Driver, dead_letter_queue_url: str, deliveries: int) ->
     return {"RedrivePolicy": json.dumps(policy)}
 
 
-def _stand_in() -> bytes:
+def _fixed_answer_function() -> bytes:
     bootstrap = zipfile.ZipInfo("bootstrap")
     bootstrap.external_attr = 0o755 << 16
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:
-        source = Path(stand_in.__file__).read_text()
+        source = Path(fixed_answer_function.__file__).read_text()
         archive.writestr(bootstrap, f"#!{sys.executable}\n{source}")
     return package.getvalue()
 

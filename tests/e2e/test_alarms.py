@@ -23,15 +23,18 @@ from botocore.exceptions import ClientError
 
 from deploy import operate
 from dev import EVENTS, stack
-from dev.emulator import Shows
+from dev.emulator import Feature
+from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
-from dev.sandbox import IMPATIENT
-from e2e import documented, emf, insights, troubles
+from e2e import documented, emf, incidents, insights
 from e2e.cloudwatch import ALARMS, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.mappings import disabled
 
-pytestmark = pytest.mark.needs(Shows.ALARMS)
+pytestmark = [
+    pytest.mark.needs(Feature.ALARMS),
+    pytest.mark.own_localstack("changes times in the file of LocalStack's CloudWatch"),
+]
 
 A_DAY = timedelta(days=1)
 
@@ -48,12 +51,12 @@ def cloudwatch(driver: Driver) -> CloudWatch:
     return cloudwatch
 
 
-def _while(trouble: troubles.Trouble) -> Cause:
-    """Return the cause that logins are sent while there is trouble."""
+def _while(incident: incidents.Incident) -> Cause:
+    """Return the cause that logins are sent during an incident."""
 
     @contextmanager
     def cause(cloudwatch: CloudWatch) -> Iterator[Happens]:
-        with trouble(cloudwatch.driver):
+        with incident(cloudwatch.driver):
             yield lambda: _send(cloudwatch.driver, login())
 
     return cause
@@ -65,20 +68,20 @@ def _sender_who_misspells(cloudwatch: CloudWatch) -> Iterator[Happens]:
     yield lambda: _send(driver, login(user_id=..., userId="somebody"))
     # These are no logins, and never will be.
     _settle(driver)
-    sqs = driver.sandbox.emulator.client("sqs")
-    sqs.purge_queue(QueueUrl=driver.sandbox.stack.dead_letter_queue_url)
+    sqs = driver.system.emulator.client("sqs")
+    sqs.purge_queue(QueueUrl=driver.system.stack.dead_letter_queue_url)
 
 
 @contextmanager
 def _mapping_that_is_disabled(cloudwatch: CloudWatch) -> Iterator[Happens]:
     driver = cloudwatch.driver
-    queue_url = driver.sandbox.stack.queue_url
+    queue_url = driver.system.stack.queue_url
     sent = []
 
     def happens() -> None:
         sent.append(datetime.now(UTC))
         _send(driver, login())
-        patient_until = sent[0] + timedelta(seconds=IMPATIENT["AlarmAgeSeconds"] + 0.5)
+        patient_until = sent[0] + timedelta(seconds=FAST_PARAMETERS["AlarmAgeSeconds"] + 0.5)
         sleep(max(0, (patient_until - datetime.now(UTC)).total_seconds()))
         age = datetime.now(UTC) - sent[0]
         queue = {"QueueName": queue_name(queue_url)}
@@ -91,8 +94,8 @@ def _mapping_that_is_disabled(cloudwatch: CloudWatch) -> Iterator[Happens]:
 @contextmanager
 def _no_concurrency(cloudwatch: CloudWatch) -> Iterator[Happens]:
     driver = cloudwatch.driver
-    functions = driver.sandbox.emulator.client("lambda")
-    function = {"FunctionName": driver.sandbox.stack.function}
+    functions = driver.system.emulator.client("lambda")
+    function = {"FunctionName": driver.system.stack.function}
 
     def happens() -> None:
         # LocalStack logs the messages that it could not hand over, so there is nothing in these.
@@ -110,18 +113,18 @@ def _no_concurrency(cloudwatch: CloudWatch) -> Iterator[Happens]:
 
 CAUSES: dict[str, Cause] = {
     "dead-letters": _while(
-        troubles.changed(
+        incidents.changed(
             "ALTER TABLE user_logins ADD CONSTRAINT for_a_while CHECK (locale <> 'RU') NOT VALID",
             "ALTER TABLE user_logins DROP CONSTRAINT for_a_while",
         )
     ),
     "oldest-message": _mapping_that_is_disabled,
-    "function-errors": _while(troubles.wrong_setting),
+    "function-errors": _while(incidents.wrong_setting),
     "throttles": _no_concurrency,
     "failed-messages": _sender_who_misspells,
-    "database-errors": _while(troubles.no_server),
-    "near-timeout": _while(troubles.locked("0")),
-    "salt-changed": _while(troubles.another_salt),
+    "database-errors": _while(incidents.no_server),
+    "near-timeout": _while(incidents.locked("0")),
+    "salt-changed": _while(incidents.another_salt),
 }
 
 # What a row's query finds, among the rest.
@@ -145,12 +148,12 @@ BESIDE = {
 }
 
 
-def test_every_alarm_has_its_cause_here() -> None:
+def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(DRAWN) == set(ALARMS)
 
 
-def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
+def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
     bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
     logins = [body for body in bodies if "user_id" in json.loads(body)]
 
@@ -162,7 +165,7 @@ def test_a_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_an_alarm_goes_off_for_its_cause_and_is_over_when_that_is_mended(
+def test_cause_raises_its_alarm_and_repair_clears_it(
     driver: Driver, cloudwatch: CloudWatch, name: str
 ) -> None:
     alarm = cloudwatch.alarms()[name]
@@ -216,7 +219,7 @@ def _put(cloudwatch: CloudWatch, alarm: str, dimensions: dict[str, str], value: 
 
 def _settle(driver: Driver) -> None:
     """Wait until every message is written or dead."""
-    emulator, queue_url = driver.sandbox.emulator, driver.sandbox.stack.queue_url
+    emulator, queue_url = driver.system.emulator, driver.system.stack.queue_url
     wait_until(
         lambda: stack.count(emulator, queue_url) == 0, lambda: stack.count(emulator, queue_url)
     )
@@ -225,6 +228,6 @@ def _settle(driver: Driver) -> None:
 def _redrive(driver: Driver) -> None:
     """Do what `make redrive` does, if it took so long that messages are dead."""
     _settle(driver)
-    emulator, deployed = driver.sandbox.emulator, driver.sandbox.stack
+    emulator, deployed = driver.system.emulator, driver.system.stack
     if stack.count(emulator, deployed.dead_letter_queue_url):
         assert operate.redrive(emulator.client, deployed.name, patience_s=3) == 0

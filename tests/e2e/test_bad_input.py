@@ -55,7 +55,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_message_fails_alone(driver: Driver, name: str) -> None:
+def test_bad_message_fails_on_its_own(driver: Driver, name: str) -> None:
     bad, reason = BAD[name]
     before, after = login(), login()
 
@@ -67,14 +67,14 @@ def test_a_message_fails_alone(driver: Driver, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_message_is_stored_though_it_looks_odd(driver: Driver, name: str) -> None:
+def test_odd_but_valid_message_is_stored(driver: Driver, name: str) -> None:
     answer = driver.invoke(record(ODD[name]))
 
     assert answer == failed()
     assert driver.users() == [ODD[name]["user_id"]]
 
 
-def test_nesting_10_000_deep_is_skipped_where_nobody_asked_for_it(driver: Driver) -> None:
+def test_unknown_key_nested_10_000_deep_is_skipped(driver: Driver) -> None:
     deep = '{"user_id": "deep", "extra": ' + '{"a":' * 10_000 + "1" + "}" * 10_000 + "}"
 
     answer = driver.invoke(record(deep))
@@ -84,7 +84,7 @@ def test_nesting_10_000_deep_is_skipped_where_nobody_asked_for_it(driver: Driver
 
 
 @pytest.mark.parametrize("missing", [..., None, ""])
-def test_a_message_without_an_id_fails_the_whole_batch(driver: Driver, missing: object) -> None:
+def test_missing_message_id_fails_the_batch(driver: Driver, missing: object) -> None:
     answer = driver.invoke(record(login()), record(login(), messageId=missing), record(login()))
 
     assert answer == {"errorType": "MissingMessageId"}
@@ -92,7 +92,7 @@ def test_a_message_without_an_id_fails_the_whole_batch(driver: Driver, missing: 
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": "none"}, {"Records": [1]}])
-def test_an_event_of_another_kind_fails_as_a_whole(driver: Driver, event: dict) -> None:
+def test_malformed_event_fails_the_batch(driver: Driver, event: dict) -> None:
     answer = driver.invoke_with(event)
 
     assert answer == {"errorType": "MalformedEvent"}

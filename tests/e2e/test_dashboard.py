@@ -40,14 +40,14 @@ PUBLISHED = {
 Metric = tuple[str, str, tuple[str, ...]]
 
 
-def test_the_body_has_the_structure_that_cloudwatch_documents() -> None:
+def test_dashboard_body_matches_the_cloudwatch_schema() -> None:
     body = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
 
     Draft7Validator.check_schema(SCHEMA)
     Draft7Validator(SCHEMA).validate(body)
 
 
-def test_no_two_widgets_overlap_and_no_place_is_left_empty() -> None:
+def test_widgets_fill_the_grid_without_overlap() -> None:
     places = [
         {
             (column, row)
@@ -63,7 +63,7 @@ def test_no_two_widgets_overlap_and_no_place_is_left_empty() -> None:
     assert everywhere == {(column, row) for column in range(COLUMNS) for row in range(rows)}
 
 
-def test_the_widgets_follow_the_messages_from_top_to_bottom() -> None:
+def test_widgets_are_ordered_by_stage() -> None:
     in_order = sorted(WIDGETS, key=lambda one: (one["y"], one["x"]))
     stages = [one["properties"]["title"].split(":")[0] for one in in_order]
 
@@ -71,14 +71,14 @@ def test_the_widgets_follow_the_messages_from_top_to_bottom() -> None:
     assert in_order == WIDGETS
 
 
-def test_every_alarm_is_shown() -> None:
+def test_dashboard_shows_every_alarm() -> None:
     [shown] = [one["properties"]["alarms"] for one in WIDGETS if one["type"] == "alarm"]
     alarms = [name for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"]
 
     assert shown == [f"${{{name}.Arn}}" for name in alarms]
 
 
-def test_what_is_computed_is_computed_from_lines_of_the_same_graph() -> None:
+def test_expressions_use_lines_of_their_own_graph() -> None:
     for graph in GRAPHS:
         there = {line[-1]["id"] for line in graph["metrics"] if "id" in line[-1]}
         computed = [
@@ -94,8 +94,8 @@ def test_what_is_computed_is_computed_from_lines_of_the_same_graph() -> None:
 
 
 @pytest.mark.last
-def test_every_metric_that_is_drawn_or_watched_is_one_that_is_written(everything: Driver) -> None:
-    lines = logs.lines(everything.sandbox.emulator, everything.sandbox.stack)
+def test_every_metric_used_is_published(everything: Driver) -> None:
+    lines = logs.lines(everything.system.emulator, everything.system.stack)
     written = {
         (metric.namespace, metric.name, tuple(sorted(metric.dimensions)))
         for line in lines
@@ -108,7 +108,7 @@ def test_every_metric_that_is_drawn_or_watched_is_one_that_is_written(everything
     assert used <= written | PUBLISHED
 
 
-def test_every_line_is_that_of_our_queues_or_function() -> None:
+def test_every_line_names_our_queues_or_function() -> None:
     ours = {
         "QueueName": {"${LoginQueue.QueueName}", "${DeadLetterQueue.QueueName}"},
         "FunctionName": {"${IngestFunction}"},

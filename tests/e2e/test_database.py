@@ -26,7 +26,7 @@ WHERE rolname = %s
 """
 
 
-def test_a_row_that_postgres_refuses_does_not_sink_its_batch(driver: Driver) -> None:
+def test_refused_row_fails_and_the_rest_commits(driver: Driver) -> None:
     batch = [record(login(locale="XX" if place == 30 else "RU")) for place in range(50)]
     driver.execute("ALTER TABLE user_logins ADD CONSTRAINT no_xx CHECK (locale <> 'XX')")
     try:
@@ -39,15 +39,15 @@ def test_a_row_that_postgres_refuses_does_not_sink_its_batch(driver: Driver) -> 
     assert driver.reason(batch[30]["messageId"]) == "RowRefused"
 
 
-def test_a_database_that_went_away_and_came_back_costs_nothing(driver: Driver) -> None:
+def test_batch_sent_during_outage_succeeds_when_repeated(driver: Driver) -> None:
     earlier, batch = record(login()), [record(login()) for _ in range(10)]
     assert driver.invoke(earlier) == failed()
 
-    driver.sandbox.postgres.stop()
+    driver.system.postgres.stop()
     try:
         while_away = driver.invoke(*batch)
     finally:
-        driver.sandbox.postgres.start()
+        driver.system.postgres.start()
     afterwards = driver.invoke(*batch)
 
     assert while_away == {"errorType": "DatabaseUnreachable"}
@@ -55,16 +55,16 @@ def test_a_database_that_went_away_and_came_back_costs_nothing(driver: Driver) -
     assert len(driver.rows()) == 11
 
 
-def test_a_database_that_restarted_between_two_batches_goes_unnoticed(driver: Driver) -> None:
+def test_restart_between_batches_causes_no_failure(driver: Driver) -> None:
     assert driver.invoke(record(login())) == failed()
 
-    driver.sandbox.postgres.restart()
+    driver.system.postgres.restart()
 
     assert driver.invoke(record(login())) == failed()
     assert len(driver.rows()) == 2
 
 
-def test_the_function_may_insert_and_read_the_ledger_and_nothing_else(driver: Driver) -> None:
+def test_writer_may_only_insert_and_read_the_ledger(driver: Driver) -> None:
     assert set(driver.query(PRIVILEGES, "login_writer")) == {
         ("user_logins", "INSERT"),
         ("processed_messages", "INSERT"),
@@ -73,7 +73,7 @@ def test_the_function_may_insert_and_read_the_ledger_and_nothing_else(driver: Dr
     assert driver.query(ATTRIBUTES, "login_writer") == [(False,) * 5]
 
 
-def test_analysts_may_read_the_logins_and_nothing_else(driver: Driver) -> None:
+def test_analysts_may_only_read_user_logins(driver: Driver) -> None:
     assert set(driver.query(PRIVILEGES, "login_reader")) == {("user_logins", "SELECT")}
     assert driver.query(ATTRIBUTES, "login_reader") == [(False,) * 5]
 
@@ -93,12 +93,12 @@ def test_analysts_may_read_the_logins_and_nothing_else(driver: Driver) -> None:
         ("analyst", "DELETE FROM user_logins"),
     ],
 )
-def test_postgres_refuses_what_is_not_granted(driver: Driver, user: str, statement: str) -> None:
-    with driver.sandbox.connect(user) as database, pytest.raises(InsufficientPrivilege):
+def test_statement_without_privilege_is_refused(driver: Driver, user: str, statement: str) -> None:
+    with driver.system.connect(user) as database, pytest.raises(InsufficientPrivilege):
         database.execute(statement)
 
 
-def test_the_function_comes_as_login_writer_over_tls(driver: Driver) -> None:
+def test_function_connects_as_login_writer_over_tls(driver: Driver) -> None:
     assert driver.invoke(record(login())) == failed()
 
     sessions = "SELECT DISTINCT usename, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"

@@ -9,12 +9,12 @@ from botocore.exceptions import ClientError
 
 from deploy import operate
 from dev import TARGET, stack
-from dev.emulator import Shows
+from dev.emulator import Feature
+from dev.local_system import Services, running_services
 from dev.logins import failed, login, record
-from dev.sandbox import Services, running_services
 from e2e.deployment import OWNER, STACK, Database
 
-pytestmark = pytest.mark.needs(Shows.CUSTOM_RESOURCES)
+pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
 
 THEIRS = """
 CREATE TABLE user_logins (
@@ -48,7 +48,7 @@ def database(services: Services) -> Iterator[Database]:
         database.drop()
 
 
-def test_a_table_with_rows_is_left_as_it_is_and_written_to(database: Database) -> None:
+def test_existing_table_is_kept_and_written_to(database: Database) -> None:
     database.execute(THEIRS)
 
     database.deploy()
@@ -60,7 +60,7 @@ def test_a_table_with_rows_is_left_as_it_is_and_written_to(database: Database) -
     assert database.becomes_a_row("ours")
 
 
-def test_a_second_deployment_of_the_same_changes_nothing(database: Database) -> None:
+def test_unchanged_stack_is_not_updated(database: Database) -> None:
     database.deploy()
 
     with pytest.raises(ClientError, match="No updates are to be performed"):
@@ -69,21 +69,21 @@ def test_a_second_deployment_of_the_same_changes_nothing(database: Database) -> 
     assert database.migrations() == 1
 
 
-def test_a_new_version_of_the_schema_is_brought_up_by_the_next_deployment(
+def test_new_schema_version_runs_the_migration(
     database: Database,
 ) -> None:
     database.deploy()
     template = json.loads(database.template)
     template["Resources"]["Schema"]["Properties"]["Version"] += 1
 
-    status = database.update(json.dumps(template))
+    status = database.update(stack.as_text(template))
 
     assert status == "UPDATE_COMPLETE"
     assert database.migrations() == 2
     assert database.becomes_a_row("after")
 
 
-def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_no_secret(
+def test_failed_migration_fails_deployment_and_shows_no_secret(
     database: Database,
 ) -> None:
     database.execute("CREATE TABLE processed_messages ()")
@@ -96,7 +96,7 @@ def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_no_secr
     assert database.postgres.password not in str(failure.value)
 
 
-def test_a_wrong_password_of_the_owner_fails_the_deployment_with_a_reason_and_no_secret(
+def test_wrong_owner_password_fails_deployment_without_showing_it(
     database: Database,
 ) -> None:
     wrong = json.dumps({"username": "postgres", "password": "hunter2"})
@@ -108,7 +108,7 @@ def test_a_wrong_password_of_the_owner_fails_the_deployment_with_a_reason_and_no
     assert "hunter2" not in str(failure.value)
 
 
-def test_an_update_that_fails_is_rolled_back_to_what_works(database: Database) -> None:
+def test_failed_update_is_rolled_back(database: Database) -> None:
     database.deploy()
     assert database.becomes_a_row("before")
 
@@ -121,19 +121,19 @@ def test_an_update_that_fails_is_rolled_back_to_what_works(database: Database) -
     assert database.becomes_a_row("after")
 
 
-def test_the_queue_refuses_whoever_comes_without_tls(database: Database) -> None:
+def test_queue_refuses_connections_without_tls(database: Database) -> None:
     database.deploy()
     policy = stack.read_template()["Resources"]["QueuePolicy"]
     template = json.loads(database.template)
     template["Resources"]["QueuePolicy"] = policy
 
-    assert database.update(json.dumps(template)) == "UPDATE_COMPLETE"
+    assert database.update(stack.as_text(template)) == "UPDATE_COMPLETE"
 
     with pytest.raises(ClientError, match="AccessDenied"):
         database.send("{}")
 
 
-def test_the_daily_run_drops_what_is_old_from_the_ledger(database: Database) -> None:
+def test_daily_run_empties_old_ledger_partitions(database: Database) -> None:
     database.deploy()
     database.execute(
         """
@@ -150,7 +150,7 @@ def test_the_daily_run_drops_what_is_old_from_the_ledger(database: Database) -> 
     assert database.query("SELECT sent_at::date = now()::date FROM processed_messages") == [(True,)]
 
 
-def test_a_rotated_password_is_taken_up_without_a_deployment(database: Database) -> None:
+def test_rotated_password_is_used_without_deployment(database: Database) -> None:
     database.deploy()
     assert database.becomes_a_row("before")
     old = stack.writer_password(database.emulator, database.stack)
@@ -165,7 +165,7 @@ def test_a_rotated_password_is_taken_up_without_a_deployment(database: Database)
     assert database.becomes_a_row("after")
 
 
-def test_a_password_that_cannot_be_set_is_not_kept(database: Database) -> None:
+def test_password_that_cannot_be_set_is_discarded(database: Database) -> None:
     database.deploy()
     old = stack.writer_password(database.emulator, database.stack)
     owner = {"username": "postgres", "password": "hunter2"}
@@ -179,7 +179,7 @@ def test_a_password_that_cannot_be_set_is_not_kept(database: Database) -> None:
     assert database.becomes_a_row("after")
 
 
-def test_a_redrive_writes_what_is_missing_once_and_leaves_what_is_bad(database: Database) -> None:
+def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) -> None:
     database.deploy()
     dead = database.stack.dead_letter_queue_url
     with _refusing_every_row(database):
@@ -204,7 +204,7 @@ def test_a_redrive_writes_what_is_missing_once_and_leaves_what_is_bad(database: 
     database.wait_for_dead_letters(1)
 
 
-def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Database) -> None:
+def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     database.deploy()
     assert database.becomes_a_row("kept")
     salt = stack.salt(database.emulator, database.stack)
@@ -230,11 +230,11 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
         (EXISTING, "DatabaseHost is missing"),
         (
             {"CreateDatabase": "true", "DatabaseHost": "db.example.com"},
-            "CreateDatabase=true makes a database, and",
+            "CreateDatabase=true creates a database: remove DatabaseSecretArn",
         ),
         (
             {"CreateDatabase": "true", "SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1"},
-            "CreateDatabase=true makes a network, and",
+            "CreateDatabase=true creates a network: remove SubnetIds",
         ),
         (
             EXISTING | {"DatabaseHost": "db", "SubnetIds": "subnet-1"},
@@ -247,7 +247,7 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
                 "DatabaseHost": "db",
                 "DatabaseCaLayerArn": "arn:aws:lambda:eu-central-1:111122223333:layer:ca:1",
             },
-            "DatabaseCaBundle does not say where it is",
+            "DatabaseCaBundle is missing",
         ),
         (
             EXISTING | {"DatabaseHost": "db", "DatabaseAuthentication": "iam"},
@@ -255,7 +255,7 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
         ),
         (
             EXISTING | {"DatabaseHost": "db", "DatabaseResourceId": "cluster-ABC"},
-            "DatabaseResourceId is for DatabaseAuthentication=iam",
+            "DatabaseResourceId is only for DatabaseAuthentication=iam",
         ),
         (
             {
@@ -263,7 +263,7 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
                 "DatabaseAuthentication": "iam",
                 "DatabaseResourceId": "db-ABC",
             },
-            "CreateDatabase=true makes a database, and DatabaseResourceId",
+            "CreateDatabase=true creates a database: remove DatabaseResourceId",
         ),
         (
             EXISTING | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
@@ -271,7 +271,7 @@ def test_deleting_the_stack_keeps_the_salt_its_key_and_the_data(database: Databa
         ),
     ],
 )
-def test_parameters_that_do_not_go_together_are_refused_with_a_sentence(
+def test_contradictory_parameters_are_refused_with_a_reason(
     services: Services, parameters: dict[str, str], sentence: str
 ) -> None:
     formation = services.emulator.client("cloudformation")

@@ -20,14 +20,12 @@ EXPECTED = {
 }
 
 
-def test_every_sample_event_has_its_expectation() -> None:
+def test_every_sample_event_is_tested() -> None:
     assert {file.name for file in EVENTS.glob("*.json")} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_sample_event_reports_its_bad_messages_and_stores_the_others_once(
-    driver: Driver, name: str
-) -> None:
+def test_repeated_sample_event_gives_same_answer_and_rows(driver: Driver, name: str) -> None:
     file = EVENTS / name
     failures, rows = EXPECTED[name]
     records = json.loads(file.read_text())["Records"]
@@ -40,7 +38,7 @@ def test_a_sample_event_reports_its_bad_messages_and_stores_the_others_once(
     assert second == (expected, rows)
 
 
-def test_later_messages_of_a_failed_group_are_not_written(driver: Driver) -> None:
+def test_failed_fifo_message_holds_back_its_group(driver: Driver) -> None:
     records = _records(EVENTS / "fifo.json")
     failures, _ = EXPECTED["fifo.json"]
 

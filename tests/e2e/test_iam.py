@@ -14,15 +14,15 @@ from botocore.credentials import Credentials
 
 from deploy import operate
 from dev import ROOT, TARGET, logs, ministack
-from dev.emulator import REGION, Shows
+from dev.emulator import REGION, Feature
+from dev.local_system import Services, running_services
 from dev.logins import disguises, login
-from dev.sandbox import Services, running_services
 from e2e import function
 from e2e.conftest import LOUD_FUNCTION, LOUD_POSTGRES
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
+from e2e.incidents import END_SESSIONS
 from e2e.rds import VALIDITY, Judge, Server, judging, token_at
-from e2e.troubles import END_SESSIONS
 
 TOKENS = ROOT / "tests/it/iam_tokens.json"
 KEYS = Credentials("ASIAEXAMPLE", "secret", "a+b/c=")
@@ -41,7 +41,7 @@ SELECT rolpassword IS NOT NULL, pg_has_role('login_writer', 'rds_iam', 'MEMBER')
 FROM pg_authid WHERE rolname = 'login_writer'
 """
 
-on_ministack = pytest.mark.needs(Shows.CUSTOM_RESOURCES | Shows.ROLES)
+on_ministack = pytest.mark.needs(Feature.CUSTOM_RESOURCES | Feature.ROLES)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def database(services: Services) -> Iterator[Database]:
         database.drop()
 
 
-def test_the_tokens_that_ours_are_compared_with_are_botocores() -> None:
+def test_expected_tokens_equal_those_of_botocore() -> None:
     signed = json.loads(TOKENS.read_text())
 
     made = [
@@ -87,9 +87,7 @@ def test_the_tokens_that_ours_are_compared_with_are_botocores() -> None:
     assert made == [one["token"] for one in signed]
 
 
-def test_the_judge_lets_in_whoever_comes_with_a_token_of_now_and_here_and_nobody_else(
-    services: Services, judge: Judge
-) -> None:
+def test_only_a_valid_token_is_accepted(services: Services, judge: Judge) -> None:
     judge.keys[KEYS.access_key] = KEYS
     now, here = datetime.now(UTC), judge.server
     good = token_at(now, KEYS, here, "somebody")
@@ -121,9 +119,7 @@ def test_the_judge_lets_in_whoever_comes_with_a_token_of_now_and_here_and_nobody
 
 
 @on_ministack
-def test_a_function_logs_in_with_a_token_and_there_is_no_password(
-    judge: Judge, database: Database
-) -> None:
+def test_iam_stack_logs_in_without_a_password(judge: Judge, database: Database) -> None:
     _deploy(database, judge)
 
     assert database.becomes_a_row("by token")
@@ -138,9 +134,7 @@ def test_a_function_logs_in_with_a_token_and_there_is_no_password(
 
 
 @on_ministack
-def test_a_session_that_ended_is_replaced_with_a_token_of_its_own(
-    judge: Judge, database: Database
-) -> None:
+def test_lost_session_reconnects_with_a_new_token(judge: Judge, database: Database) -> None:
     _deploy(database, judge)
     assert database.becomes_a_row("before")
     sleep(1)  # a token tells the second
@@ -154,9 +148,7 @@ def test_a_session_that_ended_is_replaced_with_a_token_of_its_own(
 
 
 @on_ministack
-def test_a_token_that_is_refused_loses_nothing_and_the_log_says_what_it_takes(
-    judge: Judge, database: Database
-) -> None:
+def test_refused_token_loses_nothing_and_logs_the_remedy(judge: Judge, database: Database) -> None:
     _deploy(database, judge)
     assert database.becomes_a_row("before")
 
@@ -175,7 +167,7 @@ def test_a_token_that_is_refused_loses_nothing_and_the_log_says_what_it_takes(
 
 
 @on_ministack
-def test_an_existing_stack_is_switched_to_iam_and_back(judge: Judge, database: Database) -> None:
+def test_existing_stack_switches_to_iam_and_back(judge: Judge, database: Database) -> None:
     database.parameters |= PASSWORD
     database.deploy()
     assert database.becomes_a_row("by password")
@@ -195,9 +187,7 @@ def test_an_existing_stack_is_switched_to_iam_and_back(judge: Judge, database: D
 
 
 @on_ministack
-def test_a_switch_that_fails_is_rolled_back_to_the_password(
-    judge: Judge, database: Database
-) -> None:
+def test_failed_switch_is_rolled_back_to_the_password(judge: Judge, database: Database) -> None:
     database.parameters |= PASSWORD
     database.deploy()
     template = json.loads(database.template)
@@ -215,7 +205,7 @@ def test_a_switch_that_fails_is_rolled_back_to_the_password(
 
 
 @on_ministack
-def test_where_there_is_no_rds_iam_the_deployment_fails_with_that_reason(
+def test_missing_rds_iam_role_fails_the_deployment(
     database: Database,
 ) -> None:
     with pytest.raises(RuntimeError, match="there is no role rds_iam"):
@@ -223,9 +213,7 @@ def test_where_there_is_no_rds_iam_the_deployment_fails_with_that_reason(
 
 
 @on_ministack
-def test_no_token_is_logged_anywhere_though_everybody_is_at_their_loudest(
-    judge: Judge, database: Database
-) -> None:
+def test_most_verbose_logs_contain_no_token(judge: Judge, database: Database) -> None:
     _deploy(database, judge)
     assert database.becomes_a_row("by token")
     with _expired(database, judge):

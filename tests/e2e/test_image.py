@@ -19,21 +19,21 @@ LIBRARIES = {
 }
 
 
-def test_it_asks_for_no_newer_c_library_than_there_is() -> None:
+def test_bootstrap_needs_no_newer_glibc_than_lambdas() -> None:
     asked = re.findall(r"GLIBC_(\d+)\.(\d+)", _readelf("--version-info"))
 
     assert asked != []
     assert max((int(major), int(minor)) for major, minor in asked) <= GLIBC_OF_AL2023
 
 
-def test_it_asks_for_no_other_library() -> None:
+def test_bootstrap_links_only_glibc() -> None:
     asked = set(re.findall(r"\(NEEDED\).*\[(.+)\]", _readelf("--dynamic")))
 
     assert "libc.so.6" in asked
     assert asked <= LIBRARIES
 
 
-def test_it_lies_where_the_entry_point_of_the_base_image_looks_for_it() -> None:
+def test_image_puts_bootstrap_where_lambda_looks() -> None:
     instructions = (ROOT / "deploy" / "Dockerfile").read_text()
 
     assert "COPY --chmod=755 bootstrap ${LAMBDA_RUNTIME_DIR}/bootstrap" in instructions

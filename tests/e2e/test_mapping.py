@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from dev import logs, stack
-from dev.emulator import Shows
+from dev.emulator import Feature
 from dev.logins import failed, login, raw_values, record
 from e2e.driver import Driver, wait_until
 from e2e.mappings import function_that_answers, mapped, queue, redriving_to
@@ -29,19 +29,25 @@ MALFORMED = {
 # wait; in a shorter one it takes what there is.
 WINDOW_S = 21
 
+needs_python = pytest.mark.own_localstack(
+    "deploys a function that this machine's Python runs, and a container does not have it"
+)
 
-@pytest.mark.needs(Shows.BAD_ANSWERS)
+
+@pytest.mark.needs(Feature.BAD_ANSWERS)
+@needs_python
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
+def test_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
     assert _delivered(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
 
 
-@pytest.mark.needs(Shows.BAD_ANSWERS)
-def test_an_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
+@pytest.mark.needs(Feature.BAD_ANSWERS)
+@needs_python
+def test_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
     assert _delivered(driver, failed()) == {"deleted": 3, "dead": 0}
 
 
-def test_the_function_answers_with_the_very_ids_that_it_was_given(driver: Driver) -> None:
+def test_odd_message_ids_are_returned_unchanged(driver: Driver) -> None:
     ids = ["null", " ", '"', "\\", "ü", "\u0000", "x" * 1000, "[]", "stranger"]
     bad = [record("no login", messageId=one) for one in ids]
 
@@ -50,10 +56,10 @@ def test_the_function_answers_with_the_very_ids_that_it_was_given(driver: Driver
     assert answer == failed(*bad)
 
 
-@pytest.mark.needs(Shows.BATCHES)
+@pytest.mark.needs(Feature.BATCHES)
 def test_fifty_messages_arrive_as_one_batch(driver: Driver) -> None:
     before = _batches(driver)
-    function = driver.sandbox.stack.function
+    function = driver.system.stack.function
 
     with queue(driver) as url:
         _send(driver, url, [login() for _ in range(50)])
@@ -67,10 +73,10 @@ def test_fifty_messages_arrive_as_one_batch(driver: Driver) -> None:
     assert elapsed_s < WINDOW_S
 
 
-@pytest.mark.needs(Shows.BATCHES)
-def test_messages_gather_for_as_long_as_the_window(driver: Driver) -> None:
+@pytest.mark.needs(Feature.BATCHES)
+def test_messages_in_one_window_make_one_batch(driver: Driver) -> None:
     before = _batches(driver)
-    function = driver.sandbox.stack.function
+    function = driver.system.stack.function
 
     with queue(driver) as url, mapped(driver, url, function, size=50, window_s=WINDOW_S):
         for _ in range(3):
@@ -83,8 +89,8 @@ def test_messages_gather_for_as_long_as_the_window(driver: Driver) -> None:
     _wait_for_batches(driver, before, [3])
 
 
-@pytest.mark.needs(Shows.BATCHES)
-def test_a_fifo_queue_keeps_the_order_when_a_message_of_a_group_fails(driver: Driver) -> None:
+@pytest.mark.needs(Feature.BATCHES)
+def test_fifo_group_with_failure_keeps_its_order(driver: Driver) -> None:
     first, refused, later, other = bodies = [login() for _ in range(4)]
     groups = ["a", "a", "a", "b"]
     refusal = f"ADD CONSTRAINT for_a_while CHECK (user_id <> '{refused['user_id']}')"
@@ -111,7 +117,7 @@ def test_a_fifo_queue_keeps_the_order_when_a_message_of_a_group_fails(driver: Dr
 
 def _delivered(driver: Driver, answer: object) -> dict[str, int]:
     """Send three messages to a function with this answer; count those deleted and those dead."""
-    emulator = driver.sandbox.emulator
+    emulator = driver.system.emulator
     with (
         function_that_answers(driver, json.dumps(answer)) as function,
         queue(driver) as dead_letters,
@@ -127,7 +133,7 @@ def _delivered(driver: Driver, answer: object) -> dict[str, int]:
 @contextmanager
 def _fifo_queue(driver: Driver) -> Iterator[str]:
     """Keep a FIFO queue for a while that our function takes its messages from."""
-    with queue(driver, FifoQueue="true") as url, mapped(driver, url, driver.sandbox.stack.function):
+    with queue(driver, FifoQueue="true") as url, mapped(driver, url, driver.system.stack.function):
         yield url
 
 
@@ -135,7 +141,7 @@ def _send(driver: Driver, url: str, bodies: list[object]) -> None:
     """Send messages to another queue than the stack's."""
     texts = [json.dumps(body) for body in bodies]
     driver.shown.update(*map(raw_values, texts))
-    for _ids in stack.send(driver.sandbox.emulator, url, texts):
+    for _ids in stack.send(driver.system.emulator, url, texts):
         pass
 
 
@@ -151,14 +157,14 @@ def _send_in_order(driver: Driver, url: str, groups: list[str], bodies: list[dic
         }
         for place, (group, body) in enumerate(zip(groups, bodies, strict=True))
     ]
-    sqs = driver.sandbox.emulator.client("sqs")
+    sqs = driver.system.emulator.client("sqs")
     answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
     return [sent["MessageId"] for sent in answer["Successful"]]
 
 
 def _batches(driver: Driver) -> Counter[int]:
     """Count the batches of each size that were ever handled."""
-    return Counter(logs.batches(driver.sandbox.emulator, driver.sandbox.stack))
+    return Counter(logs.batches(driver.system.emulator, driver.system.stack))
 
 
 def _wait_for_batches(driver: Driver, before: Counter[int], sizes: list[int]) -> None:

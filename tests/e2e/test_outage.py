@@ -8,29 +8,29 @@ from dev.logins import login
 from e2e.driver import Driver, wait_until
 
 
-def test_a_short_outage_needs_nobody(driver: Driver) -> None:
+def test_short_outage_recovers_without_intervention(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
-    driver.sandbox.postgres.stop()
+    driver.system.postgres.stop()
     try:
         driver.send(*bodies)
         sleep(1)
     finally:
-        driver.sandbox.postgres.start()
+        driver.system.postgres.start()
     driver.wait_for(rows=25)
 
     assert driver.users() == _users(bodies)
 
 
-def test_after_a_long_outage_a_redrive_brings_every_message(driver: Driver) -> None:
+def test_long_outage_is_recovered_by_redrive(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
-    driver.sandbox.postgres.stop()
+    driver.system.postgres.stop()
     try:
         driver.send(*bodies)
         _wait_for_dead_letters(driver, 25)
     finally:
-        driver.sandbox.postgres.start()
+        driver.system.postgres.start()
     driver.redrive()
     driver.wait_for(rows=25)
 
@@ -42,7 +42,7 @@ def _users(bodies: list[str]) -> list[str]:
 
 
 def _wait_for_dead_letters(driver: Driver, number: int) -> None:
-    emulator, deployed = driver.sandbox.emulator, driver.sandbox.stack
+    emulator, deployed = driver.system.emulator, driver.system.stack
 
     def dead() -> int:
         return stack.count(emulator, deployed.dead_letter_queue_url)

@@ -16,7 +16,7 @@ PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 TARGETS = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def test_every_command_is_one_of_the_makefile() -> None:
+def test_every_command_is_a_make_target() -> None:
     for step in _steps():
         if command := step.get("run"):
             program, what, *_ = shlex.split(command)
@@ -25,14 +25,14 @@ def test_every_command_is_one_of_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
-def test_every_action_is_pinned_to_a_commit_and_says_which_version_it_is(workflow: Path) -> None:
+def test_actions_are_pinned_to_a_commit_and_version(workflow: Path) -> None:
     used = [line.strip("- ") for line in workflow.read_text().splitlines() if "uses: " in line]
 
     assert used != []
     assert [line for line in used if not PINNED.match(line)] == []
 
 
-def test_every_job_ends_in_time_and_has_no_more_rights_than_it_says() -> None:
+def test_jobs_have_a_timeout_and_minimal_permissions() -> None:
     for workflow in map(_read, WORKFLOWS):
         assert workflow["permissions"] == {}
     for job in _jobs().values():
@@ -40,7 +40,7 @@ def test_every_job_ends_in_time_and_has_no_more_rights_than_it_says() -> None:
         assert job["permissions"].items() <= {"contents": "read", "id-token": "write"}.items()
 
 
-def test_only_deployments_get_credentials_and_none_of_them_is_a_key() -> None:
+def test_only_deployments_get_credentials_and_no_keys() -> None:
     deploying = {name for name, job in _jobs().items() if "id-token" in job["permissions"]}
 
     assert deploying == {"staging", "production", "image"}
@@ -48,7 +48,7 @@ def test_only_deployments_get_credentials_and_none_of_them_is_a_key() -> None:
     assert [path.name for path in WORKFLOWS if "secrets." in path.read_text()] == []
 
 
-def test_production_comes_after_a_staging_that_works_and_staging_after_the_tests() -> None:
+def test_production_follows_staging_and_staging_the_tests() -> None:
     jobs = _jobs()
 
     assert jobs["staging"]["needs"] == ["check", "test", "package"]

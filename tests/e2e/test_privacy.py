@@ -10,37 +10,46 @@ from e2e.driver import Driver
 
 
 @pytest.mark.last
-def test_no_log_metric_or_trace_of_the_whole_suite_holds_a_raw_value_or_a_secret(
-    everything: Driver,
-) -> None:
-    sandbox = everything.sandbox
-    files = [path.read_text() for path in EVENTS.iterdir()]
-    shown = everything.shown.union(*map(raw_values, files))
-    secrets = {everything.salt, *sandbox.passwords.values()}
+def test_logs_contain_no_sensitive_value(everything: Driver) -> None:
+    system = everything.system
     logged = {
-        "the function": "\n".join(logs.lines(sandbox.emulator, sandbox.stack)),
-        "Postgres": sandbox.postgres.log.read_text(),
-        "X-Ray": "\n".join(everything.traces),
+        "the function": "\n".join(logs.lines(system.emulator, system.stack)),
+        "Postgres": system.postgres.log.read_text(),
     }
 
-    if sandbox.emulator.process is not None:
-        logged["the emulator"] = sandbox.emulator.log.read_text()
+    if system.emulator.process is not None:
+        logged["the emulator"] = system.emulator.log.read_text()
 
-    found = [
+    assert _found(everything, logged) == []
+    # The search had somewhere to find it.
+    assert "batch done" in logged["the function"]
+    assert "CloudWatchMetrics" in logged["the function"]
+    assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
+
+
+@pytest.mark.last
+@pytest.mark.own_localstack("receives traces on this machine's loopback, not a container's")
+def test_traces_contain_no_sensitive_value(everything: Driver) -> None:
+    traces = "\n".join(everything.traces)
+
+    assert _found(everything, {"X-Ray": traces}) == []
+    # The search had somewhere to find it.
+    assert '"name":"decode, mask and write"' in traces
+    assert '"fault":true' in traces
+
+
+def _found(driver: Driver, logged: dict[str, str]) -> list[str]:
+    """Search texts for every raw value that the system was shown, and for its secrets."""
+    files = [path.read_text() for path in EVENTS.iterdir()]
+    shown = driver.shown.union(*map(raw_values, files))
+    secrets = {driver.salt, *driver.system.passwords.values()}
+    assert len(shown) > 200
+    return [
         f"{name} has {value!r}"
         for name, text in logged.items()
         for value in shown | secrets
         if any(form in text for form in disguises(value))
     ]
-
-    assert found == []
-    # The search had something to look for, and somewhere to find it.
-    assert len(shown) > 200
-    assert "batch done" in logged["the function"]
-    assert "CloudWatchMetrics" in logged["the function"]
-    assert '"name":"decode, mask and write"' in logged["X-Ray"]
-    assert '"fault":true' in logged["X-Ray"]
-    assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
 
 
 def _good_users() -> list[str]:

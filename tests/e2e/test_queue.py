@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import pytest
 
 from dev import EVENTS
-from dev.emulator import Shows
+from dev.emulator import Feature
 from dev.logins import login, row
 from e2e import function
 from e2e.driver import Driver
 
 
-def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
+def test_100_messages_give_99_rows_1_dead_letter(
     driver: Driver,
 ) -> None:
     bodies = (EVENTS / "login-queue.jsonl").read_text().splitlines()
@@ -34,8 +34,8 @@ def test_a_hundred_messages_become_ninety_nine_masked_rows_and_one_dead_letter(
     assert driver.reason(dead["MessageId"]) == "MissingField"
 
 
-@pytest.mark.needs(Shows.ROLES)
-def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None:
+@pytest.mark.needs(Feature.ROLES)
+def test_unreadable_salt_loses_no_message(driver: Driver) -> None:
     bodies = [json.dumps(login()) for _ in range(25)]
 
     with _no_access_to_the_salt(driver):
@@ -50,13 +50,13 @@ def test_a_role_that_may_not_read_the_salt_loses_nothing(driver: Driver) -> None
 @contextmanager
 def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
     """Take the salt out of the role's policy for a while, as somebody may by mistake."""
-    sandbox = driver.sandbox
+    system = driver.system
 
     def without_the_salt(statements: function.Statements) -> function.Statements:
         [secrets] = [one for one in statements if one["Sid"] == "ReadTheSecrets"]
-        secrets["Resource"].remove(sandbox.stack.salt_id)
+        secrets["Resource"].remove(system.stack.salt_id)
         return statements
 
-    with function.policy(sandbox.emulator, sandbox.stack, without_the_salt):
+    with function.policy(system.emulator, system.stack, without_the_salt):
         driver.configure()  # a cold start, which reads it again
         yield

@@ -1,4 +1,4 @@
-"""The runbook in the README: each `errorType` is made, found, and mended as it says."""
+"""The runbook in docs/operations.md: each `errorType` is made, found, and mended as it says."""
 
 import re
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import pytest
 
 from dev import logs
-from dev.emulator import Shows
+from dev.emulator import Feature
 from dev.logins import failed, login, record
 from e2e import documented, emf, insights
 from e2e.cloudwatch import ALARMS
 from e2e.driver import Driver, wait_until
-from e2e.troubles import BY_ERROR_TYPE
+from e2e.incidents import BY_ERROR_TYPE
 
-NEEDS = {"SecretsUnavailable": Shows.ROLES}
+NEEDS = {"SecretsUnavailable": Feature.ROLES}
 NO_EVENTS: dict[str, Any] = {
     "MalformedEvent": {"Records": "none"},
     "MissingMessageId": {"Records": [{"body": "{}"}]},
 }
 
 
-def test_every_alarm_of_the_template_has_its_row_and_no_other() -> None:
+def test_runbook_lists_exactly_the_templates_alarms() -> None:
     assert set(documented.rows("alarm")) == set(ALARMS)
 
 
-def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
+def test_saved_queries_named_in_texts_exist() -> None:
     named = set.union(*map(documented.queries, documented.rows("alarm").values()))
     described = {
         query
@@ -37,20 +37,18 @@ def test_the_runbook_and_the_alarms_name_saved_queries_that_there_are() -> None:
     assert named | described <= set(insights.SAVED)
 
 
-def test_every_error_type_has_a_trouble_here() -> None:
+def test_every_documented_error_type_has_an_incident() -> None:
     assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(NO_EVENTS)
 
 
 @pytest.mark.parametrize(
     "error_type",
     [
-        pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Shows(0))))
+        pytest.param(error_type, marks=pytest.mark.needs(NEEDS.get(error_type, Feature(0))))
         for error_type in BY_ERROR_TYPE
     ],
 )
-def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_well(
-    driver: Driver, error_type: str
-) -> None:
+def test_incident_is_found_and_mended_by_the_runbook(driver: Driver, error_type: str) -> None:
     assert driver.invoke(record(login())) == failed()
     before = len(_found(driver, error_type))
 
@@ -65,7 +63,7 @@ def test_a_trouble_is_found_as_the_runbook_says_and_when_it_is_mended_all_is_wel
 
 
 @pytest.mark.parametrize("error_type", NO_EVENTS)
-def test_what_is_no_event_is_found_as_the_runbook_says(driver: Driver, error_type: str) -> None:
+def test_malformed_event_is_found_by_the_runbook(driver: Driver, error_type: str) -> None:
     before = len(_found(driver, error_type))
 
     answer = driver.invoke_with(NO_EVENTS[error_type])
@@ -110,6 +108,6 @@ def _passes(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
 
 def _found(driver: Driver, error_type: str) -> list[dict[str, Any]]:
     """Ask the log for failed batches, the last one first."""
-    lines = logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
+    lines = logs.lines(driver.system.emulator, driver.system.stack)
     found = insights.run(insights.SAVED["failed batches"], lines)
     return [line for line in found if line["error_type"] == error_type]

@@ -15,8 +15,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET, stack
 from dev.emulator import Kind
+from dev.local_system import running_services
 from dev.logins import row
-from dev.sandbox import running_services
 from dev.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
@@ -29,10 +29,16 @@ BUILT = TARGET / "e2e-sam" / "build"
 def database() -> Iterator[Database]:
     """Start servers, and make an empty database."""
     with running_services(TARGET / "e2e-sam" / "logs") as services:
-        yield Database(services)
+        database = Database(services)
+        try:
+            yield database
+        finally:
+            if services.emulator.process is None:
+                salt_id = database.stack.salt_id if database.stack else None
+                stack.erase(services.emulator, STACK, salt_id)
 
 
-def test_what_sam_builds_and_deploys_makes_a_masked_row_of_the_printed_login(
+def test_stack_deployed_by_sam_masks_a_login(
     database: Database,
 ) -> None:
     architecture = f"Architecture={stack.architecture()}"

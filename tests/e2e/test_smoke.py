@@ -2,44 +2,44 @@
 
 import pytest
 
-from deploy.smoke import MESSAGES, SmokeError, try_out
+from deploy.smoke import MESSAGES, SmokeError, check_stack
 from dev import stack
-from dev.emulator import Shows
+from dev.emulator import Feature
 from e2e.driver import Driver, wait_until
 
-pytestmark = pytest.mark.needs(Shows.LOG_GROUPS)
+pytestmark = pytest.mark.needs(Feature.LOG_GROUPS)
 
 
-def test_it_finds_a_system_that_works(driver: Driver) -> None:
+def test_working_stack_passes(driver: Driver) -> None:
     _try_out(driver)
 
     assert len(driver.users()) == MESSAGES
     assert all(user.startswith("smoke-") for user in driver.users())
 
 
-def test_it_finds_that_messages_stay_in_the_queue(driver: Driver) -> None:
+def test_messages_left_in_the_queue_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
     try:
-        with pytest.raises(SmokeError, match="there are messages in the queue"):
+        with pytest.raises(SmokeError, match="messages are still in the queue"):
             _try_out(driver, patience_s=2)
         _wait_until_dead(driver)
     finally:
         driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
 
 
-def test_it_finds_that_messages_do_not_become_rows(driver: Driver) -> None:
+def test_messages_that_become_no_rows_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
     try:
-        with pytest.raises(SmokeError, match="of 10 messages only 0 were written"):
+        with pytest.raises(SmokeError, match="only 0 of 10 messages were written"):
             _try_out(driver, patience_s=15)
     finally:
         driver.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")
 
 
 def _try_out(driver: Driver, patience_s: float = 60) -> None:
-    try_out(driver.sandbox.emulator.client, driver.sandbox.stack.name, patience_s)
+    check_stack(driver.system.emulator.client, driver.system.stack.name, patience_s)
 
 
 def _wait_until_dead(driver: Driver) -> None:
-    emulator, queue_url = driver.sandbox.emulator, driver.sandbox.stack.queue_url
+    emulator, queue_url = driver.system.emulator, driver.system.stack.queue_url
     wait_until(lambda: stack.count(emulator, queue_url) == 0, driver.dead_letters)

@@ -17,7 +17,7 @@ SCHEMA = json.loads(Path(__file__).with_name("emf-schema.json").read_text())
 NO_ID = {"Records": [{"messageId": "", "body": "{}"}]}
 
 
-def test_a_batch_is_one_line_that_is_its_metrics(driver: Driver) -> None:
+def test_batch_is_logged_as_one_line_of_metrics(driver: Driver) -> None:
     good, bad = record(login()), record("not JSON")
 
     driver.invoke(good, good, bad)
@@ -43,10 +43,10 @@ def test_a_batch_is_one_line_that_is_its_metrics(driver: Driver) -> None:
     assert times["decode_ms"] + times["write_ms"] <= times["elapsed_ms"]
     texts = {name for name in done if name not in metrics and name not in times}
     assert {"timestamp", "level", "message", "request_id", "function", "_aws"} <= texts
-    assert (done["level"], done["function"]) == ("INFO", driver.sandbox.stack.function)
+    assert (done["level"], done["function"]) == ("INFO", driver.system.stack.function)
 
 
-def test_a_failed_message_is_a_line_that_says_where_and_not_what(driver: Driver) -> None:
+def test_failed_message_is_logged_without_its_value(driver: Driver) -> None:
     bad = record(login(app_version="1.2.beta"))
 
     driver.invoke(bad)
@@ -66,7 +66,7 @@ def test_a_failed_message_is_a_line_that_says_where_and_not_what(driver: Driver)
     }
 
 
-def test_failed_messages_are_counted_by_reason_and_failed_batches_by_error_type(
+def test_failures_are_counted_by_reason_and_error_type(
     driver: Driver,
 ) -> None:
     bad = [record("not JSON"), record("nor this"), record([])]
@@ -86,7 +86,7 @@ def test_failed_messages_are_counted_by_reason_and_failed_batches_by_error_type(
     assert (batch["level"], batch["batch_failed"], batch["database_error"]) == ("ERROR", 1, 0)
 
 
-def test_the_trouble_of_the_database_is_told_from_other_trouble(driver: Driver) -> None:
+def test_database_failure_is_counted_as_database_error(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
     try:
         driver.invoke(record(login()))
@@ -113,7 +113,7 @@ def test_every_line_with_metrics_is_valid_emf(everything: Driver) -> None:
 
 @pytest.mark.last
 @pytest.mark.parametrize("name", SAVED)
-def test_a_saved_query_reads_fields_that_the_log_has(everything: Driver, name: str) -> None:
+def test_saved_query_reads_only_logged_fields(everything: Driver, name: str) -> None:
     there = {field for line in _all(everything) for field in line}
 
     # That a panic is logged with its place is a unit test's business: there is none here.
@@ -121,7 +121,7 @@ def test_a_saved_query_reads_fields_that_the_log_has(everything: Driver, name: s
 
 
 @pytest.mark.last
-def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
+def test_saved_queries_find_the_matching_lines(everything: Driver) -> None:
     lines = list(everything.logged())
     known = _line(everything, message="message failed")
 
@@ -144,7 +144,7 @@ def test_the_saved_queries_find_what_they_are_for(everything: Driver) -> None:
 
 
 @pytest.mark.last
-def test_the_readme_lists_the_metrics_that_the_function_writes(everything: Driver) -> None:
+def test_documented_metrics_are_those_written(everything: Driver) -> None:
     written = {name for line in _all(everything) if "_aws" in line for name in _metrics(line)}
 
     assert written == set(documented.rows("metric"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dev import ROOT
-from dev.stack import read_template
+from dev.stack import TEMPLATE, read_template
 
 HOUR_S = 3600
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -43,20 +43,36 @@ def default(template: dict[str, Any]) -> dict[str, Any]:
     return {name: parameter.get("Default") for name, parameter in parameters}
 
 
-def test_a_message_stays_hidden_for_as_long_as_aws_advises(default: dict[str, Any]) -> None:
+def test_table_of_contents_matches_the_section_banners() -> None:
+    text = TEMPLATE.read_text()
+    contents = re.search(r"^# Contents\..*\n#\n((?:#   .+\n)+)", text, re.MULTILINE)[1]
+    banners = re.findall(r"^ *# == (.+) ==$", text, re.MULTILINE)
+
+    assert len(banners) > 10
+    assert [line.removeprefix("#   ") for line in contents.splitlines()] == banners
+
+
+def test_every_parameter_is_documented_with_its_default(default: dict[str, Any]) -> None:
+    section = (ROOT / "docs" / "configuration.md").read_text().split("## Template parameters")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(.+)`)? ?\|", section, re.MULTILINE)
+
+    assert rows == [(name, str(value)) for name, value in default.items()]
+
+
+def test_visibility_timeout_follows_the_advice_of_aws(default: dict[str, Any]) -> None:
     advised = 6 * default["FunctionTimeout"] + default["BatchingWindow"]
 
     assert default["VisibilityTimeout"] >= advised
 
 
-def test_an_hour_without_the_database_makes_no_dead_letter(default: dict[str, Any]) -> None:
+def test_one_hour_outage_makes_no_dead_letter(default: dict[str, Any]) -> None:
     # A batch that fails comes back when its visibility timeout is over, and not before.
     survived = default["MaxReceiveCount"] * default["VisibilityTimeout"]
 
     assert survived >= HOUR_S
 
 
-def test_a_lone_batch_that_fails_whenever_it_comes_raises_an_alarm_and_keeps_it_up(
+def test_lone_failing_batch_raises_and_keeps_an_alarm(
     resources: dict[str, Any], default: dict[str, Any]
 ) -> None:
     returns_after_s = sum(
@@ -74,14 +90,14 @@ def test_a_lone_batch_that_fails_whenever_it_comes_raises_an_alarm_and_keeps_it_
         assert alarm["DatapointsToAlarm"] * returns_after_s <= watched_s
 
 
-def test_dead_letters_are_kept_for_as_long_as_sqs_can(resources: dict[str, Any]) -> None:
+def test_dead_letters_are_kept_for_14_days(resources: dict[str, Any]) -> None:
     queue = resources["DeadLetterQueue"]["Properties"]
 
     assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
     assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
 
 
-def test_only_the_failed_messages_of_a_batch_come_back(resources: dict[str, Any]) -> None:
+def test_only_failed_messages_are_redelivered(resources: dict[str, Any]) -> None:
     mappings = [resources[name]["Properties"] for name in ("IngestMapping", "RedriveMapping")]
 
     for mapping in mappings:
@@ -93,26 +109,26 @@ def test_only_the_failed_messages_of_a_batch_come_back(resources: dict[str, Any]
     }
 
 
-def test_dead_letters_are_taken_only_while_somebody_redrives_them(
+def test_redrive_mapping_is_disabled_by_default(
     resources: dict[str, Any],
 ) -> None:
     assert resources["RedriveMapping"]["Properties"]["Enabled"] is False
 
 
-def test_the_schema_is_there_before_a_message_is_taken(resources: dict[str, Any]) -> None:
+def test_schema_exists_before_messages_are_received(resources: dict[str, Any]) -> None:
     assert resources["IngestFunction"]["DependsOn"] == "Schema"
     mapping = resources["IngestMapping"]["Properties"]
     assert mapping["FunctionName"] == {"Ref": "IngestFunction"}
 
 
-def test_a_new_migration_runs_at_the_next_deployment(resources: dict[str, Any]) -> None:
+def test_new_migration_changes_the_schema_version(resources: dict[str, Any]) -> None:
     files = (ROOT / "migrations").glob("V*.sql")
     newest = max(int(re.match(r"V(\d+)__", file.name)[1]) for file in files)
 
     assert resources["Schema"]["Properties"]["Version"] == newest
 
 
-def test_the_salt_and_its_key_outlive_the_stack_and_the_salt_is_not_rotated(
+def test_salt_and_key_are_retained_and_not_rotated(
     resources: dict[str, Any],
 ) -> None:
     for name in ("Salt", "Key"):
@@ -127,7 +143,7 @@ def test_the_salt_and_its_key_outlive_the_stack_and_the_salt_is_not_rotated(
     assert rotations == []
 
 
-def test_all_that_rests_is_encrypted_with_the_key_of_the_stack(resources: dict[str, Any]) -> None:
+def test_stored_data_is_encrypted_with_the_stacks_key(resources: dict[str, Any]) -> None:
     settings = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
         "AWS::SecretsManager::Secret": "KmsKeyId",
@@ -142,7 +158,7 @@ def test_all_that_rests_is_encrypted_with_the_key_of_the_stack(resources: dict[s
     assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
 
 
-def test_the_queues_refuse_whoever_comes_without_tls(resources: dict[str, Any]) -> None:
+def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> None:
     policy = resources["QueuePolicy"]["Properties"]
     [statement] = policy["PolicyDocument"]["Statement"]
 
@@ -151,7 +167,7 @@ def test_the_queues_refuse_whoever_comes_without_tls(resources: dict[str, Any]) 
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_a_database_of_our_own_asks_for_tls_and_is_kept(resources: dict[str, Any]) -> None:
+def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]) -> None:
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
     cluster = resources["DatabaseCluster"]
 
@@ -161,7 +177,7 @@ def test_a_database_of_our_own_asks_for_tls_and_is_kept(resources: dict[str, Any
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
 
 
-def test_no_policy_allows_every_resource_or_action_without_a_reason(
+def test_only_listed_policies_use_wildcards(
     resources: dict[str, Any],
 ) -> None:
     statements = list(_statements(resources))
@@ -175,7 +191,7 @@ def test_no_policy_allows_every_resource_or_action_without_a_reason(
             assert "*" not in str(statement["Action"]), statement
 
 
-def test_no_secret_is_in_an_environment_variable(template: dict[str, Any]) -> None:
+def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
     everywhere = template["Globals"]["Function"]["Environment"]["Variables"]
     functions = {
         name: set(one["Properties"]["Environment"]["Variables"])
@@ -203,7 +219,7 @@ def test_no_secret_is_in_an_environment_variable(template: dict[str, Any]) -> No
     }
 
 
-def test_with_a_password_the_function_reads_it_and_no_token_is_good(
+def test_password_stack_reads_the_secret_and_forbids_tokens(
     template: dict[str, Any],
 ) -> None:
     resources = _settled(template, CreatesDatabase=True, UsesIam=False)["Resources"]
@@ -232,7 +248,7 @@ def test_with_a_password_the_function_reads_it_and_no_token_is_good(
         (False, {"Ref": "DatabaseResourceId"}),
     ],
 )
-def test_with_iam_the_function_may_be_the_writer_of_one_database_and_nobody_has_a_password(
+def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
     settled = _settled(template, CreatesDatabase=creates, UsesIam=True)
@@ -270,7 +286,7 @@ def test_with_iam_the_function_may_be_the_writer_of_one_database_and_nobody_has_
     assert cluster["EnableIAMDatabaseAuthentication"] is True
 
 
-def test_a_switch_of_the_authentication_has_the_migration_run(template: dict[str, Any]) -> None:
+def test_changed_authentication_runs_the_migration(template: dict[str, Any]) -> None:
     by_password, by_iam = (
         _settled(template, CreatesDatabase=True, UsesIam=uses_iam)["Resources"]["Schema"]
         for uses_iam in (False, True)

@@ -1,12 +1,13 @@
-"""Nothing lost, nothing twice, nothing leaked, whatever breaks: see `python -m torture --help`.
+"""Checks that no fault loses, duplicates or leaks a message: see `python -m torture --help`.
 
-- `messages`: what is sent, and what must become of it
-- `sqs`: a model of SQS, which delivers, redelivers, and keeps the books
+- `messages`: the messages that are sent, and the row of each
+- `sqs`: a model of SQS, which delivers, redelivers, and records the history of every message
 - `functions`: several processes of the release build, each behind a Runtime API
-- `network`: the proxies before Postgres and before Secrets Manager
-- `system`: the servers behind them
-- `faults`: what is done to all of these
-- `verdict`: the comparison of the books with the table, and the search of the logs
+- `network`: the proxies before Postgres and Secrets Manager
+- `proxied_servers`: Postgres and Secrets Manager behind these proxies
+- `faults`: the faults, which break servers, network and functions
+- `verification`: compares the history with the table, the ledger and the logs
+- `report`: prints the results
 """
 
 from dev import TARGET

@@ -1,4 +1,7 @@
-"""Torture the release build for a while, then judge: the command behind `make torture`."""
+"""Break servers, network and functions while messages are sent, then verify that none is lost.
+
+The command behind `make torture`.
+"""
 
 import argparse
 import asyncio
@@ -9,70 +12,73 @@ from collections.abc import Coroutine
 from typing import Any
 
 from dev import processes
-from dev.report import console
-from torture import RESULTS, report, system, verdict
+from dev.terminal import console
+from torture import RESULTS, proxied_servers, report, verification
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Messages
-from torture.sqs import Books, Queue
-from torture.system import System
+from torture.proxied_servers import ProxiedServers
+from torture.sqs import History, Queue
 
 FUNCTIONS = 6
-# What remains when nothing is broken any more is done in seconds, even on a machine that is busy.
+# Without faults, the functions empty the queues in seconds, even on a busy machine.
 DRAIN_S = 180
 
 
 def main() -> int:
-    """Read the command line and do what it says."""
+    """Run the torture test with the options of the command line."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long there are faults")
-    parser.add_argument("--seed", default=secrets.token_hex(3), help="to repeat a run's faults")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of the faults")
+    parser.add_argument(
+        "--seed", default=secrets.token_hex(3), help="of messages and faults, to repeat a run"
+    )
     arguments = parser.parse_args()
-    processes.end_in_good_order()
+    processes.exit_on_signals()
     RESULTS.mkdir(parents=True, exist_ok=True)
     console.print(f"Torturing for {arguments.seconds:.0f} s with seed {arguments.seed}")
     try:
-        with system.running() as servers:
+        with proxied_servers.running() as servers:
             return asyncio.run(
-                unless_told_to_end(torture(servers, arguments.seconds, arguments.seed))
+                cancel_on_signal(torture(servers, arguments.seconds, arguments.seed))
             )
     except KeyboardInterrupt as signalled:
         return 128 + next(iter(signalled.args), 0)
 
 
-async def unless_told_to_end(work: Coroutine[Any, Any, int]) -> int:
-    """Do the work; if a signal says to end, cancel it, for an exception may strike in any task."""
-    loop, task, told = asyncio.get_running_loop(), asyncio.ensure_future(work), []
+async def cancel_on_signal(work: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine; a signal cancels it. An exception from the handler could hit any task."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    received: list[int] = []
 
-    def end(number: int) -> None:
-        told.append(number)
+    def cancel(number: int) -> None:
+        received.append(number)
         loop.call_soon_threadsafe(task.cancel)
 
-    processes.end_in_good_order(end)
+    processes.exit_on_signals(cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        return 128 + told[0]
+        return 128 + received[0]
 
 
-async def torture(servers: System, seconds: float, seed: str) -> int:
-    """Break everything for a while, heal it, let the functions empty the queues, and judge."""
-    books = Books()
+async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
+    """Inject faults, stop them, wait until the queues are empty, and verify."""
+    history = History()
     source = Messages(seed, servers.salt)
     queues = [
-        Queue(source, books, random.Random(f"{seed} standard"), fifo=False),
-        Queue(source, books, random.Random(f"{seed} fifo"), fifo=True),
+        Queue(source, history, random.Random(f"{seed} standard"), fifo=False),
+        Queue(source, history, random.Random(f"{seed} fifo"), fifo=True),
     ]
     fleet = Fleet(servers, queues, seed)
-    faults = Faults(servers, fleet, books, seed)
+    faults = Faults(servers, fleet, history, seed)
     await servers.postgres_proxy.open()
     await servers.secrets_proxy.open()
 
     async with asyncio.TaskGroup() as group:
         working = group.create_task(fleet.run(FUNCTIONS))
-        # The first batch tells the database its salt.
-        while not books.outcomes["answered"]:
-            if books.now() > DRAIN_S:
+        # The first batch stores the salt's fingerprint, so no fault may come before it.
+        while not history.outcomes["answered"]:
+            if history.now() > DRAIN_S:
                 raise RuntimeError(f"no batch was answered; the logs are in {RESULTS}")
             await asyncio.sleep(0.1)
         await faults.run(seconds)
@@ -80,10 +86,10 @@ async def torture(servers: System, seconds: float, seed: str) -> int:
             queue.closed = True
         await asyncio.wait([working], timeout=DRAIN_S)
         working.cancel()
-    books.ended = books.now()
-    judged = verdict.reach(servers, books)
-    report.show(seed, books, fleet, faults, judged)
-    return 1 if judged.violations else 0
+    history.ended = history.now()
+    findings = verification.verify(servers, history)
+    report.show(seed, history, fleet, faults, findings)
+    return 1 if findings.violations else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What is done to the servers, the network and the functions. Each fault heals itself.
+"""The faults. Each breaks a server, the network or a function, and then repairs it.
 
-They come in suits that are played at the same time. Each suit is a deck of cards: shuffled,
-dealt to the last card, and shuffled again, so that every fault has its turn.
+All groups of faults run at the same time. Each group runs its faults one after the other in random
+order, and then again in another order, so that every fault runs.
 """
 
 import asyncio
@@ -13,35 +13,35 @@ from dataclasses import dataclass, field
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from torture.functions import Fleet, Function
-from torture.network import Cut, Proxy, Way
-from torture.sqs import Books
-from torture.system import WRITER, System, new_secret
+from torture.network import Cut, Direction, Proxy
+from torture.proxied_servers import WRITER, ProxiedServers, new_secret
+from torture.sqs import History
 
 TERMINATE = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{WRITER}'"
 RELOAD = "SELECT pg_reload_conf()"
-# How long a cut waits for bytes to come by.
-PATIENCE_S = 3
+# A cut is given up if too few bytes are sent within this time.
+CUT_TIMEOUT_S = 3
 THROTTLED = b'{"__type":"ThrottlingException","message":"Rate exceeded"}'
 
 
 @dataclass
 class World:
-    """What can be broken."""
+    """What faults act on."""
 
-    system: System
+    servers: ProxiedServers
     fleet: Fleet
     dice: random.Random
 
-    async def do(self, *statements: str) -> None:
-        """Do something to the database."""
-        await asyncio.to_thread(self.system.execute, *statements)
+    async def execute(self, *statements: str) -> None:
+        """Execute statements as the superuser."""
+        await asyncio.to_thread(self.servers.execute, *statements)
 
     async def wait(self, least_s: float, most_s: float) -> None:
-        """Leave it broken for a while."""
+        """Sleep for a random time, while something is broken."""
         await asyncio.sleep(self.dice.uniform(least_s, most_s))
 
 
-# A fault says whether it struck.
+# A fault returns whether it had its effect.
 Fault = Callable[[World], Awaitable[bool]]
 
 
@@ -49,90 +49,90 @@ Fault = Callable[[World], Awaitable[bool]]
 
 
 async def postgres_killed_and_restarted(world: World) -> bool:
-    """Send SIGKILL to the server, and start it again after a while."""
-    await asyncio.to_thread(world.system.kill_postgres)
+    """Kill the server with SIGKILL, and start it again."""
+    await asyncio.to_thread(world.servers.kill_postgres)
     await world.wait(0, 1)
-    await asyncio.to_thread(world.system.start_postgres)
+    await asyncio.to_thread(world.servers.start_postgres)
     return True
 
 
 async def sessions_terminated(world: World) -> bool:
-    """End all sessions of the functions, as an administrator may."""
-    await world.do(TERMINATE)
+    """Terminate all sessions of the functions."""
+    await world.execute(TERMINATE)
     return True
 
 
 async def too_many_connections(world: World) -> bool:
-    """Let no new session in (53300)."""
-    await world.do(f"ALTER ROLE {WRITER} CONNECTION LIMIT 0", TERMINATE)
+    """Refuse new sessions (53300)."""
+    await world.execute(f"ALTER ROLE {WRITER} CONNECTION LIMIT 0", TERMINATE)
     await world.wait(0.2, 1.5)
-    await world.do(f"ALTER ROLE {WRITER} CONNECTION LIMIT -1")
+    await world.execute(f"ALTER ROLE {WRITER} CONNECTION LIMIT -1")
     return True
 
 
 async def read_only_failover(world: World) -> bool:
-    """Make the server one that only reads, as after a failover (25006)."""
-    await world.do("ALTER SYSTEM SET default_transaction_read_only = on", RELOAD)
+    """Make the server read-only, as after a failover (25006)."""
+    await world.execute("ALTER SYSTEM SET default_transaction_read_only = on", RELOAD)
     await world.wait(0.2, 1.5)
-    await world.do("ALTER SYSTEM RESET default_transaction_read_only", RELOAD)
+    await world.execute("ALTER SYSTEM RESET default_transaction_read_only", RELOAD)
     return True
 
 
 async def disk_full(world: World) -> bool:
-    """Leave no room on the server's disk (53100, or a crash where its own log has to grow)."""
-    log = world.system.services.postgres.log
+    """Fill the server's disk (53100, or a crash if the write-ahead log has to grow)."""
+    log = world.servers.services.postgres.log
     before = log.stat().st_size
-    world.system.fill_disk()
+    world.servers.fill_disk()
     await world.wait(0.5, 2)
-    await asyncio.to_thread(world.system.free_disk)
+    await asyncio.to_thread(world.servers.free_disk)
     return b"53100" in log.read_bytes()[before:]
 
 
-async def deadlock_with_a_rival(world: World) -> bool:
-    """Lock the two tables, one after the other, and have the function be the victim (40P01)."""
+async def deadlock_with_other_session(world: World) -> bool:
+    """Lock both tables one after the other, so that the function becomes the victim (40P01)."""
     tables = world.dice.sample(["user_logins", "processed_messages"], 2)
-    return await asyncio.to_thread(_lock, world.system, tables)
+    return await asyncio.to_thread(_lock, world.servers, tables)
 
 
 async def tables_locked(world: World) -> bool:
-    """Lock the table for longer than some invocations have time, as VACUUM FULL does."""
+    """Lock the table for longer than some deadlines, as VACUUM FULL does."""
     seconds = world.dice.uniform(0.5, 2.5)
-    return await asyncio.to_thread(_lock, world.system, ["user_logins"], seconds)
+    return await asyncio.to_thread(_lock, world.servers, ["user_logins"], seconds)
 
 
 async def serializable_by_default(world: World) -> bool:
-    """Have all transactions be serializable for a while, so that some cannot be (40001)."""
+    """Raise the isolation level, so that some transactions cannot be serialized (40001)."""
     level = world.dice.choice(["serializable", "repeatable read"])
     isolation = f"ALTER ROLE {WRITER} SET default_transaction_isolation ="
-    await world.do(f"{isolation} '{level}'", TERMINATE)
+    await world.execute(f"{isolation} '{level}'", TERMINATE)
     await world.wait(1, 3)
-    await world.do(f"{isolation} DEFAULT", TERMINATE)
+    await world.execute(f"{isolation} DEFAULT", TERMINATE)
     return True
 
 
 async def password_rotated(world: World) -> bool:
-    """Give the role another password, and the secret a while later."""
-    await asyncio.to_thread(world.system.change_password)
-    await world.do(TERMINATE)
+    """Change the role's password, and the secret some time later."""
+    await asyncio.to_thread(world.servers.change_password)
+    await world.execute(TERMINATE)
     await world.wait(0, 1.5)
-    await asyncio.to_thread(world.system.store_password)
+    await asyncio.to_thread(world.servers.store_password)
     return True
 
 
-def _lock(system: System, tables: list[str], seconds: float = 0.15) -> bool:
-    with system.connect() as rival:
-        # The function's session looks for a deadlock first, and who finds it is its victim.
-        rival.execute("SET deadlock_timeout = '10s'")
-        rival.execute("SET lock_timeout = '2s'")
-        rival.execute("BEGIN")
+def _lock(servers: ProxiedServers, tables: list[str], seconds: float = 0.15) -> bool:
+    with servers.connect() as session:
+        # The session that detects a deadlock is its victim: this must be the function's.
+        session.execute("SET deadlock_timeout = '10s'")
+        session.execute("SET lock_timeout = '2s'")
+        session.execute("BEGIN")
         try:
             for table in tables:
-                rival.execute(f"LOCK {table} IN SHARE MODE")
-                rival.execute(f"SELECT pg_sleep({seconds})")
+                session.execute(f"LOCK {table} IN SHARE MODE")
+                session.execute(f"SELECT pg_sleep({seconds})")
         except (LockNotAvailable, DeadlockDetected):
             return False
         finally:
-            rival.execute("ROLLBACK")
+            session.execute("ROLLBACK")
     return True
 
 
@@ -141,45 +141,45 @@ def _lock(system: System, tables: list[str], seconds: float = 0.15) -> bool:
 
 async def connections_refused(world: World) -> bool:
     """Reset the connections, and refuse new ones."""
-    await _refused(world, world.system.postgres_proxy, 0.1, 1)
+    await _refused(world, world.servers.postgres_proxy, 0.1, 1)
     return True
 
 
-async def cut_while_asking(world: World) -> bool:
-    """Cut a connection when so many bytes have gone to Postgres: in a login or in a batch."""
-    return await _cut(world, Way.UP, most=6000)
+async def cut_while_sending(world: World) -> bool:
+    """Cut a connection after some bytes to Postgres: during a login or a batch."""
+    return await _cut(world, Direction.TO_SERVER, most=6000)
 
 
-async def cut_while_answering(world: World) -> bool:
-    """Cut a connection in an answer of Postgres: the commit is done, and nobody knows."""
-    return await _cut(world, Way.DOWN, most=120)
+async def cut_while_receiving(world: World) -> bool:
+    """Cut a connection during an answer of Postgres: a commit may be done but not confirmed."""
+    return await _cut(world, Direction.TO_FUNCTION, most=120)
 
 
 async def cut_between_batches(world: World) -> bool:
-    """Close all connections in good order, as a load balancer does."""
-    world.system.postgres_proxy.close_all()
+    """Close all connections cleanly, as a load balancer does."""
+    world.servers.postgres_proxy.close_all()
     return True
 
 
 async def packets_delayed(world: World) -> bool:
-    """Hold back each packet for a while, sometimes past the deadline."""
-    await _delayed(world, world.system.postgres_proxy, 0.05, 2)
+    """Delay each packet, sometimes past the deadline."""
+    await _delayed(world, world.servers.postgres_proxy, 0.05, 2)
     return True
 
 
-async def no_answer_at_all(world: World) -> bool:
-    """Swallow everything. The connections that lost something stay half open."""
-    await _silent(world, world.system.postgres_proxy, 0.3, 2.5)
+async def packets_lost(world: World) -> bool:
+    """Drop all bytes. Connections that lost bytes stay half-open."""
+    await _black_hole(world, world.servers.postgres_proxy, 0.3, 2.5)
     return True
 
 
-async def _cut(world: World, way: Way, most: int) -> bool:
-    cut = Cut(way, world.dice.randint(0, most), reset=world.dice.random() < 0.5)
-    world.system.postgres_proxy.cut = cut
+async def _cut(world: World, direction: Direction, most: int) -> bool:
+    cut = Cut(direction, world.dice.randint(0, most), reset=world.dice.random() < 0.5)
+    world.servers.postgres_proxy.cut = cut
     try:
-        await asyncio.wait_for(cut.done.wait(), PATIENCE_S)
+        await asyncio.wait_for(cut.done.wait(), CUT_TIMEOUT_S)
     except TimeoutError:
-        world.system.postgres_proxy.cut = None
+        world.servers.postgres_proxy.cut = None
     return cut.done.is_set()
 
 
@@ -195,23 +195,23 @@ async def _delayed(world: World, proxy: Proxy, least_s: float, most_s: float) ->
     proxy.delay_s = 0
 
 
-async def _silent(world: World, proxy: Proxy, least_s: float, most_s: float) -> None:
-    proxy.silent = True
+async def _black_hole(world: World, proxy: Proxy, least_s: float, most_s: float) -> None:
+    proxy.black_hole = True
     await world.wait(least_s, most_s)
-    proxy.silent = False
+    proxy.black_hole = False
 
 
 # The functions
 
 
 async def process_killed(world: World) -> bool:
-    """Send SIGKILL to a function, wherever it is: in its cold start, in a batch, or waiting."""
+    """Kill a function with SIGKILL: in its cold start, in a batch, or idle."""
     _any_function(world).kill()
     return True
 
 
 async def process_frozen(world: World) -> bool:
-    """Stop a function where it stands; another gets its batch; then it goes on."""
+    """Freeze a function; another function receives its batch; then thaw it."""
     function = _any_function(world)
     function.freeze()
     await world.wait(0.2, 5)
@@ -220,7 +220,7 @@ async def process_frozen(world: World) -> bool:
 
 
 async def process_frozen_for_minutes(world: World) -> bool:
-    """Stop a function for longer than Postgres waits for the rest of a transaction."""
+    """Freeze a function for longer than Postgres waits for the rest of a transaction."""
     function = _any_function(world)
     function.freeze()
     await world.wait(61, 150)
@@ -232,30 +232,30 @@ def _any_function(world: World) -> Function:
     return world.fleet.functions[world.dice.choice(sorted(world.fleet.functions))]
 
 
-# Secrets Manager, always with a cold start
+# Secrets Manager. Each of these forces a cold start, because only that reads secrets.
 
 
 async def secrets_refused(world: World) -> bool:
     """Refuse connections to Secrets Manager."""
-    world.system.secrets_proxy.refuse()
+    world.servers.secrets_proxy.refuse()
     await _cold_start(world, 0.3, 2)
-    await world.system.secrets_proxy.open()
+    await world.servers.secrets_proxy.open()
     return True
 
 
 async def secrets_slow(world: World) -> bool:
-    """Delay what goes to and comes from Secrets Manager."""
-    world.system.secrets_proxy.delay_s = world.dice.uniform(0.2, 2)
+    """Delay requests to Secrets Manager and their responses."""
+    world.servers.secrets_proxy.delay_s = world.dice.uniform(0.2, 2)
     await _cold_start(world, 1, 4)
-    world.system.secrets_proxy.delay_s = 0
+    world.servers.secrets_proxy.delay_s = 0
     return True
 
 
-async def secrets_silent(world: World) -> bool:
-    """Swallow what goes to Secrets Manager."""
-    world.system.secrets_proxy.silent = True
+async def secrets_lost(world: World) -> bool:
+    """Drop all bytes to and from Secrets Manager."""
+    world.servers.secrets_proxy.black_hole = True
     await _cold_start(world, 0.5, 4)
-    world.system.secrets_proxy.silent = False
+    world.servers.secrets_proxy.black_hole = False
     return True
 
 
@@ -263,39 +263,39 @@ async def secrets_throttled(world: World) -> bool:
     """Answer every request to Secrets Manager with a ThrottlingException."""
     head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.1\r\n"
     length = f"Content-Length: {len(THROTTLED)}\r\nConnection: close\r\n\r\n"
-    world.system.secrets_proxy.instead = (head + length).encode() + THROTTLED
+    world.servers.secrets_proxy.canned_response = (head + length).encode() + THROTTLED
     await _cold_start(world, 0.3, 3)
-    world.system.secrets_proxy.instead = None
+    world.servers.secrets_proxy.canned_response = None
     return True
 
 
 async def salt_changed(world: World) -> bool:
-    """Put another salt into the secret, and back; then start all functions anew, as one must."""
-    await asyncio.to_thread(world.system.store_salt, new_secret())
+    """Replace the salt, restore it, and restart all functions, as the runbook says."""
+    await asyncio.to_thread(world.servers.store_salt, new_secret())
     await _cold_start(world, 0.5, 2)
-    await asyncio.to_thread(world.system.store_salt, world.system.salt)
+    await asyncio.to_thread(world.servers.store_salt, world.servers.salt)
     for function in world.fleet.functions.values():
         function.kill()
     return True
 
 
 async def _cold_start(world: World, least_s: float, most_s: float) -> None:
-    world.system.secrets_proxy.close_all()
+    world.servers.secrets_proxy.close_all()
     _any_function(world).kill()
     await world.wait(least_s, most_s)
 
 
 @dataclass(frozen=True)
-class Suit:
-    """Faults of one sort, and the seconds between one and the next."""
+class FaultGroup:
+    """Faults that run one after the other, and the range of the pause between them."""
 
     name: str
     pause_s: tuple[float, float]
-    cards: list[Fault]
+    faults: list[Fault]
 
 
-SUITS = [
-    Suit(
+FAULT_GROUPS = [
+    FaultGroup(
         "server",
         (0.3, 2),
         [
@@ -304,62 +304,62 @@ SUITS = [
             too_many_connections,
             read_only_failover,
             disk_full,
-            *[deadlock_with_a_rival] * 2,
+            *[deadlock_with_other_session] * 2,
             tables_locked,
             serializable_by_default,
             password_rotated,
         ],
     ),
-    Suit(
+    FaultGroup(
         "network",
         (0.1, 1),
         [
             connections_refused,
-            *[cut_while_asking] * 4,
-            *[cut_while_answering] * 6,
+            *[cut_while_sending] * 4,
+            *[cut_while_receiving] * 6,
             cut_between_batches,
             packets_delayed,
-            no_answer_at_all,
+            packets_lost,
         ],
     ),
-    Suit("functions", (0.1, 1), [*[process_killed] * 3, process_frozen]),
-    Suit("long freezes", (20, 40), [process_frozen_for_minutes]),
-    Suit(
+    FaultGroup("functions", (0.1, 1), [*[process_killed] * 3, process_frozen]),
+    FaultGroup("long freezes", (20, 40), [process_frozen_for_minutes]),
+    FaultGroup(
         "secrets",
         (1, 5),
-        [secrets_refused, secrets_slow, secrets_silent, secrets_throttled, salt_changed],
+        [secrets_refused, secrets_slow, secrets_lost, secrets_throttled, salt_changed],
     ),
 ]
 
 
 @dataclass
 class Faults:
-    """All faults, counted."""
+    """Runs the faults, and counts those that had an effect."""
 
-    system: System
+    servers: ProxiedServers
     fleet: Fleet
-    books: Books
+    history: History
     seed: str
-    struck: Counter[str] = field(default_factory=Counter)
+    effective: Counter[str] = field(default_factory=Counter)
 
     async def run(self, seconds: float) -> None:
-        """Play all suits at once for a while, and heal what does not heal by itself."""
+        """Run all groups for a time, then close connections that would stay half-open."""
         async with asyncio.TaskGroup() as group:
-            for suit in SUITS:
-                group.create_task(self._play(suit, seconds))
-        # Half-open connections, which a server's keepalive finds in the end.
-        self.system.postgres_proxy.close_all()
-        self.system.secrets_proxy.close_all()
+            for faults in FAULT_GROUPS:
+                group.create_task(self._run_group(faults, seconds))
+        # Otherwise only TCP keepalive would find these, after minutes.
+        self.servers.postgres_proxy.close_all()
+        self.servers.secrets_proxy.close_all()
 
-    async def _play(self, suit: Suit, seconds: float) -> None:
-        dice = random.Random(f"{self.seed} {suit.name}")
-        world = World(self.system, self.fleet, dice)
+    async def _run_group(self, group: FaultGroup, seconds: float) -> None:
+        dice = random.Random(f"{self.seed} {group.name}")
+        world = World(self.servers, self.fleet, dice)
         while True:
-            for fault in dice.sample(suit.cards, len(suit.cards)):
-                pause_s = dice.uniform(*suit.pause_s)
-                if self.books.now() + pause_s > seconds:
+            for fault in dice.sample(group.faults, len(group.faults)):
+                pause_s = dice.uniform(*group.pause_s)
+                if self.history.now() + pause_s > seconds:
                     return
                 await asyncio.sleep(pause_s)
-                self.system.trouble.add(fault.__name__)
-                self.struck[fault.__name__] += await fault(world)
-                self.system.trouble.discard(fault.__name__)
+                self.servers.active_faults.add(fault.__name__)
+                self.effective[fault.__name__] += await fault(world)
+                self.servers.active_faults.discard(fault.__name__)

@@ -1,5 +1,5 @@
-/* A disk that is full for as long as the file named by FULL_DISK exists: preloaded into Postgres, it
- * refuses what would make a file longer. What is written over an old page still goes, as on a real one. */
+/* Simulates a full disk while the file named by FULL_DISK exists. Preloaded into Postgres, it refuses
+ * calls that would make a file longer. Calls that overwrite a page succeed, as on a real full disk. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +24,7 @@ static off_t length(const struct iovec *parts, int count)
     return sum;
 }
 
-/* The function as it is, or the refusal in its own way of refusing. */
+/* Calls the real function, or fails as that function fails when the disk is full. */
 #define REAL(name) ((__typeof__(&name)) dlsym(RTLD_NEXT, #name))
 #define REFUSE_OR(name, file, end, ...) \
     return full(file, end) ? (errno = ENOSPC, -1) : REAL(name)(__VA_ARGS__)

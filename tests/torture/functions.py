@@ -20,20 +20,20 @@ import psutil
 from dev import processes
 from dev.stack import PACKAGE
 from torture import RESULTS
-from torture.sqs import GONE, TIMED_OUT, Answer, Delivery, Queue
-from torture.system import System
+from torture.proxied_servers import ProxiedServers
+from torture.sqs import ENDED, TIMED_OUT, Answer, Delivery, Queue
 
 BOOTSTRAP = RESULTS / "bootstrap"
 LOGS = RESULTS / "functions"
 DEADLINES_S = [1.0, 1.5, 2.0, 3.0]
-# When nothing is broken any more, nothing but a machine that is busy can take long.
-PATIENT_DEADLINE_S = 10.0
-COLD_START_S = 15
-# The most that passes until a function that failed is invoked again.
-BREATH_S = 0.1
-# How long one that overran its time may go on, as no function on Lambda may.
-GRACE_S = 6
-LOOK_S = 0.02
+# Without faults, only a busy machine makes an invocation slow.
+FAULTLESS_DEADLINE_S = 10.0
+COLD_START_TIMEOUT_S = 15
+# The longest pause after a failed invocation.
+MAX_RETRY_PAUSE_S = 0.1
+# How long a function may run on after its deadline. On Lambda none may.
+OVERTIME_S = 6
+EXIT_POLL_S = 0.02
 IDLE_S = 0.05
 
 
@@ -41,7 +41,7 @@ class RuntimeApi:
     """The Runtime API of one process."""
 
     def __init__(self, log: Path) -> None:
-        """Prepare; nothing listens yet. The log takes all that the function says."""
+        """Write all answers to a log; `open` starts the server."""
         self._log = log
         self.polled = asyncio.Event()
         self.port = 0
@@ -51,7 +51,7 @@ class RuntimeApi:
         self._served: set[asyncio.Task] = set()
 
     async def open(self) -> None:
-        """Listen."""
+        """Start the server."""
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -62,7 +62,7 @@ class RuntimeApi:
             task.cancel()
 
     def send(self, event: bytes, deadline_s: float) -> Future[bytes]:
-        """Send an event; the answer is what the function will say to it."""
+        """Send an event; the result is the body of the answer."""
         request_id = str(uuid4())
         self._answers[request_id] = asyncio.get_running_loop().create_future()
         self._events.put_nowait((request_id, time.time() + deadline_s, event))
@@ -81,7 +81,7 @@ class RuntimeApi:
                 else:
                     with self._log.open("ab") as log:
                         log.write(body + b"\n")
-                    *_, request_id, _what = path.split("/")
+                    *_, request_id, _suffix = path.split("/")
                     self._answers.pop(request_id).set_result(body)
                     writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
         writer.close()
@@ -100,7 +100,7 @@ def _event(request_id: str, deadline: float, event: bytes) -> bytes:
 
 
 async def _read(reader: StreamReader) -> tuple[str, bytes]:
-    """Read a request: its path and its body, which may come in chunks."""
+    """Read a request, whose body may be chunked; return its path and body."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
     path = first.split()[1]
     if "transfer-encoding: chunked" not in lines:
@@ -115,166 +115,170 @@ async def _read(reader: StreamReader) -> tuple[str, bytes]:
 
 
 class Function:
-    """A process, from its cold start to its end."""
+    """A process of the function, from its cold start to its end."""
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
-        """Prepare; nothing runs yet."""
+        """Store the settings; `start` starts the process."""
         self.name = name
         self.frozen = False
         self.was_frozen = False
         self.runtime = RuntimeApi(LOGS / f"{name}-answers.log")
         self._environment = environment
         self._process: processes.Process | None = None
-        self._gone: asyncio.Task | None = None
+        self._exit: asyncio.Task | None = None
 
     async def start(self) -> bool:
-        """Start it, and say whether it came so far as to ask for an event."""
+        """Start the process; return whether it polled for an event."""
         await self.runtime.open()
-        lambdas = {
+        lambda_variables = {
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.runtime.port}",
             "AWS_LAMBDA_FUNCTION_NAME": "torture",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         }
         self._process = processes.start(
-            [BOOTSTRAP], log=LOGS / f"{self.name}.log", cwd=RESULTS, env=self._environment | lambdas
+            [BOOTSTRAP],
+            log=LOGS / f"{self.name}.log",
+            cwd=RESULTS,
+            env=self._environment | lambda_variables,
         )
-        self._gone = asyncio.create_task(self._wait_until_gone())
+        self._exit = asyncio.create_task(self._wait_for_exit())
         polled = asyncio.create_task(self.runtime.polled.wait())
         await asyncio.wait(
-            [polled, self._gone], timeout=COLD_START_S, return_when=asyncio.FIRST_COMPLETED
+            [polled, self._exit], timeout=COLD_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         polled.cancel()
         return self.runtime.polled.is_set()
 
-    async def invoke(self, event: bytes, deadline_s: float, *, merciful: bool) -> Answer:
-        """Send an event, and say what came of it in time.
+    async def invoke(self, event: bytes, deadline_s: float, *, kill_late: bool) -> Answer:
+        """Send an event; return the answer if it comes before the deadline.
 
-        One that is late is killed as on Lambda, unless we are merciful: then it goes on as a ghost.
+        Lambda kills a late function. Without `kill_late` it runs on while its batch is redelivered.
         """
         self.was_frozen = self.frozen
         answer = self.runtime.send(event, deadline_s)
         await self._wait_for(answer, deadline_s)
         if answer.done():
-            return _understand(answer.result())
-        if self.gone:
-            return Answer(GONE)
-        if not merciful:
+            return _parse_answer(answer.result())
+        if self.ended:
+            return Answer(ENDED)
+        if kill_late:
             self.kill()
         return Answer(TIMED_OUT)
 
-    async def haunt(self) -> bool:
-        """Let one that was late go on, and say whether it is of use again."""
+    async def wait_for_late_poll(self) -> bool:
+        """Let a late function run on; return whether it polls for its next event."""
         polled = asyncio.create_task(self.runtime.polled.wait())
-        await self._wait_for(polled, GRACE_S)
+        await self._wait_for(polled, OVERTIME_S)
         polled.cancel()
-        return self.runtime.polled.is_set() and not self.gone
+        return self.runtime.polled.is_set() and not self.ended
 
     @property
-    def gone(self) -> bool:
+    def ended(self) -> bool:
         """Whether the process has ended."""
-        return self._gone.done()
+        return self._exit.done()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop the process where it stands."""
+        """Freeze the process, as Lambda does between invocations."""
         self.frozen = self.was_frozen = True
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the process go on."""
+        """Let a frozen process continue."""
         self.frozen = False
         self._signal(signal.SIGCONT)
 
     async def end(self) -> None:
-        """End the process and its Runtime API."""
+        """Stop the process and its Runtime API."""
         self.runtime.close()
         if self._process is not None:
             self.kill()
-            await self._gone
+            await self._exit
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and processes.alive(self._process):
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(self._process.pid).send_signal(number)
 
-    async def _wait_until_gone(self) -> None:
+    async def _wait_for_exit(self) -> None:
         while processes.alive(self._process):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(EXIT_POLL_S)
         processes.stop(self._process)
 
     async def _wait_for(self, future: Future, timeout_s: float) -> None:
         await asyncio.wait(
-            [future, self._gone], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            [future, self._exit], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
 
 
-def _understand(answer: bytes) -> Answer:
-    said = json.loads(answer)
-    if "errorType" in said:
-        return Answer(said["errorType"])
-    return Answer(failed_ids=tuple(one["itemIdentifier"] for one in said["batchItemFailures"]))
+def _parse_answer(answer: bytes) -> Answer:
+    parsed = json.loads(answer)
+    if "errorType" in parsed:
+        return Answer(parsed["errorType"])
+    failures = parsed["batchItemFailures"]
+    return Answer(failed_ids=tuple(failure["itemIdentifier"] for failure in failures))
 
 
 class Fleet:
-    """The functions at work: each takes a batch, says what came of it, and takes another."""
+    """Several functions at the same time: each is invoked with one batch after the other."""
 
-    def __init__(self, system: System, queues: list[Queue], seed: str) -> None:
-        """Prepare; nothing runs yet."""
+    def __init__(self, servers: ProxiedServers, queues: list[Queue], seed: str) -> None:
+        """Copy the program; `run` starts the functions."""
         self.functions: dict[str, Function] = {}
         self.cold_starts: Counter[str] = Counter()
         self.late: list[Delivery] = []
-        self._system = system
+        self._servers = servers
         self._queues = queues
         self._seed = seed
         shutil.rmtree(LOGS, ignore_errors=True)
-        # The original may be built again while we run.
+        # A build during the run would replace the original.
         shutil.copy(PACKAGE / "bootstrap", BOOTSTRAP)
 
     async def run(self, size: int) -> None:
-        """Keep so many functions at work until the queues are closed and empty."""
+        """Run this many functions until the queues are closed and empty."""
         async with asyncio.TaskGroup() as fleet:
             for number in range(size):
-                fleet.create_task(self._keep(f"function-{number}"))
+                fleet.create_task(self._keep_running(f"function-{number}"))
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether all queues are closed and empty."""
         return all(queue.closed and queue.empty for queue in self._queues)
 
-    async def _keep(self, name: str) -> None:
-        """Start a function, and another whenever it ends."""
+    async def _keep_running(self, name: str) -> None:
+        """Start a function, and start it again whenever it ends."""
         dice = random.Random(f"{self._seed} {name}")
         while not self.done:
-            function = self.functions[name] = Function(name, self._system.environment)
+            function = self.functions[name] = Function(name, self._servers.environment)
             try:
                 started = await function.start()
-                self.cold_starts["made it" if started else "did not"] += 1
+                self.cold_starts["started" if started else "failed"] += 1
                 if started:
-                    await self._use(function, dice)
+                    await self._invoke_repeatedly(function, dice)
             finally:
                 await function.end()
 
-    async def _use(self, function: Function, dice: random.Random) -> None:
-        """Invoke a function for as long as it is of use."""
-        while not self.done and not function.gone:
+    async def _invoke_repeatedly(self, function: Function, dice: random.Random) -> None:
+        """Invoke a function until it ends, or until all queues are empty."""
+        while not self.done and not function.ended:
             queue = dice.choices(self._queues, [85, 15])[0]
-            deadline_s = PATIENT_DEADLINE_S if queue.closed else dice.choice(DEADLINES_S)
-            merciful = dice.random() < 0.5
-            delivery = queue.receive(function.name, deadline_s, tuple(self._system.trouble))
+            deadline_s = FAULTLESS_DEADLINE_S if queue.closed else dice.choice(DEADLINES_S)
+            kill_late = dice.random() >= 0.5
+            delivery = queue.receive(function.name, deadline_s, tuple(self._servers.active_faults))
             if delivery is None:
                 await asyncio.sleep(IDLE_S)
                 continue
             event = json.dumps(delivery.event()).encode()
-            answer = await function.invoke(event, deadline_s, merciful=merciful)
+            answer = await function.invoke(event, deadline_s, kill_late=kill_late)
             queue.settle(delivery, answer)
             if answer.error_type is not None:
-                await asyncio.sleep(dice.uniform(0, BREATH_S))
+                await asyncio.sleep(dice.uniform(0, MAX_RETRY_PAUSE_S))
             if answer.error_type == TIMED_OUT:
                 if not function.was_frozen:
                     self.late.append(delivery)
-                if not (merciful and await function.haunt()):
+                if kill_late or not await function.wait_for_late_poll():
                     return

@@ -1,4 +1,4 @@
-"""What is sent: messages without end, always the same ones for a seed, and their rows."""
+"""Makes an endless sequence of messages, the same for the same seed, and the row of each."""
 
 import json
 import random
@@ -14,12 +14,12 @@ from dev import logins
 if TYPE_CHECKING:
     from torture.sqs import Delivery
 
-# Every raw value and every user id begins like this, and nothing else does, so a search finds all.
+# Every raw value and user id starts with one of these, and nothing else does: a search finds all.
 IP = "198.18."
 DEVICE_ID = "593-47-"
 USER_ID = "torture-user-"
 
-# The table's owner has a constraint of his own, which refuses this locale.
+# A constraint of the table's owner, which refuses rows with this locale.
 REFUSED_LOCALE = "XX"
 CONSTRAINT = f"ALTER TABLE user_logins ADD CHECK (locale <> '{REFUSED_LOCALE}')"
 
@@ -28,7 +28,7 @@ Login = dict[str, Any]
 
 
 class Kind(StrEnum):
-    """What is right or wrong with a message."""
+    """Whether a message is valid, and if not, which part refuses it."""
 
     GOOD = "good"
     BAD = "undecodable"
@@ -36,16 +36,16 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """Where a message is."""
+    """The state of a message in SQS."""
 
     QUEUED = "in the queue"
     DELETED = "deleted"
-    DEAD = "in the dead letters"
+    DEAD = "in the dead-letter queue"
 
 
 @dataclass(eq=False)
 class Message:
-    """A message, with the books of what happened to it."""
+    """A message and its history."""
 
     id: str
     kind: Kind
@@ -61,11 +61,11 @@ class Message:
 
     @property
     def in_flight(self) -> bool:
-        """Whether a function is at work on it."""
+        """Whether a function is processing the message."""
         return any(delivery.ended is None for delivery in self.deliveries)
 
     def record(self) -> Login:
-        """Write the message as Lambda delivers it, this time."""
+        """Make the record of the current delivery."""
         attributes = {
             "ApproximateReceiveCount": str(len(self.deliveries)),
             "SentTimestamp": str(round(self.sent_at.timestamp() * 1000)),
@@ -77,8 +77,8 @@ class Message:
         return logins.record("", attributes=attributes, **changes)
 
 
-# Each takes a good login and spoils it.
-SPOIL: list[Callable[[Login], object]] = [
+# Each makes an invalid body of a valid login.
+CORRUPTIONS: list[Callable[[Login], object]] = [
     lambda login: json.dumps(login)[:-1],
     lambda login: f"user_id={login['user_id']} ip={login['ip']}",
     lambda _: None,
@@ -96,10 +96,10 @@ SPOIL: list[Callable[[Login], object]] = [
 
 
 class Messages:
-    """A source of messages, of which some are bad and some in FIFO groups."""
+    """Makes messages: some are bad, some belong to FIFO groups."""
 
     def __init__(self, seed: str, salt: str) -> None:
-        """Begin at the first message."""
+        """Start the sequence of this seed."""
         self._dice = random.Random(f"{seed} messages")
         self._seed = seed
         self._salt = salt
@@ -114,9 +114,9 @@ class Messages:
         login = self._login()
         if kind is Kind.REFUSED:
             login["locale"] = REFUSED_LOCALE
-        body = dice.choice(SPOIL)(login) if kind is Kind.BAD else login
+        body = dice.choice(CORRUPTIONS)(login) if kind is Kind.BAD else login
         sent_at = datetime.now(UTC) - timedelta(seconds=dice.choice([0, 0, 0, 86_400, 200_000]))
-        # SQS counts milliseconds.
+        # SQS has a resolution of milliseconds.
         sent_at = sent_at.replace(microsecond=sent_at.microsecond // 1000 * 1000)
         return Message(
             id=str(UUID(int=dice.getrandbits(128), version=4)),

@@ -1,4 +1,4 @@
-"""A TCP proxy whose weather can be changed: it refuses, cuts, delays, or swallows what comes."""
+"""A TCP proxy that can refuse and cut connections, and delay and drop bytes."""
 
 import asyncio
 import socket
@@ -11,18 +11,18 @@ from enum import Enum
 CHUNK = 1 << 16
 
 
-class Way(Enum):
-    """A direction."""
+class Direction(Enum):
+    """The direction of bytes through a proxy."""
 
-    UP = "to the server"
-    DOWN = "to the function"
+    TO_SERVER = "to the server"
+    TO_FUNCTION = "to the function"
 
 
 @dataclass(eq=False)
 class Cut:
-    """An order to cut the connection that carries the n-th byte from now on, after that byte."""
+    """Cuts one connection: the one that carries the n-th byte from now on, after that byte."""
 
-    way: Way
+    direction: Direction
     bytes_left: int
     reset: bool
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -30,56 +30,56 @@ class Cut:
 
 @dataclass(eq=False)
 class Connection:
-    """A connection: both of its ends, and whether bytes of it were lost."""
+    """Both ends of a connection through a proxy, and whether bytes were dropped."""
 
     ends: tuple[StreamWriter, StreamWriter]
-    lost: bool = False
+    lost_bytes: bool = False
 
     def close(self, *, reset: bool) -> None:
-        """Close both ends, in good order or not."""
+        """Close both ends, with a TCP reset if `reset` is set."""
         for end in self.ends:
             if reset and not end.is_closing():
-                # To linger for no time is to reset: https://man7.org/linux/man-pages/man7/socket.7.html
+                # A linger time of 0 sends a reset: https://man7.org/linux/man-pages/man7/socket.7.html
                 linger = struct.pack("ii", 1, 0)
                 end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             end.transport.abort()
 
 
 class Proxy:
-    """A way to a server, with a port that stays the same."""
+    """A proxy to a server, on a fixed port."""
 
     def __init__(self, target: tuple[str, int], port: int) -> None:
-        """Prepare; nothing listens yet."""
+        """Store the target; `open` starts to listen."""
         self.port = port
         self.delay_s = 0.0
-        self.silent = False
+        self.black_hole = False
         self.cut: Cut | None = None
-        self.instead: bytes | None = None
+        self.canned_response: bytes | None = None
         self._target = target
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
 
     async def open(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         self._listener = await asyncio.start_server(
             self._connected, "127.0.0.1", self.port, limit=CHUNK
         )
 
     def refuse(self) -> None:
-        """Let the kernel refuse connections, and reset those that there are."""
+        """Refuse new connections, and reset open ones."""
         self._listener.close()
         self.close_all(reset=True)
 
     def close_all(self, *, reset: bool = False) -> None:
-        """Close the connections that there are."""
+        """Close all open connections."""
         for connection in list(self._connections):
             connection.close(reset=reset)
 
     async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if instead := self.instead:
+        if response := self.canned_response:
             with suppress(OSError):
                 await reader.read(CHUNK)
-                writer.write(instead)
+                writer.write(response)
                 await writer.drain()
             writer.close()
             return
@@ -91,28 +91,32 @@ class Proxy:
         connection = Connection((writer, server_writer))
         self._connections.add(connection)
         try:
-            # Who is cancelled here is at the top of its task: there is nobody above to be told.
+            # A cancellation ends here: this coroutine is the whole task.
             with suppress(asyncio.CancelledError):
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pump(connection, Way.UP, reader, server_writer))
-                    both.create_task(self._pump(connection, Way.DOWN, server_reader, writer))
+                    both.create_task(
+                        self._forward(connection, Direction.TO_SERVER, reader, server_writer)
+                    )
+                    both.create_task(
+                        self._forward(connection, Direction.TO_FUNCTION, server_reader, writer)
+                    )
         finally:
             self._connections.discard(connection)
             connection.close(reset=False)
 
-    async def _pump(
-        self, connection: Connection, way: Way, source: StreamReader, sink: StreamWriter
+    async def _forward(
+        self, connection: Connection, direction: Direction, source: StreamReader, sink: StreamWriter
     ) -> None:
         try:
             while data := await source.read(CHUNK):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                # Who has missed a byte is never spoken to again: it would be no use to TLS.
-                connection.lost |= self.silent
-                if connection.lost:
+                # After one dropped byte, TLS could not decrypt any later one: drop all of them.
+                connection.lost_bytes |= self.black_hole
+                if connection.lost_bytes:
                     continue
                 cut = self.cut
-                if cut is not None and cut.way is way:
+                if cut is not None and cut.direction is direction:
                     data, cut.bytes_left = data[: cut.bytes_left], cut.bytes_left - len(data)
                     if cut.bytes_left <= 0:
                         self.cut = None
@@ -120,7 +124,7 @@ class Proxy:
                         return
                 sink.write(data)
                 await sink.drain()
-            if not connection.lost:
+            if not connection.lost_bytes:
                 sink.write_eof()
         except OSError:
             connection.close(reset=False)

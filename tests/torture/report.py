@@ -1,4 +1,4 @@
-"""What a person wants to see of a run."""
+"""Prints the results of a run."""
 
 from collections.abc import Mapping
 
@@ -6,63 +6,63 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from dev.report import console
+from dev.terminal import console
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Kind, Message
-from torture.sqs import Books
-from torture.verdict import Verdict
+from torture.sqs import History
+from torture.verification import Findings
 
-# As many violations are told at length.
-TOLD = 20
+# So many violations are printed with their details.
+MAX_PRINTED = 20
 
 
-def show(seed: str, books: Books, fleet: Fleet, faults: Faults, verdict: Verdict) -> None:
-    """Print the counts and the verdict."""
-    kinds = [message.kind for message in books.messages]
+def show(seed: str, history: History, fleet: Fleet, faults: Faults, findings: Findings) -> None:
+    """Print the counts, the violations and the result."""
+    kinds = [message.kind for message in history.messages]
     _print(
         "The run",
         {
             "seed": seed,
-            "seconds": round(books.ended),
-            "batches": books.batches,
+            "seconds": round(history.ended),
+            "batches": history.batches,
             "messages": len(kinds),
             **{f"  {kind}": kinds.count(kind) for kind in Kind},
-            "deliveries": books.deliveries,
-            **{f"  {how}": times for how, times in sorted(books.unkind.items())},
+            "deliveries": history.deliveries,
+            **{f"  {name}": times for name, times in sorted(history.irregularities.items())},
             "cold starts": fleet.cold_starts.total(),
-            "  of which failed": fleet.cold_starts["did not"],
+            "  of which failed": fleet.cold_starts["failed"],
         },
     )
-    _print("Invocations", dict(books.outcomes.most_common()))
-    _print("Faults", {_words(fault): times for fault, times in sorted(faults.struck.items())})
+    _print("Invocations", dict(history.outcomes.most_common()))
+    _print("Faults", {_words(fault): times for fault, times in sorted(faults.effective.items())})
     _print(
-        "In the end",
+        "After the run",
         {
-            "rows": verdict.rows,
-            "rows whose commit nobody heard of": verdict.unknown,
-            "dead letters": verdict.dead,
-            "invocations late, though not frozen": len(fleet.late),
-            "MiB of logs and files searched": round(verdict.searched_bytes / (1 << 20)),
+            "rows": findings.rows,
+            "rows whose commit was not confirmed": findings.unconfirmed,
+            "dead letters": findings.dead,
+            "late invocations, except frozen ones": len(fleet.late),
+            "MiB of logs and files searched": round(findings.searched_bytes / (1 << 20)),
         },
     )
-    for delivery in fleet.late[:TOLD]:
-        trouble = ", ".join(map(_words, delivery.trouble)) or "no trouble"
+    for delivery in fleet.late[:MAX_PRINTED]:
         console.print(
             f"late: {delivery.function}, batch {delivery.number} of {len(delivery.messages)}, "
-            f"from {delivery.started:.3f} to {delivery.ended:.3f} s; at first {trouble}",
+            f"from {delivery.started:.3f} to {delivery.ended:.3f} s; faults at its start: "
+            f"{_list(delivery.active_faults)}",
             highlight=False,
             soft_wrap=True,
         )
-    for violation in verdict.violations[:TOLD]:
-        console.print(f"[red]{escape(violation.what)}[/]")
+    for violation in findings.violations[:MAX_PRINTED]:
+        console.print(f"[red]{escape(violation.text)}[/]")
         if violation.message is not None:
-            _tell(violation.message)
-    console.print(f"[bold]{verdict}[/]")
+            _print_history(violation.message)
+    console.print(f"[bold]{findings}[/]")
 
 
-def _tell(message: Message) -> None:
-    """Tell a message's story: its deliveries, never its values."""
+def _print_history(message: Message) -> None:
+    """Print a message's deliveries, but none of its values."""
     console.print(
         f"  message {message.id}, {message.kind}, {message.state}, sent at {message.sent_at}",
         highlight=False,
@@ -70,14 +70,18 @@ def _tell(message: Message) -> None:
     )
     for delivery in message.deliveries:
         ended = "never" if delivery.ended is None else f"{delivery.ended:.3f}"
-        place = [one.id for one in delivery.messages].index(message.id)
+        position = [each.id for each in delivery.messages].index(message.id)
         console.print(
             f"  {delivery.started:.3f} to {ended} s: batch {delivery.number}, "
-            f"place {place} of {len(delivery.messages)}, to {delivery.function}: "
-            f"{delivery.outcome}; at first {', '.join(delivery.trouble) or 'no trouble'}",
+            f"position {position} of {len(delivery.messages)}, to {delivery.function}: "
+            f"{delivery.outcome}; faults at its start: {_list(delivery.active_faults)}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _list(faults: tuple[str, ...]) -> str:
+    return ", ".join(map(_words, faults)) or "none"
 
 
 def _words(name: str) -> str:

@@ -1,13 +1,12 @@
-"""A model of SQS and its event-source mapping. It keeps the books.
+"""A model of SQS and its event-source mapping, which records the history of every message.
 
-It is as unkind as the real one may be: it delivers a message again when its visibility timeout has
-passed, and that may be while the first delivery is still at work; it regroups what it redelivers;
-it puts a message into one batch twice; it does not always heed a receipt handle that is no longer
-the newest.
+It does what SQS may do: it redelivers a message whose visibility timeout has passed, even while the
+first delivery is being processed; it regroups redelivered messages; it puts a message into a batch
+twice; it sometimes ignores a receipt handle that is not the newest.
 
-In one thing it is kinder. A message goes to the dead letters when it was reported so many times,
-not when it was received so many times: so an outage cannot bring good messages there, and that a
-good one is there, or was reported at all, is the function's fault.
+It differs from SQS in one point. It moves a message to the dead-letter queue after a number of
+failure reports, not of deliveries. So an outage moves no good message there, and a good message
+that was reported, or is there, shows a defect of the function.
 """
 
 import random
@@ -19,20 +18,20 @@ from typing import Any
 from torture.messages import Kind, Message, Messages, State
 
 MAX_REPORTS = 3
-# When so many messages are in the queue, no more are sent.
-MOST_QUEUED = 1_000
-MOST_QUEUED_FIFO = 100
+# At this number of messages in a queue, no more are sent.
+MAX_QUEUED = 1_000
+MAX_QUEUED_FIFO = 100
 
-# What an invocation may fail with, as long as its batch is well formed.
-EXPECTED = ("Database", "Secrets", "SaltChanged")
-# What an invocation came to that the function did not say itself.
+# A well-formed batch may fail with error types that start with these.
+EXPECTED_ERRORS = ("Database", "Secrets", "SaltChanged")
+# Outcomes of invocations without an answer.
 TIMED_OUT = "no answer in time"
-GONE = "process gone"
+ENDED = "process ended"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function said: an error's type, or the ids of the messages that failed."""
+    """A function's answer: the type of an error, or the ids of failed messages."""
 
     error_type: str | None = None
     failed_ids: tuple[str, ...] = ()
@@ -40,32 +39,32 @@ class Answer:
 
 @dataclass(eq=False)
 class Delivery:
-    """A batch on its way through a function."""
+    """A batch that was delivered to a function."""
 
     number: int
     function: str
     messages: list[Message]
     started: float
-    trouble: tuple[str, ...]
-    outcome: str = "under way"
+    active_faults: tuple[str, ...]
+    outcome: str = "in progress"
     ended: float | None = None
 
     def event(self) -> dict[str, Any]:
-        """Write the event as Lambda sends it."""
+        """Make the event that Lambda sends."""
         return {"Records": [message.record() for message in self.messages]}
 
 
 @dataclass
 class Violation:
-    """Something that must not be."""
+    """Something that must not happen."""
 
-    what: str
+    text: str
     message: Message | None = None
 
 
 @dataclass
-class Books:
-    """What happened in all, whichever queue it was."""
+class History:
+    """What happened to the messages of all queues."""
 
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -73,87 +72,89 @@ class Books:
     batches: int = 0
     deliveries: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    unkind: Counter[str] = field(default_factory=Counter)
+    irregularities: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
 
     def now(self) -> float:
-        """Return the seconds since the beginning."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.started
 
 
 class Queue:
     """A queue, standard or FIFO."""
 
-    def __init__(self, source: Messages, books: Books, dice: random.Random, *, fifo: bool) -> None:
-        """Begin empty; what is received is sent first, until the queue is closed."""
+    def __init__(
+        self, source: Messages, history: History, dice: random.Random, *, fifo: bool
+    ) -> None:
+        """Start empty; `receive` sends new messages first, until the queue is closed."""
         self._source = source
-        self._books = books
+        self._history = history
         self._dice = dice
         self._fifo = fifo
         self._queued: list[Message] = []
         self._in_flight: list[Delivery] = []
-        self._most_queued = MOST_QUEUED_FIFO if fifo else MOST_QUEUED
+        self._max_queued = MAX_QUEUED_FIFO if fifo else MAX_QUEUED
         self.closed = False
 
     @property
     def empty(self) -> bool:
-        """Whether every message is deleted or in the dead letters."""
-        self._queued = [one for one in self._queued if one.state is State.QUEUED]
+        """Whether every message is deleted or in the dead-letter queue."""
+        self._queued = [message for message in self._queued if message.state is State.QUEUED]
         return not self._queued
 
     def receive(
-        self, function: str, deadline_s: float, trouble: tuple[str, ...]
+        self, function: str, deadline_s: float, active_faults: tuple[str, ...]
     ) -> Delivery | None:
-        """Take a batch of messages that are visible, and hide them for a while."""
-        dice, now = self._dice, self._books.now()
-        # The most of a FIFO batch are ten.
+        """Receive a batch of visible messages, which become invisible for a time."""
+        dice, now = self._dice, self._history.now()
+        # A FIFO batch has at most 10 messages.
         large = not self._fifo and dice.random() < 0.02
         size = dice.randint(250, 600) if large else dice.randint(1, 10)
-        doubled = not self._fifo and dice.random() < 0.1
+        duplicate = not self._fifo and dice.random() < 0.1
         if self._in_flight and dice.random() < 0.2:
-            # Too early: somebody is still at work on these.
+            # Redelivers these while a function is still processing them.
             for message in dice.choice(self._in_flight).messages:
                 message.visible_at = now
-        if not self.closed and len(self._queued) < self._most_queued:
+        if not self.closed and len(self._queued) < self._max_queued:
             self._send(size)
         batch = self._visible(now)[:size]
         if not batch:
             return None
         for message in batch:
             if message.in_flight:
-                self._books.unkind["delivered while another function had it"] += 1
+                self._history.irregularities["delivered while another function processed it"] += 1
             elif message.deliveries:
-                self._books.unkind["delivered again"] += 1
+                self._history.irregularities["delivered again"] += 1
             message.visible_at = now + deadline_s + 1
-        if doubled:
+        if duplicate:
             batch.insert(dice.randrange(len(batch)), dice.choice(batch))
-            self._books.unkind["twice in one batch"] += 1
-        self._books.batches += 1
-        self._books.deliveries += len(batch)
-        delivery = Delivery(self._books.batches, function, batch, now, trouble)
+            self._history.irregularities["twice in one batch"] += 1
+        self._history.batches += 1
+        self._history.deliveries += len(batch)
+        delivery = Delivery(self._history.batches, function, batch, now, active_faults)
         for message in dict.fromkeys(batch):
             message.deliveries.append(delivery)
         self._in_flight.append(delivery)
         return delivery
 
     def settle(self, delivery: Delivery, answer: Answer) -> None:
-        """Delete what was done, and return to the queue what was not."""
-        now = delivery.ended = self._books.now()
+        """Apply an answer: delete written messages, and make failed ones visible again."""
+        now = delivery.ended = self._history.now()
         self._in_flight.remove(delivery)
         delivery.outcome = answer.error_type or f"{len(answer.failed_ids)} failed"
-        self._books.outcomes[answer.error_type or "answered"] += 1
+        self._history.outcomes[answer.error_type or "answered"] += 1
         messages = list(dict.fromkeys(delivery.messages))
         if answer.error_type is not None:
-            if not answer.error_type.startswith((*EXPECTED, TIMED_OUT, GONE)):
-                self._books.violations.append(Violation(f"a batch failed: {answer.error_type}"))
+            if not answer.error_type.startswith((*EXPECTED_ERRORS, TIMED_OUT, ENDED)):
+                self._history.violations.append(Violation(f"a batch failed: {answer.error_type}"))
             for message in messages:
                 message.visible_at = now + self._dice.uniform(0, 0.5)
             return
-        self._examine(messages, answer.failed_ids)
+        self._check_answer(messages, answer.failed_ids)
         failed, failed_groups = set(answer.failed_ids), set()
         for message in messages:
             if message.id in failed:
-                # One that is held back has not failed itself.
+                # A message that is held back has not failed itself.
                 if message.group is None or message.group not in failed_groups:
                     message.reports += 1
                 failed_groups.add(message.group)
@@ -161,17 +162,17 @@ class Queue:
                 if message.reports >= MAX_REPORTS and message.state is State.QUEUED:
                     message.state = State.DEAD
             elif message.deliveries[-1] is not delivery and self._dice.random() < 0.5:
-                self._books.unkind["not deleted, by an old receipt handle"] += 1
+                self._history.irregularities["not deleted: the receipt handle was old"] += 1
             elif message.state is State.QUEUED:
                 message.state = State.DELETED
 
     def _send(self, count: int) -> None:
         sent = [self._source.make(fifo=self._fifo) for _ in range(count)]
         self._queued += sent
-        self._books.messages += sent
+        self._history.messages += sent
 
     def _visible(self, now: float) -> list[Message]:
-        """List what may be delivered, in any order; of a FIFO group, the first messages."""
+        """Return the messages that may be delivered; an invisible one blocks its FIFO group."""
         if self.empty:
             return []
         if not self._fifo:
@@ -186,12 +187,12 @@ class Queue:
                 visible.append(message)
         return visible
 
-    def _examine(self, messages: list[Message], failed_ids: tuple[str, ...]) -> None:
-        """Judge the answer by itself: whether it reports what it must, and nothing else."""
-        violations = self._books.violations
+    def _check_answer(self, messages: list[Message], failed_ids: tuple[str, ...]) -> None:
+        """Check that an answer reports exactly the messages that failed."""
+        violations = self._history.violations
         failed = set(failed_ids)
         if failed - {message.id for message in messages}:
-            violations.append(Violation("an id was reported that was not in the batch"))
+            violations.append(Violation("an id that is not in the batch was reported"))
         if len(failed) < len(failed_ids):
             violations.append(Violation("an id was reported twice in one answer"))
         failed_groups = set()
@@ -202,7 +203,7 @@ class Queue:
                 if message.kind is Kind.GOOD and not held_back:
                     violations.append(Violation("a good message was reported", message))
             elif held_back:
-                what = "a message overtook a failed one of its group"
-                violations.append(Violation(what, message))
+                text = "a message was written after a failed one of its FIFO group"
+                violations.append(Violation(text, message))
             elif message.kind is not Kind.GOOD:
                 violations.append(Violation("a bad message was not reported", message))

@@ -1,4 +1,4 @@
-"""Runs the functions of a LocalStack that has no Docker: `LAMBDA_RUNTIME_EXECUTOR=bootstrap`."""
+"""A LocalStack plugin that runs functions without Docker: `LAMBDA_RUNTIME_EXECUTOR=bootstrap`."""
 
 from localstack.services.lambda_.invocation.plugins import RuntimeExecutorPlugin
 
@@ -6,10 +6,10 @@ from bootstrap_executor.executor import BootstrapExecutor
 
 
 class BootstrapExecutorPlugin(RuntimeExecutorPlugin):
-    """What LocalStack finds by the entry point."""
+    """The class of the plugin's entry point, by which LocalStack finds it."""
 
     name = "bootstrap"
 
     def load(self) -> type[BootstrapExecutor]:
-        """Return the class of which LocalStack makes one for each execution environment."""
+        """Return the class of an execution environment."""
         return BootstrapExecutor

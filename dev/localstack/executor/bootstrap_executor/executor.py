@@ -1,4 +1,4 @@
-"""One execution environment, as LocalStack wants to have it."""
+"""An execution environment, behind LocalStack's interface."""
 
 from contextlib import suppress
 from time import monotonic
@@ -13,18 +13,18 @@ LOOPBACK = "127.0.0.1"
 
 
 class BootstrapExecutor(RuntimeExecutor):
-    """Keeps one process of a function, as Lambda keeps it: warm, and replaced when it has died."""
+    """Keeps one process of a function warm, and replaces it when it has ended, as Lambda does."""
 
-    def __init__(self, id: str, function_version: FunctionVersion) -> None:  # noqa: A002 (its name)
-        """Prepare; nothing runs yet."""
+    def __init__(self, id: str, function_version: FunctionVersion) -> None:  # noqa: A002 (LocalStack's name)
+        """Store the version; `start` starts the process."""
         super().__init__(id=id, function_version=function_version)
         self._environment: dict[str, str] = {}
         self._function: Function | None = None
 
     def start(self, env_vars: dict[str, object]) -> None:
-        """Start the process, and wait until it asks for an event.
+        """Start the process, and wait for its first poll.
 
-        If it does not, the invocation starts it once more, and tells why; Lambda does so too.
+        Without a poll, the next invocation starts it again and reports the error, as on Lambda.
         """
         self._environment = {name: str(value) for name, value in env_vars.items()}
         with suppress(NoAnswerError):
@@ -36,7 +36,7 @@ class BootstrapExecutor(RuntimeExecutor):
             self._function.stop()
 
     def invoke(self, payload: dict[str, str]) -> InvocationResult:
-        """Hand over an event, and return the answer together with what was logged on the way."""
+        """Send an event; return the answer and the log of the invocation."""
         request_id = payload["invoke-id"]
         started = monotonic()
         logged = ""
@@ -56,19 +56,19 @@ class BootstrapExecutor(RuntimeExecutor):
         return InvocationResult(request_id, answer, is_error=is_error, logs=logs)
 
     def get_logs(self) -> str:
-        """Return what was logged and not yet asked for."""
+        """Return the log since the last call."""
         return self._function.new_logs() if self._function is not None else ""
 
     def get_address(self) -> str:
-        """Tell where the function is, seen from LocalStack."""
+        """Return the function's address, for LocalStack."""
         return LOOPBACK
 
     def get_endpoint_from_executor(self) -> str:
-        """Tell where LocalStack is, seen from the function."""
+        """Return LocalStack's address, for the function."""
         return LOOPBACK
 
     def get_runtime_endpoint(self) -> str:
-        """Tell where LocalStack's own init would report to; ours talks to the executor directly."""
+        """Return the URL for LocalStack's own init process, which this executor does not use."""
         return f"http://{LOOPBACK}:{config.GATEWAY_LISTEN[0].port}/_localstack_lambda/{self.id}"
 
     @classmethod

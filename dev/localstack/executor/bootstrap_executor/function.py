@@ -1,4 +1,4 @@
-"""The process of a function, and what becomes of an event that it is handed."""
+"""A function's process, and the answers to its events."""
 
 import json
 import os
@@ -12,30 +12,30 @@ from time import monotonic, time
 from bootstrap_executor.runtime_api import Answer, Event, Exited, NotStarted, Polled, RuntimeApi
 
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
-INIT_S = 10
-END_S = 2
+INIT_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 2
 
 
 class NoAnswerError(Exception):
-    """The function gave no answer; the payload says why, as Lambda says it."""
+    """The function gave no answer; the payload is the error that Lambda reports."""
 
-    # What it logged, where it did not start.
+    # The log of a process that did not start.
     logs = ""
 
     def __init__(self, error_type: str, message: str) -> None:
-        """Write the payload."""
+        """Make the payload."""
         super().__init__(message)
         self.payload = json.dumps({"errorType": error_type, "errorMessage": message}).encode()
 
 
 class Function:
-    """A running bootstrap that asks for events."""
+    """A running bootstrap."""
 
     def __init__(self, code: Path, environment: dict[str, str]) -> None:
-        """Start it, and wait for its first question."""
+        """Start the process, and wait for its first poll."""
         self._runtime = RuntimeApi()
-        # A file, because it is complete when the answer is there; a pipe may lag behind.
-        self._logs = TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        # A file is complete when the answer arrives; a pipe may lag behind.
+        self._logs = TemporaryFile()  # noqa: SIM115 (it stays open as long as the process runs)
         self._logs_read = 0
         self._process = subprocess.Popen(
             [code / "bootstrap"],
@@ -51,7 +51,7 @@ class Function:
             stdout=self._logs,
             stderr=self._logs,
         )
-        Thread(target=self._wait_until_gone, daemon=True).start()
+        Thread(target=self._wait_for_exit, daemon=True).start()
         self._wait_for_first_poll()
 
     @property
@@ -60,7 +60,7 @@ class Function:
         return self._process.poll() is None
 
     def invoke(self, payload: dict[str, str], timeout_s: float) -> tuple[bytes, bool]:
-        """Hand over an event; return the answer, and whether the function called it an error."""
+        """Send an event; return the answer, and whether it is an error."""
         request_id = payload["invoke-id"]
         self._runtime.send(
             Event(
@@ -76,29 +76,31 @@ class Function:
         deadline = monotonic() + timeout_s
         try:
             while True:
-                match self._runtime.said.get(timeout=max(0, deadline - monotonic())):
+                match self._runtime.received.get(timeout=max(0, deadline - monotonic())):
                     case Answer(id_, body, is_error) if id_ == request_id:
                         return body, is_error
-                    case Exited(how):
-                        message = f"RequestId: {request_id} Error: Runtime exited with error: {how}"
+                    case Exited(cause):
+                        message = (
+                            f"RequestId: {request_id} Error: Runtime exited with error: {cause}"
+                        )
                         raise NoAnswerError("Runtime.ExitError", message)
         except Empty:
-            self.stop()  # Lambda does not let a function go on that is late
+            self.stop()  # as Lambda does
             message = f"RequestId: {request_id} Error: Task timed out after {timeout_s:.2f} seconds"
             raise NoAnswerError("Sandbox.Timedout", message) from None
 
     def new_logs(self) -> str:
-        """Return what the process wrote since this was last asked."""
+        """Return what the process has logged since the last call."""
         size = os.fstat(self._logs.fileno()).st_size
         logs = os.pread(self._logs.fileno(), size - self._logs_read, self._logs_read)
         self._logs_read = size
         return logs.decode(errors="replace")
 
     def stop(self) -> None:
-        """End the process and its Runtime API; the logs can still be read."""
+        """Stop the process and its Runtime API; the log can still be read."""
         self._process.terminate()
         try:
-            self._process.wait(END_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -106,29 +108,29 @@ class Function:
 
     def _wait_for_first_poll(self) -> None:
         try:
-            said = self._runtime.said.get(timeout=INIT_S)
+            request = self._runtime.received.get(timeout=INIT_TIMEOUT_S)
         except Empty:
-            said = Exited(f"no event was asked for in {INIT_S} s")
-        if said != Polled():
+            request = Exited(f"no event was requested in {INIT_TIMEOUT_S} s")
+        if request != Polled():
             self.stop()
-            error = _why(said)
+            error = _start_error(request)
             error.logs = self.new_logs()
             raise error
 
-    def _wait_until_gone(self) -> None:
+    def _wait_for_exit(self) -> None:
         status = self._process.wait()
-        how = f"exit status {status}" if status >= 0 else f"signal {-status}"
-        self._runtime.said.put(Exited(how))
+        cause = f"exit status {status}" if status >= 0 else f"signal {-status}"
+        self._runtime.received.put(Exited(cause))
 
 
-def _why(said: object) -> NoAnswerError:
-    """Turn what a function said instead of polling into the error that Lambda reports."""
-    match said:
+def _start_error(request: object) -> NoAnswerError:
+    """Return the error that Lambda reports for a function that did not poll."""
+    match request:
         case NotStarted(body):
             error = json.loads(body)
             return NoAnswerError(
                 error.get("errorType", "Runtime.Unknown"), error.get("errorMessage", "")
             )
-        case Exited(how):
-            return NoAnswerError("Runtime.ExitError", f"Error: Runtime exited with error: {how}")
-    return NoAnswerError("Runtime.Unknown", "the function answered before it was asked")
+        case Exited(cause):
+            return NoAnswerError("Runtime.ExitError", f"Error: Runtime exited with error: {cause}")
+    return NoAnswerError("Runtime.Unknown", "the function answered before it received an event")

@@ -11,7 +11,7 @@ ROOT = "/2018-06-01/runtime"
 
 @dataclass(frozen=True)
 class Event:
-    """An event for the function, with the headers that tell of it."""
+    """An event for the function, with its headers."""
 
     request_id: str
     body: bytes
@@ -20,12 +20,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Polled:
-    """The function asks for an event."""
+    """The function has requested an event."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The function answers to an event."""
+    """The function has answered an event."""
 
     request_id: str
     body: bytes
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """The function cannot start."""
+    """The function has reported that it cannot start."""
 
     body: bytes
 
@@ -43,15 +43,15 @@ class NotStarted:
 class Exited:
     """The process has ended."""
 
-    how: str
+    cause: str
 
 
 class RuntimeApi:
-    """A server on loopback, the events that wait in it, and what the function said to it."""
+    """A server on loopback, with the events to fetch and the requests received."""
 
     def __init__(self) -> None:
-        """Listen."""
-        self.said: SimpleQueue[Polled | Answer | NotStarted | Exited] = SimpleQueue()
+        """Start the server."""
+        self.received: SimpleQueue[Polled | Answer | NotStarted | Exited] = SimpleQueue()
         self.events: SimpleQueue[Event | None] = SimpleQueue()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
         self._server.daemon_threads = True
@@ -60,15 +60,15 @@ class RuntimeApi:
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it listens on."""
         return f"127.0.0.1:{self._server.server_port}"
 
     def send(self, event: Event) -> None:
-        """Leave an event for the function to fetch."""
+        """Put an event in the queue for the function."""
         self.events.put(event)
 
     def close(self) -> None:
-        """Stop listening, and let go of whoever waits for an event."""
+        """Close the server, and end a poll that waits for an event."""
         self.events.put(None)
         self._server.shutdown()
         self._server.server_close()
@@ -76,7 +76,7 @@ class RuntimeApi:
 
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet, for a client that delays its acknowledgements
+    wbufsize = -1  # head and body in one packet: two would wait for a delayed acknowledgement
 
     @property
     def _api(self) -> RuntimeApi:
@@ -86,7 +86,7 @@ class _Requests(BaseHTTPRequestHandler):
         if self.path != f"{ROOT}/invocation/next":
             self._reply(HTTPStatus.NOT_FOUND)
             return
-        self._api.said.put(Polled())
+        self._api.received.put(Polled())
         event = self._api.events.get()
         if event is None:
             self.close_connection = True
@@ -98,16 +98,16 @@ class _Requests(BaseHTTPRequestHandler):
         body = self._body()
         match self.path.removeprefix(f"{ROOT}/").split("/"):
             case ["init", "error"]:
-                self._api.said.put(NotStarted(body))
+                self._api.received.put(NotStarted(body))
             case ["invocation", request_id, "response" | "error" as what]:
-                self._api.said.put(Answer(request_id, body, is_error=what == "error"))
+                self._api.received.put(Answer(request_id, body, is_error=what == "error"))
             case _:
                 self._reply(HTTPStatus.NOT_FOUND)
                 return
         self._reply(HTTPStatus.ACCEPTED)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: LocalStack logs what matters."""
+        """Log nothing: LocalStack logs the invocation."""
 
     def _reply(
         self, status: HTTPStatus, body: bytes = b"", headers: dict[str, str] | None = None
@@ -120,7 +120,7 @@ class _Requests(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _body(self) -> bytes:
-        """Read a body, which may come in chunks."""
+        """Read a body, which may be chunked."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = b""

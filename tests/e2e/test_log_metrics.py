@@ -1,4 +1,4 @@
-"""The figures of a run, and the page that shows them."""
+"""The metrics of a run, and the page that shows them."""
 
 import re
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dev import figures, logs, page
-from dev.figures import Figures
+from dev import log_metrics, logs, report_page
+from dev.log_metrics import LogMetrics
 from dev.logins import login, record
 from e2e.driver import Driver, wait_until
 
@@ -17,18 +17,18 @@ BAD = {"Records": [{"body": "{}"}]}
 
 
 @pytest.fixture
-def drawn(driver: Driver) -> Figures:
-    """Return the figures of three batches, one of which fails."""
+def drawn(driver: Driver) -> LogMetrics:
+    """Return the metrics of three batches, one of which fails."""
     started = datetime.now(UTC).isoformat()
     driver.invoke(record(login()), record(login()), record("not JSON"))
     twice = record(login())
     driver.invoke(twice, twice)
     driver.invoke_with(BAD)
 
-    def new() -> Figures:
+    def new() -> LogMetrics:
         # A log may come a little late, so lines of an earlier test may come still.
-        lines = logs.lines(driver.sandbox.emulator, driver.sandbox.stack)
-        return figures.read(
+        lines = logs.lines(driver.system.emulator, driver.system.stack)
+        return log_metrics.read(
             line for line in lines if logs.fields(line).get("timestamp", "") > started
         )
 
@@ -36,7 +36,7 @@ def drawn(driver: Driver) -> Figures:
     return new()
 
 
-def test_the_figures_are_those_of_the_messages(drawn: Figures) -> None:
+def test_metrics_match_the_messages_sent(drawn: LogMetrics) -> None:
     outcomes = {name: drawn.sum(name) for name in ("messages", "written", "duplicates", "failed")}
 
     assert outcomes == {"messages": 5, "written": 3, "duplicates": 1, "failed": 1}
@@ -45,22 +45,22 @@ def test_the_figures_are_those_of_the_messages(drawn: Figures) -> None:
     assert 0 < drawn.percentile("elapsed_ms", 50) <= drawn.percentile("elapsed_ms", 99)
 
 
-def test_the_terminal_shows_them(drawn: Figures) -> None:
+def test_terminal_shows_the_metrics(drawn: LogMetrics) -> None:
     console = Console(file=StringIO(), width=100)
 
-    console.print(figures.tables(drawn))
+    console.print(log_metrics.tables(drawn))
 
     shown = console.file.getvalue()
     assert re.search(r"\n +3 +1 +5 +3 +1 +1 +\d", shown)
     assert "MissingMessageId 1, NotJson 1" in shown
 
 
-def test_the_page_needs_nothing_but_itself(drawn: Figures, tmp_path: Path) -> None:
+def test_report_page_loads_nothing_from_elsewhere(drawn: LogMetrics, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
 
-    page.write(drawn, file)
+    report_page.write(drawn, file)
 
     html = file.read_text()
-    own = html.replace(page.get_plotlyjs(), "")
+    own = html.replace(report_page.get_plotlyjs(), "")
     assert not re.search(r"(src|href)=|url\(|@import|https?:", own)
     assert all(name in own for name in ("NotJson", "MissingMessageId", "rows written"))

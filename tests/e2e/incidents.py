@@ -1,4 +1,4 @@
-"""The troubles of the runbook. Each lasts as long as its context, and is then mended as it says."""
+"""The incidents of the runbook. Each lasts as long as its context, and ends as the runbook says."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import psycopg
 
-from dev.sandbox import DATABASE, MIGRATE
+from dev.local_system import DATABASE, MIGRATE
 from e2e import documented, function
 from e2e.driver import Driver
 
@@ -17,25 +17,25 @@ FROM pg_stat_activity
 WHERE usename = 'login_writer'
 """
 
-Trouble = Callable[[Driver], AbstractContextManager[None]]
+Incident = Callable[[Driver], AbstractContextManager[None]]
 
 
 @contextmanager
 def no_server(driver: Driver) -> Iterator[None]:
     """Stop Postgres, and start it again."""
-    driver.sandbox.postgres.stop()
+    driver.system.postgres.stop()
     try:
         yield
     finally:
-        driver.sandbox.postgres.start()
+        driver.system.postgres.start()
 
 
-def changed(trouble: str, mended: str) -> Trouble:
-    """Return the trouble that one statement makes and another one mends, in new sessions."""
+def changed(incident: str, mended: str) -> Incident:
+    """Return the incident that one statement makes and another one mends, in new sessions."""
 
     @contextmanager
     def change(driver: Driver) -> Iterator[None]:
-        driver.execute(trouble)
+        driver.execute(incident)
         driver.query(END_SESSIONS)
         try:
             yield
@@ -46,8 +46,8 @@ def changed(trouble: str, mended: str) -> Trouble:
     return change
 
 
-def locked(lock_timeout: str) -> Trouble:
-    """Return the trouble of a lock that somebody holds, with or without a limit to the wait.
+def locked(lock_timeout: str) -> Incident:
+    """Return the incident of a lock that somebody holds, with or without a limit to the wait.
 
     It is over when whoever the runbook's query finds is thrown out.
     """
@@ -56,12 +56,12 @@ def locked(lock_timeout: str) -> Trouble:
     def lock(driver: Driver) -> Iterator[None]:
         driver.execute(f"ALTER ROLE login_writer SET lock_timeout = '{lock_timeout}'")
         driver.query(END_SESSIONS)
-        with closing(psycopg.connect(driver.sandbox.url("postgres"))) as somebody:
+        with closing(psycopg.connect(driver.system.url("postgres"))) as somebody:
             somebody.execute("LOCK TABLE user_logins")
             try:
                 yield
             finally:
-                [holder, *_] = driver.query(documented.sql("Runbook"))
+                [holder, *_] = driver.query(documented.sql("Find who holds a lock"))
                 driver.query("SELECT pg_terminate_backend(%s, 5000)", holder[0])
                 driver.execute("ALTER ROLE login_writer RESET lock_timeout")
                 driver.query(END_SESSIONS)
@@ -74,11 +74,11 @@ def another_fingerprint(driver: Driver) -> Iterator[None]:
     """Let the table be masked with another salt, until the function's is accepted."""
     driver.execute("UPDATE salt_fingerprint SET fingerprint = 'of another salt'")
     yield
-    sandbox = driver.sandbox
-    environment = sandbox.emulator.environment | {
-        "SALT_SECRET_ID": sandbox.stack.salt_id,
-        "DATABASE_URL": sandbox.postgres.url(database=DATABASE, sslmode="require"),
-        "DATABASE_CA_BUNDLE": str(sandbox.postgres.certificate_authority),
+    system = driver.system
+    environment = system.emulator.environment | {
+        "SALT_SECRET_ID": system.stack.salt_id,
+        "DATABASE_URL": system.postgres.url(database=DATABASE, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(system.postgres.certificate_authority),
         "RUST_LOG": "warn",
     }
     subprocess.run([MIGRATE, "accept-salt"], check=True, env=environment | {"PATH": os.defpath})
@@ -87,8 +87,8 @@ def another_fingerprint(driver: Driver) -> Iterator[None]:
 @contextmanager
 def another_salt(driver: Driver) -> Iterator[None]:
     """Replace the salt in its secret, until its previous version is brought back."""
-    secrets = driver.sandbox.emulator.client("secretsmanager")
-    secret = {"SecretId": driver.sandbox.stack.salt_id}
+    secrets = driver.system.emulator.client("secretsmanager")
+    secret = {"SecretId": driver.system.stack.salt_id}
     secrets.put_secret_value(**secret, SecretString="of whoever knows no better, but long enough")
     driver.configure()
     try:
@@ -112,13 +112,13 @@ def wrong_setting(driver: Driver) -> Iterator[None]:
 @contextmanager
 def no_secret(driver: Driver) -> Iterator[None]:
     """Have a login refused, and forbid to look whether the password is another one now."""
-    sandbox = driver.sandbox
-    forbidden = function.policy(sandbox.emulator, sandbox.stack, function.without("ReadTheSecrets"))
+    system = driver.system
+    forbidden = function.policy(system.emulator, system.stack, function.without("ReadTheSecrets"))
     with forbidden, BY_ERROR_TYPE["DatabaseLoginRefused"](driver):
         yield
 
 
-BY_ERROR_TYPE: dict[str, Trouble] = {
+BY_ERROR_TYPE: dict[str, Incident] = {
     "DatabaseUnreachable": no_server,
     "DatabaseLoginRefused": changed(
         "ALTER ROLE login_writer NOLOGIN", "ALTER ROLE login_writer LOGIN"

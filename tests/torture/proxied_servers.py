@@ -16,28 +16,29 @@ import psycopg
 from botocore.client import BaseClient
 from psycopg import sql
 
-from dev import processes, sandbox
-from dev.sandbox import DATABASE, Services
+from dev import local_system, processes
+from dev.local_system import DATABASE, Services
 from torture import RESULTS, messages
 from torture.network import Proxy
 
 WRITER = "login_writer"
 LOGS = RESULTS / "servers"
-PATIENCE_S = 60
+SESSION_TIMEOUT_S = 60
 
-# Every password and salt begins like this, and nothing else does: one search finds them all.
+# Every password and salt starts with this, and nothing else does: one search finds all of them.
 SECRET = "torture-secret-"
 
-# Postgres logs all it can, detects deadlocks at once, and is not waited for.
+# Postgres logs everything, because its log is searched for raw values. A short deadlock_timeout
+# ends a deadlock before the invocation's deadline.
 SETTINGS = {
     "log_statement": "all",
     "log_error_verbosity": "verbose",
     "deadlock_timeout": "100ms",
 }
 
-# Keeps transactions open a little, so that more can go wrong with them.
-TROUBLE = """
-CREATE FUNCTION trouble() RETURNS trigger
+# Keeps some transactions open for longer, so that more faults hit one.
+SLOW_TRIGGER = """
+CREATE FUNCTION sleep_sometimes() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
@@ -48,13 +49,13 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER trouble AFTER INSERT ON user_logins EXECUTE FUNCTION trouble();
+CREATE TRIGGER sleep_sometimes AFTER INSERT ON user_logins EXECUTE FUNCTION sleep_sometimes();
 """
 
 
 @dataclass
-class System:
-    """Everything that a function needs."""
+class ProxiedServers:
+    """The servers that a function uses, and the faults that break them at the moment."""
 
     services: Services
     name: str
@@ -62,12 +63,12 @@ class System:
     secrets_manager: BaseClient
     postgres_proxy: Proxy
     secrets_proxy: Proxy
-    trouble: set[str] = field(default_factory=set)
+    active_faults: set[str] = field(default_factory=set)
     _password: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of a function, with the most verbose log."""
+        """The environment of a function, with the most verbose log."""
         return self.services.emulator.environment | {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.secrets_proxy.port}",
             "SALT_SECRET_ID": f"{self.name}/salt",
@@ -77,24 +78,24 @@ class System:
         }
 
     def connect(self) -> psycopg.Connection:
-        """Connect past the proxy as who may do everything, also while all others may only read."""
+        """Connect as the superuser, without the proxy, and able to write to a read-only server."""
         return self.services.postgres.connect(
             DATABASE, options="-cdefault_transaction_read_only=off"
         )
 
     def execute(self, *statements: str) -> None:
-        """Do something to the database, each statement for itself."""
+        """Execute statements, each in a transaction of its own."""
         with self.connect() as admin:
             for statement in statements:
                 admin.execute(statement)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the database."""
+        """Execute a query and return its rows."""
         with self.connect() as admin:
             return admin.execute(statement).fetchall()
 
     def kill_postgres(self) -> None:
-        """Do to the server what a power cut does."""
+        """Kill the server with SIGKILL."""
         self.services.postgres.stop(signal.SIGKILL)
 
     def start_postgres(self) -> None:
@@ -102,17 +103,17 @@ class System:
         self.services.postgres.start()
 
     def fill_disk(self) -> None:
-        """Leave no room for any file of the server's to grow."""
+        """Let no file of the server grow."""
         self._disk_full.touch()
 
     def free_disk(self) -> None:
-        """Make room again, and start the server if it could not go on."""
+        """Let files grow again, and start the server if it has crashed."""
         self._disk_full.unlink()
         if not processes.alive(self.services.postgres.process):
             self.start_postgres()
 
-    def give_full_disk(self) -> None:
-        """Start the server anew, on a disk that can be full."""
+    def prepare_full_disk(self) -> None:
+        """Restart the server with a library that can simulate a full disk."""
         server = self.services.postgres
         library = server.directory / "full_disk.so"
         source = Path(__file__).with_name("full_disk.c")
@@ -125,30 +126,30 @@ class System:
         return self.services.postgres.directory / "disk-is-full"
 
     def change_password(self) -> None:
-        """Give the writer another password, which the secret does not have yet."""
+        """Change the writer's password, but not yet the secret."""
         self._password = new_secret()
         with self.connect() as admin:
-            admin.execute("SET log_statement = 'none'")  # a password is not for the log
+            admin.execute("SET log_statement = 'none'")  # keeps the password out of the log
             alter = sql.SQL("ALTER ROLE {} PASSWORD {}")
             admin.execute(alter.format(sql.Identifier(WRITER), sql.Literal(self._password)))
 
     def store_password(self) -> None:
-        """Put the writer's password into the secret."""
+        """Store the writer's password in the secret."""
         self.secrets_manager.put_secret_value(
             SecretId=f"{self.name}/database", SecretString=self._credentials()
         )
 
     def store_salt(self, salt: str) -> None:
-        """Put a salt into the secret."""
+        """Store a salt in the secret."""
         self.secrets_manager.put_secret_value(SecretId=f"{self.name}/salt", SecretString=salt)
 
     def wait_for_writers(self) -> None:
-        """Wait until no session of a function is left, so that nothing can be written any more."""
+        """Wait until all sessions of functions have ended, so that no row can be added."""
         sessions = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{WRITER}'"
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + SESSION_TIMEOUT_S
         while self.query(sessions) != [(0,)]:
             if monotonic() > deadline:
-                raise RuntimeError("sessions of functions are open, though all functions ended")
+                raise RuntimeError("all functions have ended, but sessions of theirs are open")
             sleep(0.1)
 
     def create_secrets(self) -> None:
@@ -157,7 +158,7 @@ class System:
             self.secrets_manager.create_secret(Name=f"{self.name}/{name}", SecretString=text)
 
     def delete_secrets(self) -> None:
-        """Delete the secrets, for the emulator may not be ours."""
+        """Delete the secrets: the emulator may outlive this program."""
         for name in ("salt", "database"):
             self.secrets_manager.delete_secret(
                 SecretId=f"{self.name}/{name}", ForceDeleteWithoutRecovery=True
@@ -181,13 +182,13 @@ def new_secret() -> str:
 
 
 @contextmanager
-def running() -> Iterator[System]:
+def running() -> Iterator[ProxiedServers]:
     """Start the servers, prepare the database and store the secrets."""
-    services = sandbox.start_services(LOGS, SETTINGS)
+    services = local_system.start_services(LOGS, SETTINGS)
     try:
-        sandbox.create_database(services.postgres)
+        local_system.create_database(services.postgres)
         endpoint = urlsplit(services.emulator.endpoint)
-        system = System(
+        servers = ProxiedServers(
             services,
             name=f"torture-{secrets.token_hex(3)}",
             salt=new_secret(),
@@ -195,13 +196,13 @@ def running() -> Iterator[System]:
             postgres_proxy=Proxy(("127.0.0.1", services.postgres.port), processes.free_port()),
             secrets_proxy=Proxy((endpoint.hostname, endpoint.port), processes.free_port()),
         )
-        system.give_full_disk()
-        system.execute(messages.CONSTRAINT, TROUBLE)
-        system.change_password()
-        system.create_secrets()
+        servers.prepare_full_disk()
+        servers.execute(messages.CONSTRAINT, SLOW_TRIGGER)
+        servers.change_password()
+        servers.create_secrets()
         try:
-            yield system
+            yield servers
         finally:
-            system.delete_secrets()
+            servers.delete_secrets()
     finally:
         services.stop()

@@ -1,4 +1,4 @@
-"""A page of a run's figures, to be looked at: one file that needs no network."""
+"""Writes the report page: charts of a run's metrics in one HTML file that needs no network."""
 
 from datetime import datetime, timedelta
 from html import escape
@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from dev.figures import OUTCOMES, STAGES, Figures
+from dev.log_metrics import OUTCOMES, STAGES, LogMetrics
 
 COLOURS = {
     "written": "#2a9d6f",
@@ -49,87 +49,88 @@ figcaption span { font-weight: 400; color: #66758a }
 """
 
 
-def write(figures: Figures, file: Path) -> None:
+def write(metrics: LogMetrics, file: Path) -> None:
     """Write the page."""
-    times = figures.times
+    times = metrics.times
     span = f"{times[0]:%d %B %Y, %H:%M:%S} to {times[-1]:%H:%M:%S} UTC"
     charts = [
-        ("wide", "What became of the messages", "as they came", _outcomes(figures)),
-        ("", "How long a batch took", "all of its stages", _latency(figures)),
+        ("wide", "Outcomes of messages", "over time", _outcomes(metrics)),
+        ("", "Time of a batch", "all stages together", _latency(metrics)),
         (
             "",
-            "Where the time went",
-            "the middle half of the batches, and how far it goes",
-            _stages(figures),
+            "Time by stage",
+            "median, quartiles and range",
+            _stages(metrics),
         ),
         (
             "",
-            "Why messages failed",
-            "by reason, each delivery counted",
-            _bars(figures.reasons, COLOURS["failed"]),
+            "Failed messages",
+            "by reason; each delivery counts",
+            _bars(metrics.reasons, COLOURS["failed"]),
         ),
         (
             "",
-            "Why batches failed",
+            "Failed batches",
             "by errorType",
-            _bars(figures.error_types, COLOURS["batch_failed"]),
+            _bars(metrics.error_types, COLOURS["batch_failed"]),
         ),
     ]
-    shown = "".join(
-        f'<figure class="{size}"><figcaption>{title} <span>{what}</span></figcaption>'
+    figures = "".join(
+        f'<figure class="{size}"><figcaption>{title} <span>{note}</span></figcaption>'
         f"{_html(chart)}</figure>"
-        for size, title, what, chart in charts
+        for size, title, note, chart in charts
     )
     file.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>login-etl</title>'
         '<meta name="viewport" content="width=device-width">'
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
         f"<header><h1>login-etl</h1><p>{escape(span)}</p></header>"
-        f'<div class="tiles">{_tiles(figures)}</div><div class="charts">{shown}</div></body></html>'
+        f'<div class="tiles">{_tiles(metrics)}</div>'
+        f'<div class="charts">{figures}</div></body></html>'
     )
 
 
-def _tiles(figures: Figures) -> str:
-    shown = [
-        (f"{figures.sum('messages'):,}", "messages received", None),
-        (f"{figures.sum('written'):,}", "rows written", "written"),
-        (f"{figures.sum('duplicates'):,}", "delivered again", "duplicates"),
-        (f"{figures.sum('failed'):,}", "messages failed", "failed"),
+def _tiles(metrics: LogMetrics) -> str:
+    tiles = [
+        (f"{metrics.sum('messages'):,}", "messages received", None),
+        (f"{metrics.sum('written'):,}", "rows written", "written"),
+        (f"{metrics.sum('duplicates'):,}", "duplicates", "duplicates"),
+        (f"{metrics.sum('failed'):,}", "messages failed", "failed"),
         (
-            f"{figures.sum('batch_failed'):,}",
-            f"of {len(figures.batches):,} batches failed",
+            f"{metrics.sum('batch_failed'):,}",
+            f"of {len(metrics.batches):,} batches failed",
             "batch_failed",
         ),
-        (_time(figures.percentile("elapsed_ms", 50)), "a batch, median", "decode_ms"),
-        (_time(figures.percentile("elapsed_ms", 99)), "99 of 100 batches", "write_ms"),
-        (f"{figures.sum('cold_start'):,}", "cold starts", "connect_ms"),
+        (_time(metrics.percentile("elapsed_ms", 50)), "median of a batch", "decode_ms"),
+        (_time(metrics.percentile("elapsed_ms", 99)), "p99 of a batch", "write_ms"),
+        (f"{metrics.sum('cold_start'):,}", "cold starts", "connect_ms"),
     ]
     return "".join(
         f'<div class="tile" style="--colour: {COLOURS.get(colour or "", FAINT)}">'
-        f"<b>{number}</b><span>{what}</span></div>"
-        for number, what, colour in shown
+        f"<b>{number}</b><span>{label}</span></div>"
+        for number, label, colour in tiles
     )
 
 
-def _axis_of_times(chart: go.Figure) -> None:
-    """Make the x axis one of times, on a logarithmic scale."""
+def _set_time_axis(chart: go.Figure) -> None:
+    """Label the x axis with times, on a logarithmic scale."""
     chart.update_xaxes(type="log", tickvals=TICKS_MS, ticktext=[_time(ms) for ms in TICKS_MS])
 
 
-def _outcomes(figures: Figures) -> go.Figure:
-    """Stack what became of the messages, in steps of a length that a person would choose."""
-    times = figures.times
+def _outcomes(metrics: LogMetrics) -> go.Figure:
+    """Stack the outcomes of messages in bars of equal, round time steps."""
+    times = metrics.times
     first, seconds = times[0], (times[-1] - times[0]).total_seconds()
     step = next((step for step in STEPS_S if seconds / step <= BINS), STEPS_S[-1])
-    places = [int((time - first).total_seconds() / step) for time in times]
-    starts = [first + timedelta(seconds=step * place) for place in range(max(places) + 1)]
+    bins = [int((time - first).total_seconds() / step) for time in times]
+    starts = [first + timedelta(seconds=step * number) for number in range(max(bins) + 1)]
     chart = _figure(height=330)
-    lost = {"batch_failed": "in a batch that failed"}
-    for metric, name in (OUTCOMES | lost).items():
+    failed_batches = {"batch_failed": "in a failed batch"}
+    for metric, name in (OUTCOMES | failed_batches).items():
         sums = [0] * len(starts)
-        for place, batch in zip(places, figures.batches, strict=True):
+        for number, batch in zip(bins, metrics.batches, strict=True):
             failed = batch["batch_failed"] and metric == "batch_failed"
-            sums[place] += batch.get("messages", 0) if failed else batch.get(metric, 0)
+            sums[number] += batch.get("messages", 0) if failed else batch.get(metric, 0)
         if any(sums):
             chart.add_bar(
                 x=[_middle(start, step) for start in starts],
@@ -149,15 +150,15 @@ def _middle(start: datetime, step: float) -> datetime:
 
 
 def _time(ms: float) -> str:
-    """Write a time in the unit that a person would choose."""
+    """Write a time in s, ms or µs."""
     if ms >= 1000:
         return f"{ms / 1000:.3g} s"
     return f"{ms:.3g} ms" if ms >= 0.1 else f"{ms * 1000:.3g} µs"
 
 
-def _latency(figures: Figures) -> go.Figure:
-    """Count batches by their time, in bins that are equally wide on a logarithmic axis."""
-    values = sorted(figures.values("elapsed_ms"))
+def _latency(metrics: LogMetrics) -> go.Figure:
+    """Draw a histogram of the batches' times, with bins of equal width on a logarithmic axis."""
+    values = sorted(metrics.values("elapsed_ms"))
     ratio = 10 ** (1 / 12)
     edges = [values[0]]
     while edges[-1] <= values[-1]:
@@ -173,35 +174,35 @@ def _latency(figures: Figures) -> go.Figure:
         hovertemplate="%{y:,} batches in %{customdata[0]:.2f} to %{customdata[1]:.2f} ms"
         "<extra></extra>",
     )
-    marks = [(50, "median"), (99, "99 of 100")]
+    marks = [(50, "median"), (99, "p99")]
     for number, (percent, name) in enumerate(marks):
-        value = figures.percentile("elapsed_ms", percent)
+        value = metrics.percentile("elapsed_ms", percent)
         chart.add_vline(x=value, line={"color": INK, "width": 1, "dash": "dot"})
         chart.add_annotation(
-            x=log10(value),  # where plotly wants it on a logarithmic axis
+            x=log10(value),  # plotly takes the exponent on a logarithmic axis
             y=1.06 + 0.09 * number,
             yref="paper",
             text=f"{name} {_time(value)}",
             showarrow=False,
             font={"size": 12, "color": INK},
         )
-    _axis_of_times(chart)
+    _set_time_axis(chart)
     chart.update_yaxes(title="batches")
     return chart
 
 
-def _stages(figures: Figures) -> go.Figure:
-    """Show of each stage the median, the middle half, and how far it goes."""
+def _stages(metrics: LogMetrics) -> go.Figure:
+    """Draw a box plot of the time of each stage."""
     chart = _figure(top=12)
     for metric, name in STAGES.items():
         chart.add_box(
-            x=figures.values(metric) or [0],
+            x=metrics.values(metric) or [0],
             name=name,
             marker={"color": COLOURS[metric], "size": 3},
             boxpoints=False,
             line={"width": 1.5},
         )
-    _axis_of_times(chart)
+    _set_time_axis(chart)
     chart.update_yaxes(autorange="reversed", tickfont={"size": 13, "color": INK})
     return chart
 
@@ -210,7 +211,7 @@ def _bars(counter: dict[str, int], colour: str) -> go.Figure:
     named = sorted(counter.items(), key=lambda item: (item[1], item[0]))
     chart = _figure(height=max(116, 40 + 30 * len(named)), top=12)
     if not named:
-        chart.add_annotation(text="none did", showarrow=False, font={"size": 15, "color": FAINT})
+        chart.add_annotation(text="none", showarrow=False, font={"size": 15, "color": FAINT})
         chart.update_xaxes(visible=False)
         chart.update_yaxes(visible=False)
         return chart

@@ -1,0 +1,221 @@
+"""The system on this machine: Postgres, the emulator, and the stack deployed to them."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from dev import TARGET, emulator, postgres, stack
+from dev.emulator import Emulator
+from dev.postgres import LOOPBACK, SUPERUSER, Postgres
+from dev.stack import Stack
+
+DATABASE = "logins"
+MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
+
+# Short times, so that nobody waits: a bad message is tried twice and is in the dead-letter queue
+# after 2 x 3 seconds. With the template's defaults that takes more than an hour.
+FAST_PARAMETERS = {
+    "FunctionTimeout": 3,
+    "VisibilityTimeout": 3,
+    "MaxReceiveCount": 2,
+    "BatchSize": 10,
+    "BatchingWindow": 0,
+    "MaximumConcurrency": 2,
+    "AlarmAgeSeconds": 2,
+    # No emulator supports saved queries.
+    "SavedQueries": "false",
+}
+
+
+@dataclass
+class Services:
+    """The two servers, and the directory of their data."""
+
+    directory: Path
+    postgres: Postgres
+    emulator: Emulator
+
+    def stop(self) -> None:
+        """Stop both servers and remove their data."""
+        self.emulator.stop()
+        self.postgres.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass
+class LocalSystem:
+    """The servers, the deployed stack, and the passwords of the database's users."""
+
+    services: Services
+    stack: Stack
+    passwords: dict[str, str]
+
+    @property
+    def emulator(self) -> Emulator:
+        """The emulator that the stack is deployed to."""
+        return self.services.emulator
+
+    @property
+    def postgres(self) -> Postgres:
+        """The Postgres that the function writes to."""
+        return self.services.postgres
+
+    def url(self, user: str) -> str:
+        """Return the URL with which psql logs in as a user."""
+        return self.postgres.url(
+            user,
+            self.passwords[user],
+            DATABASE,
+            sslmode="verify-full",
+            sslrootcert=str(self.postgres.certificate_authority),
+        )
+
+    def stop(self) -> None:
+        """Stop the servers; erase the stack from an emulator that was not started here."""
+        if self.emulator.process is None:
+            stack.erase(self.emulator, self.stack.name)
+        self.services.stop()
+
+    def connect(self, user: str = SUPERUSER) -> psycopg.Connection:
+        """Connect to the database that the function writes to."""
+        return psycopg.connect(self.url(user), autocommit=True, connect_timeout=5)
+
+
+@contextmanager
+def running(
+    logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
+) -> Iterator[LocalSystem]:
+    """Start the system, and stop it at the end."""
+    system = start(logs, settings, **parameters)
+    try:
+        yield system
+    finally:
+        system.stop()
+
+
+def start(
+    logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
+) -> LocalSystem:
+    """Start the system; if a part fails, stop the parts that run."""
+    services = start_services(logs, settings)
+    # An emulator that somebody else started may have a stack of ours already.
+    name = f"login-etl-{secrets.token_hex(3)}"
+    try:
+        return _deploy(services, name, parameters)
+    except BaseException:
+        if services.emulator.process is None:
+            stack.erase(services.emulator, name)
+        services.stop()
+        raise
+
+
+@contextmanager
+def running_services(
+    logs: Path,
+    settings: dict[str, str] | None = None,
+    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+) -> Iterator[Services]:
+    """Start the two servers, and stop them at the end."""
+    services = start_services(logs, settings, start_emulator)
+    try:
+        yield services
+    finally:
+        services.stop()
+
+
+def start_services(
+    logs: Path,
+    settings: dict[str, str] | None = None,
+    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+) -> Services:
+    """Start both servers; if the second fails, stop the first.
+
+    E2E_DATABASE_HOST is the functions' name for this machine, by default the loopback; and
+    E2E_DATABASE_LISTEN the address of this machine that this name stands for.
+    """
+    directory = make_directory()
+    shutil.rmtree(logs, ignore_errors=True)
+    database = None
+    try:
+        database = postgres.create(
+            directory / "postgres",
+            logs / "postgres.log",
+            settings,
+            host=os.environ.get("E2E_DATABASE_HOST", LOOPBACK),
+            listen=os.environ.get("E2E_DATABASE_LISTEN"),
+        )
+        aws = start_emulator(directory / "emulator", logs / "emulator.log")
+    except BaseException:
+        if database is not None:
+            database.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Services(directory, database, aws)
+
+
+def make_directory() -> Path:
+    """Make a temporary directory that any user can enter."""
+    # Not in TMPDIR where we are root: Postgres runs as another user, who may not enter that.
+    directory = Path(tempfile.mkdtemp(prefix="login-etl-", dir=None if os.geteuid() else "/tmp"))
+    directory.chmod(0o711)
+    return directory
+
+
+def create_database(server: Postgres) -> None:
+    """Create and migrate the database, for callers that deploy no stack."""
+    _create_empty(server)
+    _migrate(server)
+
+
+def _create_empty(server: Postgres) -> None:
+    with server.connect() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> LocalSystem:
+    """Create an empty database, and the stack that migrates it and writes to it."""
+    server = services.postgres
+    _create_empty(server)
+    deployed = stack.deploy(
+        services.emulator,
+        name,
+        {"username": SUPERUSER, "password": server.password},
+        server.certificate_authority,
+        {**FAST_PARAMETERS, "DatabaseHost": server.host, "DatabasePort": server.port, **parameters},
+    )
+    passwords = {
+        SUPERUSER: server.password,
+        "login_writer": stack.writer_password(services.emulator, deployed),
+        "analyst": _create_analyst(server),
+    }
+    return LocalSystem(services, deployed, passwords)
+
+
+def _create_analyst(server: Postgres) -> str:
+    password = secrets.token_urlsafe(24)
+    with server.connect() as admin:
+        admin.execute("SET log_statement = 'none'")  # keeps the password out of the log
+        create = sql.SQL("CREATE ROLE analyst LOGIN IN ROLE login_reader PASSWORD {}")
+        admin.execute(create.format(sql.Literal(password)))
+    return password
+
+
+def _migrate(server: Postgres) -> None:
+    """Run the migration program as the owner of the schema."""
+    if not MIGRATE.exists():
+        raise SystemExit("The migrate program is not built. Run: make build")
+    environment = {
+        "DATABASE_URL": server.url(database=DATABASE, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        "RUST_LOG": "warn",
+    }
+    subprocess.run([MIGRATE], check=True, env=environment)

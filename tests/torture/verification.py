@@ -1,0 +1,125 @@
+"""Compares the history with the table, the ledger and the logs."""
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev.logins import disguises
+from torture import functions
+from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
+from torture.proxied_servers import SECRET, ProxiedServers
+from torture.sqs import History, Violation
+
+# Logs are searched in blocks of this many bytes.
+BLOCK = 1 << 24
+BATCH_DONE = '"message":"batch done"'
+PANICKED = '"message":"panicked"'
+
+
+@dataclass
+class Findings:
+    """The violations, and what was searched."""
+
+    lost: list[Violation] = field(default_factory=list)
+    duplicated: list[Violation] = field(default_factory=list)
+    leaked: list[Violation] = field(default_factory=list)
+    other: list[Violation] = field(default_factory=list)
+    rows: int = 0
+    dead: int = 0
+    searched_bytes: int = 0
+    # Rows that no function logged as written: the answer to the commit was lost.
+    unconfirmed: int = 0
+
+    @property
+    def violations(self) -> list[Violation]:
+        """All violations."""
+        return [*self.lost, *self.duplicated, *self.leaked, *self.other]
+
+    def __str__(self) -> str:
+        """Write the numbers of violations in one line."""
+        lost, duplicated, leaked = map(len, (self.lost, self.duplicated, self.leaked))
+        line = f"{lost} lost, {duplicated} duplicated, {leaked} leaked"
+        return f"{line}, {len(self.other)} other violations" if self.other else line
+
+
+def verify(servers: ProxiedServers, history: History) -> Findings:
+    """Wait until no row can be added, then compare and search everything."""
+    servers.wait_for_writers()
+    findings = Findings(other=list(history.violations))
+    _compare(servers, history, findings)
+    _read_logs(findings)
+    _search(servers, findings)
+    return findings
+
+
+def _compare(servers: ProxiedServers, history: History, findings: Findings) -> None:
+    """Compare every message with the table and the ledger."""
+    rows = defaultdict(list)
+    for row in servers.query("SELECT * FROM user_logins"):
+        rows[row[0]].append(row)
+        findings.rows += 1
+    entries = servers.query("SELECT message_id FROM processed_messages")
+    ledger = Counter(str(message_id) for (message_id,) in entries)
+    for message in history.messages:
+        own_rows, own_entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
+        _compare_message(message, own_rows, own_entries, findings)
+    if rows:
+        findings.other.append(Violation(f"{len(rows)} users have rows, but no message"))
+    if ledger:
+        findings.other.append(Violation(f"{len(ledger)} ledger entries have no message"))
+    findings.dead = sum(message.state is State.DEAD for message in history.messages)
+
+
+def _compare_message(message: Message, rows: list[tuple], entries: int, findings: Findings) -> None:
+    """Compare one message with its rows and its entries in the ledger."""
+    good = message.kind is Kind.GOOD
+    if message.state is State.QUEUED:
+        findings.lost.append(Violation("still in the queue", message))
+    elif message.state is not (State.DELETED if good else State.DEAD):
+        findings.lost.append(Violation(f"{message.kind}, but {message.state}", message))
+    elif good and not rows:
+        findings.lost.append(Violation("deleted, but has no row", message))
+    if len(rows) > 1:
+        findings.duplicated.append(Violation(f"has {len(rows)} rows", message))
+    if rows and not good:
+        findings.other.append(Violation(f"{message.kind}, but has a row", message))
+    if good and any(row != message.row for row in rows):
+        findings.other.append(Violation("has a row with wrong values", message))
+    if entries != len(rows):
+        text = f"{entries} entries in the ledger, {len(rows)} rows"
+        findings.other.append(Violation(text, message))
+
+
+def _read_logs(findings: Findings) -> None:
+    """Count the rows that functions logged as written, and find panics."""
+    findings.unconfirmed = findings.rows
+    for log in functions.LOGS.glob("*.log"):
+        for line in log.open(errors="replace"):
+            if BATCH_DONE in line:
+                findings.unconfirmed -= json.loads(line)["written"]
+            elif PANICKED in line:
+                findings.other.append(Violation(f"a panic in {log}"))
+
+
+def _search(servers: ProxiedServers, findings: Findings) -> None:
+    """Search logs, answers and the server's files for raw values and secrets."""
+    needles = {"a secret": SECRET, "a raw address": IP, "a raw device id": DEVICE_ID}
+    # User ids are stored unmasked, so Postgres may log them with its statements.
+    _search_file(servers.services.postgres.log, needles, findings)
+    # Tables, the write-ahead log, temporary files and core dumps.
+    for file in servers.services.postgres.directory.rglob("*"):
+        if file.is_file():
+            _search_file(file, needles, findings)
+    for log in functions.LOGS.iterdir():
+        _search_file(log, needles | {"a user id": USER_ID}, findings)
+
+
+def _search_file(log: Path, needles: dict[str, str], findings: Findings) -> None:
+    with log.open("rb") as file:
+        while lines := file.readlines(BLOCK):
+            findings.searched_bytes += sum(map(len, lines))
+            block = b"".join(lines)
+            for name, text in needles.items():
+                if any(form.encode() in block for form in disguises(text)):
+                    findings.leaked.append(Violation(f"{name} in {log}, before byte {file.tell()}"))
