@@ -94,8 +94,8 @@ def deploy() -> int:
         # LocalStack's free edition runs no custom resource, and a second run changes nothing.
         stack.migrate(localstack, deployed)
     except RuntimeError as error:
-        print(f"The stack is deployed, but its schema is not: {error}", file=sys.stderr)
-        print(f"The functions connect to {database}; see docs/localstack.md", file=sys.stderr)
+        print(f"The stack is deployed, but {error}", file=sys.stderr)
+        print(f"The functions connect to {database}: see docs/localstack.md", file=sys.stderr)
         return 1
     _print_next_steps(localstack, deployed, database)
     return 0

@@ -121,7 +121,8 @@ def migrate(emulator: Emulator, stack: Stack) -> None:
     functions = emulator.client("lambda")
     answer = functions.invoke(FunctionName=stack.migrate_function, Payload="{}")
     if "FunctionError" in answer:
-        raise RuntimeError(json.load(answer["Payload"]).get("errorMessage"))
+        error = json.load(answer["Payload"]).get("errorMessage")
+        raise RuntimeError(f"migrate failed: {error}")
 
 
 def outputs(emulator: Emulator, name: str) -> dict[str, str]:

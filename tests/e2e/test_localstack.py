@@ -75,7 +75,7 @@ def test_a_second_deployment_updates_the_stack(services: Services) -> None:
 def test_a_failed_migration_fails_the_command(services: Services) -> None:
     output = _run(services, "deploy", status=1, PGPASSWORD="hunter2")
 
-    assert "its schema is not: " in output
+    assert "The stack is deployed, but migrate failed: " in output
     assert "SQLSTATE 28P01" in output
     assert "hunter2" not in output
     _run(services, "deploy")
