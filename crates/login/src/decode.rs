@@ -141,8 +141,8 @@ impl DecodeError {
     }
 }
 
-/// Decodes a message. The login borrows from the event where the body is ordinary (see
-/// [`flatten_ordinary`]), and owns its texts where the body had to be unescaped.
+/// Decodes a message. The login borrows from the event if the body is ordinary (see `flatten_ordinary`),
+/// and owns its texts if the body had to be unescaped.
 ///
 /// # Errors
 ///
