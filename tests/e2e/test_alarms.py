@@ -64,7 +64,7 @@ def _logins_during(incident: incidents.Incident) -> Cause:
 @contextmanager
 def _sender_with_wrong_key(cloudwatch: CloudWatch) -> Iterator[Trigger]:
     driver = cloudwatch.driver
-    yield lambda: _send(driver, login(user_id=..., userId="somebody"))
+    yield lambda: _send(driver, login(user_id=..., userId="wrong-key"))
     # Nothing can repair these messages.
     _settle(driver)
     sqs = driver.system.emulator.client("sqs")
