@@ -21,8 +21,8 @@ from dev.stack import Stack
 DATABASE = "logins"
 MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
 
-# Short times: a bad message is tried twice and reaches the dead-letter queue after 2 x 3 seconds. With
-# the template's defaults that takes more than an hour.
+# Short times: a bad message is tried twice and reaches the dead-letter queue after 2 x 3 seconds.
+# With the template's defaults that takes more than an hour.
 FAST_PARAMETERS = {
     "FunctionTimeout": 3,
     "VisibilityTimeout": 3,
