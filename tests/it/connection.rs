@@ -81,13 +81,18 @@ async fn transactions_of_a_silent_function_end() {
 }
 
 #[tokio::test]
-async fn invocation_without_time_writes_nothing() {
+async fn invocation_without_time_fails_and_can_be_repeated() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
+    let event = batch([login("a", "a")]);
 
-    let outcome = invoke_within(&ingest, &batch([login("a", "a")]).to_string(), Duration::ZERO).await;
+    let outcome = invoke_within(&ingest, &event.to_string(), Duration::ZERO).await;
+    let repeated = invoke(&ingest, &event).await;
 
+    // Postgres may have committed the statement that the first invocation sent.
     assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+    assert_eq!(repeated, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a"]);
 }
 
 #[tokio::test]
