@@ -342,7 +342,7 @@ async fn migrate_accepts_a_salt() {
 }
 
 #[test]
-fn migrate_explains_bad_arguments() {
+fn migrate_explains_unreachable_database() {
     let output = run(env!("CARGO_BIN_EXE_migrate"), &[UNREACHABLE]);
 
     assert_eq!(output.status.code(), Some(1));
