@@ -74,7 +74,7 @@ pub fn check_event(event: &[u8]) {
             assert_eq!(
                 id == other_id,
                 key.ledger_id == other.ledger_id,
-                "the ledger does not tell ids apart as SQS does"
+                "equal ids have two ledger ids, or different ids have one"
             );
         }
     }
