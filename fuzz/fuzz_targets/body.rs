@@ -1,4 +1,4 @@
-//! Fuzzes the way from a message's body to its row.
+//! Fuzzes from the body of a message to its row.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Fuzzes the whole way from an event to its rows.
+//! Fuzzes from an event to its rows.
 
 #![no_main]
 

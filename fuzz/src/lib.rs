@@ -1,10 +1,11 @@
-//! What must hold of every input, whoever makes it up: the fuzzer, or the kept corpus.
+//! Checks what must hold for every input, from the fuzzer or from the corpus.
 //!
-//! - Nothing panics.
-//! - What decodes is what [`model`], a second and slower reading of the README, says it is, and so can be
-//!   stored; what does not decode is refused for a reason that the model sees too.
-//! - However a body is spelt, nested or enveloped, it is the same login, or the same refusal.
-//! - An error's text is of the program's own words, and of numbers that are places in the input.
+//! - No input makes the program panic.
+//! - A body that decodes has the row that [`model`] computes, and the table can hold this row. The model is a
+//!   second and slower program, written from the documents.
+//! - A body that does not decode fails for a reason that the model finds too.
+//! - A body has the same row or the same error in every spelling, flat or nested, and in an envelope.
+//! - The text of an error consists of the program's own words, and of numbers that are places in the input.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -26,7 +27,7 @@ use row::Row;
 mod model;
 mod row;
 
-/// Every word of our errors, in their texts and in their `Debug`.
+/// Every word of the errors' `Display` and `Debug` texts.
 static VOCABULARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
     "
     the message has no body is not Unicode text JSON at line column a object more than envelopes occurs once
@@ -45,24 +46,24 @@ static VOCABULARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
 static MASKER: LazyLock<Masker> =
     LazyLock::new(|| Masker::new(&SALT.into()).expect("the salt is long enough"));
 
-/// The last moment of the year 9999.
+/// The last millisecond of the year 9999.
 const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 
-/// Four envelopes take more than this many bytes.
-const FOUR_ENVELOPES: usize = 4 * r#"{"detail-type":0,"detail":}"#.len();
+/// A body with four envelopes is longer than this number of bytes.
+const FOUR_ENVELOPES_BYTES: usize = 4 * r#"{"detail-type":0,"detail":}"#.len();
 
-/// Takes an event all the way to its rows.
+/// Checks an event: its messages, their keys and their rows.
 pub fn check_event(event: &[u8]) {
     let text = &String::from_utf8_lossy(event);
     let messages = match read(event) {
         Ok(messages) => messages,
-        Err(error) => return quotes_nothing(&error, &event_places(&error), text),
+        Err(error) => return assert_quotes_nothing(&error, &event_places(&error), text),
     };
     let mut keys = Vec::new();
     for (position, message) in messages.iter().enumerate() {
         assert!(!message.id.is_empty(), "a message without an id");
-        if let Err(error) = take(message, position) {
-            quotes_nothing(&error, &places(&error), text);
+        if let Err(error) = decode_message(message, position) {
+            assert_quotes_nothing(&error, &places(&error), text);
         }
         let key = MessageKey::read(message, position, SystemTime::UNIX_EPOCH);
         keys.extend(key.map(|key| (&message.id, key)));
@@ -70,20 +71,24 @@ pub fn check_event(event: &[u8]) {
     for (id, key) in &keys {
         assert!(key.sent_at <= SystemTime::UNIX_EPOCH + Duration::from_millis(MAX_SENT_MILLIS));
         for (other_id, other) in &keys {
-            assert_eq!(id == other_id, key.ledger_id == other.ledger_id, "two ids are one in the ledger");
+            assert_eq!(
+                id == other_id,
+                key.ledger_id == other.ledger_id,
+                "equal ids have two ledger ids, or different ids have one"
+            );
         }
     }
     if let Ok(value) = serde_json::from_slice::<Value>(event) {
-        agrees(&value, &messages);
+        assert_messages_equal(&messages, &value);
     }
 }
 
-/// Takes a body to its row, in every way in which it may be spelt.
+/// Checks a body: its row or its error, in every spelling.
 pub fn check_body(body: &[u8]) {
     let Ok(body) = str::from_utf8(body) else {
         return;
     };
-    let plain = outcome(body);
+    let plain = decode_body(body);
 
     match model::read(body) {
         Some(Ok(row)) => assert_eq!(plain.as_ref(), Ok(&row)),
@@ -91,56 +96,57 @@ pub fn check_body(body: &[u8]) {
             let code = plain.as_ref().err().map(DecodeError::code);
             assert!(code.is_some_and(|code| reasons.contains(code)), "{code:?} is not one of {reasons:?}");
         }
-        // More than the model can read, and then it is JSON still.
+        // The model reads less than the program: no number that is not an `f64`, for example.
         None => assert!(plain.is_err() || serde_json::from_str::<IgnoredAny>(body).is_ok()),
     }
-    assert_eq!(plain, outcome_of(&by_number(body)), "not the same with every character escaped");
-    same(&plain, &json!({"Type": "Notification", "Message": body}).to_string(), body);
-    // Text that is no object would not stay inside the envelope.
+    assert_eq!(plain, decode_json_string(&escaped(body)), "another result with every character escaped");
+    assert_same(&plain, &json!({"Type": "Notification", "Message": body}).to_string(), body);
+    // A text that is not JSON could end the envelope too early.
     if body.starts_with('{') && !matches!(plain, Err(DecodeError::NotJson { .. })) {
-        same(&plain, &format!(r#"{{"detail-type": "login", "detail": {body}}}"#), body);
+        assert_same(&plain, &format!(r#"{{"detail-type": "login", "detail": {body}}}"#), body);
     }
-    if model::parse(body).is_some_and(|json| !json.has_twins())
+    if model::parse(body).is_some_and(|json| !json.has_repeated_key())
         && let Ok(Value::Object(mut object)) = serde_json::from_str(body)
     {
-        same(&plain, &Value::Object(object.clone()).to_string(), body);
+        assert_same(&plain, &Value::Object(object.clone()).to_string(), body);
         for (outer, inner) in [("device", "id"), ("device", "type"), ("user", "id"), ("app", "version")] {
             if nest(&mut object, outer, inner) {
-                same(&plain, &Value::Object(object.clone()).to_string(), body);
+                assert_same(&plain, &Value::Object(object.clone()).to_string(), body);
             }
         }
     }
 }
 
-/// The messages are what the parser of any JSON finds in the event.
-fn agrees(event: &Value, messages: &[SqsMessage<'_>]) {
-    let records = event["Records"].as_array().expect("an event has records");
-    assert_eq!(records.len(), messages.len(), "records are lost or made up");
+/// Asserts that the messages are those of the event as a general JSON parser reads it.
+fn assert_messages_equal(messages: &[SqsMessage<'_>], event: &Value) {
+    let records = event["Records"].as_array().expect("the event has no records");
+    assert_eq!(records.len(), messages.len(), "records and messages differ in number");
     for (position, (record, message)) in records.iter().zip(messages).enumerate() {
         assert_eq!(record["messageId"], *message.id);
-        let taken = take(message, position);
-        let bad_timestamp = taken == Err(DecodeError::BadSentTimestamp);
+        let result = decode_message(message, position);
+        let bad_timestamp = result == Err(DecodeError::BadSentTimestamp);
         match model::sent_millis(&record["attributes"]["SentTimestamp"]) {
             Some(millis) => assert_eq!(bad_timestamp, millis > MAX_SENT_MILLIS),
-            None => assert!(bad_timestamp, "a timestamp is made up"),
+            None => assert!(bad_timestamp, "a bad timestamp is accepted"),
         }
-        match (taken, record["body"].as_str()) {
+        match (result, record["body"].as_str()) {
             _ if bad_timestamp => {}
-            (taken, Some(body)) => assert_eq!(taken, outcome(body), "the body is unescaped in another way"),
-            (taken, None) => assert_eq!(taken, Err(DecodeError::MissingBody)),
+            (result, Some(body)) => assert_eq!(result, decode_body(body), "the body is unescaped wrongly"),
+            (result, None) => assert_eq!(result, Err(DecodeError::MissingBody)),
         }
     }
 }
 
-/// Moves `outer_inner` to `inner` within `outer`, if there is something to move, and room for it.
+/// Moves the value of `outer_inner` to `inner` inside `outer`. Returns whether the value was moved: it must
+/// exist, and `inner` must be free.
 fn nest(object: &mut serde_json::Map<String, Value>, outer: &str, inner: &str) -> bool {
     let flat = format!("{outer}_{inner}");
-    let room = match object.get(outer) {
+    let is_free = match object.get(outer) {
         None => true,
         Some(Value::Object(nested)) => !nested.contains_key(inner),
         Some(_) => false,
     };
-    if !room || !object.contains_key(&flat) {
+    if !is_free || !object.contains_key(&flat) {
         return false;
     }
     let value = object.remove(&flat);
@@ -148,41 +154,41 @@ fn nest(object: &mut serde_json::Map<String, Value>, outer: &str, inner: &str) -
     true
 }
 
-/// Another spelling of a body comes to the same.
-fn same(plain: &Result<Row, DecodeError>, spelling: &str, body: &str) {
-    let other = outcome(spelling);
+/// Asserts that another spelling of `body` has the same result.
+fn assert_same(plain: &Result<Row, DecodeError>, spelling: &str, body: &str) {
+    let other = decode_body(spelling);
     match (plain, &other) {
-        // A body may have as many envelopes as are allowed, so that one more is too many.
-        (_, Err(DecodeError::TooManyEnvelopes)) if body.len() > FOUR_ENVELOPES => {}
-        // Which of several is named depends on their order.
+        // The body may have all envelopes that are allowed, so that one more is too many.
+        (_, Err(DecodeError::TooManyEnvelopes)) if body.len() > FOUR_ENVELOPES_BYTES => {}
+        // The order of the keys decides which of several repeated columns the error names.
         (Err(DecodeError::Ambiguous { .. }), Err(DecodeError::Ambiguous { .. })) => {}
-        _ => assert_eq!(plain, &other, "not the same as {spelling}"),
+        _ => assert_eq!(plain, &other, "another result for {spelling}"),
     }
 }
 
-fn outcome(body: &str) -> Result<Row, DecodeError> {
-    outcome_of(&Value::from(body).to_string())
+fn decode_body(body: &str) -> Result<Row, DecodeError> {
+    decode_json_string(&Value::from(body).to_string())
 }
 
-/// What becomes of a body that is a string literal in its event.
-fn outcome_of(literal: &str) -> Result<Row, DecodeError> {
-    let event = format!(r#"{{"Records": [{{"messageId": "m", "body": {literal}}}]}}"#);
-    let messages = read(event.as_bytes()).expect("it is an event");
-    let outcome = take(&messages[0], 0);
-    if let Err(error) = &outcome {
-        quotes_nothing(error, &places(error), &event);
+/// Decodes a body that is still a JSON string: quotes around, escapes inside.
+fn decode_json_string(json_string: &str) -> Result<Row, DecodeError> {
+    let event = format!(r#"{{"Records": [{{"messageId": "m", "body": {json_string}}}]}}"#);
+    let messages = read(event.as_bytes()).expect("the event is malformed");
+    let result = decode_message(&messages[0], 0);
+    if let Err(error) = &result {
+        assert_quotes_nothing(error, &places(error), &event);
     }
-    outcome
+    result
 }
 
-/// A string literal in which every character is escaped by its number.
-fn by_number(text: &str) -> String {
+/// Returns a JSON string with every character as a `\u` escape.
+fn escaped(text: &str) -> String {
     let escapes: Vec<_> = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
     format!("\"{}\"", escapes.concat())
 }
 
-/// Takes a message to its row, which must be one that the table can hold.
-fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
+/// Decodes and masks a message, and asserts that the table can hold its row.
+fn decode_message(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
     MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
     let row = mask(decode(message)?, &mut MASKER.clone());
     let row = Row {
@@ -207,21 +213,22 @@ fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
     Ok(row)
 }
 
-/// An error consists of our own words and of places. It cannot quote what is not among these, and
-/// a place that is greater than the input would be none.
-fn quotes_nothing(error: &impl Error, places: &[usize], input: &str) {
+/// Asserts that an error consists of the program's own words and of places in the input: any other word or
+/// number may be a quotation. The limits of the columns, at most 128, count as places too.
+fn assert_quotes_nothing(error: &impl Error, places: &[usize], input: &str) {
     for place in places {
-        assert!(*place <= input.len().max(128) + 1, "{place} is no place in the input");
+        assert!(*place <= input.len().max(128) + 1, "{place} is not a place in the input");
     }
     for text in [format!("{error}"), format!("{error:?}")] {
         for word in text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()) {
             let known =
                 VOCABULARY.contains(word) || word.parse().is_ok_and(|number| places.contains(&number));
-            assert!(known, "{word:?} is not our own: {text}");
+            assert!(known, "{word:?} is not a word of the program: {text}");
         }
     }
 }
 
+/// Returns the numbers that the error's text may hold.
 fn places(error: &DecodeError) -> Vec<usize> {
     match error {
         DecodeError::NotJson { line, column } => vec![*line, *column],

@@ -1,4 +1,5 @@
-//! What the README says of a body, written as plainly as can be and without a glance at the program.
+//! A second decoder and masker, as simple as possible. It is written from `docs/message-format.md` and
+//! `docs/privacy.md` and shares no code with the program, so that it does not repeat the program's mistakes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 const COLUMNS: [&str; 6] = ["user_id", "app_version", "device_type", "ip", "locale", "device_id"];
 const MAX_ENVELOPES: usize = 4;
 
-/// A JSON value in which no key is lost, however often it is there.
+/// A JSON value that keeps repeated keys.
 #[derive(PartialEq)]
 pub(crate) enum Json {
     Null,
@@ -26,15 +27,15 @@ pub(crate) enum Json {
     Other,
 }
 
-/// The row of a body, or every reason for which it may be refused; `None` where it is beyond this
-/// reader, as numbers that are no `f64` are.
+/// Returns the row of a body, or every reason for which the body may fail; `None` where the model cannot read
+/// the body, for example a number that is not an `f64`.
 pub(crate) fn read(body: &str) -> Option<Result<Row, BTreeSet<&'static str>>> {
     let mut json = parse(body)?;
     for _ in 0..=MAX_ENVELOPES {
         let Json::Object(object) = json else {
             return Some(Err(["NotAnObject"].into()));
         };
-        json = match envelope(&object) {
+        json = match envelope_content(&object) {
             Some(Json::Text(content)) => parse(content)?,
             Some(Json::Object(_)) => last(object, "detail"),
             _ => return Some(row(&object)),
@@ -47,7 +48,8 @@ pub(crate) fn parse(text: &str) -> Option<Json> {
     serde_json::from_str(text).ok()
 }
 
-/// The milliseconds of a `SentTimestamp`, a number or the digits of one; 0 where there is none.
+/// Returns the milliseconds of a `SentTimestamp`, which is a number or a string of digits; 0 where it is
+/// absent.
 pub(crate) fn sent_millis(timestamp: &Value) -> Option<u64> {
     match timestamp {
         Value::Null => Some(0),
@@ -57,7 +59,8 @@ pub(crate) fn sent_millis(timestamp: &Value) -> Option<u64> {
     }
 }
 
-fn envelope(object: &[(String, Json)]) -> Option<&Json> {
+/// Returns the content of an envelope; `None` if the object is not an envelope.
+fn envelope_content(object: &[(String, Json)]) -> Option<&Json> {
     let get = |wanted: &str| object.iter().rfind(|(key, _)| key == wanted).map(|(_, value)| value);
     if get("Type") == Some(&Json::Text("Notification".to_owned()))
         && let Some(message @ Json::Text(_)) = get("Message")
@@ -68,6 +71,7 @@ fn envelope(object: &[(String, Json)]) -> Option<&Json> {
     get("detail").filter(|detail| matches!(detail, Json::Object(_)))
 }
 
+/// Returns the value of the last of the keys that are equal to `wanted`: it overrides the values before.
 fn last(object: Vec<(String, Json)>, wanted: &str) -> Json {
     object.into_iter().rfind(|(key, _)| key == wanted).map_or(Json::Null, |(_, value)| value)
 }
@@ -126,10 +130,10 @@ fn row(object: &[(String, Json)]) -> Result<Row, BTreeSet<&'static str>> {
     })
 }
 
-/// Every column of the object, with keys joined by `_` until they make one.
-fn find<'a>(object: &'a [(String, Json)], above: &str, found: &mut Vec<(String, &'a Json)>) {
+/// Finds every column in the object: keys are joined by `_` until they are the name of a column.
+fn find<'a>(object: &'a [(String, Json)], prefix: &str, found: &mut Vec<(String, &'a Json)>) {
     for (key, value) in object {
-        let path = format!("{above}{key}");
+        let path = format!("{prefix}{key}");
         if COLUMNS.contains(&path.as_str()) {
             found.push((path, value));
         } else if let Json::Object(inner) = value {
@@ -144,8 +148,8 @@ fn version(text: &str) -> Option<i32> {
         return None;
     }
     let mut number = 0;
-    for (place, limit) in [2146, 999, 999].into_iter().enumerate() {
-        let part = parts.get(place).copied().unwrap_or("0");
+    for (index, limit) in [2146, 999, 999].into_iter().enumerate() {
+        let part = parts.get(index).copied().unwrap_or("0");
         let digits = part.trim_start_matches('0');
         if part.is_empty() || digits.len() > 4 || !part.chars().all(|c| c.is_ascii_digit()) {
             return None;
@@ -173,19 +177,19 @@ fn token(field: &str, canonical: &str) -> Option<String> {
     if canonical.is_empty() {
         return None;
     }
-    let mut hmac = Hmac::<Sha256>::new_from_slice(SALT.as_bytes()).expect("any key will do");
+    let mut hmac = Hmac::<Sha256>::new_from_slice(SALT.as_bytes()).expect("HMAC refuses no key");
     hmac.update(format!("{field}:{canonical}").as_bytes());
     Some(base16ct::lower::encode_string(&hmac.finalize().into_bytes()))
 }
 
 impl Json {
-    /// Whether any object in it has a key twice.
-    pub(crate) fn has_twins(&self) -> bool {
+    /// Whether an object in the value has a key more than once.
+    pub(crate) fn has_repeated_key(&self) -> bool {
         let Self::Object(object) = self else {
             return false;
         };
         let keys: BTreeSet<_> = object.iter().map(|(key, _)| key).collect();
-        keys.len() < object.len() || object.iter().any(|(_, value)| value.has_twins())
+        keys.len() < object.len() || object.iter().any(|(_, value)| value.has_repeated_key())
     }
 }
 

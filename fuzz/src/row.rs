@@ -1,6 +1,5 @@
-//! A row, for the comparison of the program with the model.
+//! A row as plain texts, to compare the program's rows with the model's.
 
-/// A row as plain texts.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) user_id: String,

@@ -1,4 +1,4 @@
-//! Replays what the fuzzer found worth keeping, and the events that users run.
+//! Checks the inputs that the fuzzer kept, and the sample events in `events/`.
 
 use std::fs;
 use std::path::Path;
@@ -26,10 +26,10 @@ fn replay(folder: &str, check: fn(&[u8])) {
     let mut replayed = 0;
     for input in inputs {
         let path = input.unwrap().path();
-        // It is captured, and so shown if this is the one that panics.
+        // The test prints this only if it fails, so the last path is the input that failed.
         println!("{}", path.display());
         check(&fs::read(path).unwrap());
         replayed += 1;
     }
-    assert!(replayed > 0, "there is nothing to replay");
+    assert!(replayed > 0, "the folder is empty");
 }

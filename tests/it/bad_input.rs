@@ -1,73 +1,70 @@
-//! What a queue should not hold. Each bad message stands between two good ones.
+//! Bad bodies, bad messages and bad events. Every bad body is sent between two good bodies.
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    Database, INVOCATION, Logs, batch, body, error_type, failures, fifo, invoke, invoke_within, login, record,
+    Database, Logs, TIME_LIMIT, batch, body, error_type, failures, fifo, invoke, invoke_within, login, record,
 };
 
-/// What must not be in a log: every raw value of the good and the bad bodies.
-const RAW: [&str; 4] = ["203.0.113.77", "593-47-5928", "198.51.100.9", "leak-me"];
+/// The raw values of the good and the bad bodies, none of which may be logged.
+const RAW_VALUES: [&str; 4] = ["203.0.113.77", "593-47-5928", "198.51.100.9", "leak-me"];
 
-fn with(field: &str, value: impl Into<Value>) -> Value {
+/// Returns a body that is good but for this field.
+fn body_with(field: &str, value: impl Into<Value>) -> Value {
     let mut body = body("leak-me");
     body["ip"] = "198.51.100.9".into();
     body[field] = value.into();
     body.to_string().into()
 }
 
-/// A name, the body as it stands in the event, and the reason that must be logged.
-fn bodies() -> Vec<(&'static str, Value, &'static str)> {
+/// Returns bad bodies: a description, the value of `body` in the event, and the reason that must be logged.
+fn bad_bodies() -> Vec<(&'static str, Value, &'static str)> {
     let deep_object = format!("{}1{}", r#"{"device":"#.repeat(10_000), "}".repeat(10_000));
     let deep_array = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let megabyte = format!(r#"{{"ip":"198.51.100.9","user_id":"{}"}}"#, "leak-me".repeat(150_000));
     vec![
         ("missing", Value::Null, "MissingBody"),
-        ("not text", json!(198), "MissingBody"),
-        ("empty", json!(""), "NotJson"),
-        ("blank", json!("  \n"), "NotJson"),
+        ("a number", json!(198), "MissingBody"),
+        ("an empty string", json!(""), "NotJson"),
+        ("a blank string", json!("  \n"), "NotJson"),
         ("not JSON", json!("leak-me 198.51.100.9"), "NotJson"),
-        ("cut short", json!(r#"{"user_id":"leak-me","ip":"198.51.100.9"#), "NotJson"),
+        ("JSON that is cut off", json!(r#"{"user_id":"leak-me","ip":"198.51.100.9"#), "NotJson"),
         ("two objects", json!(r#"{"user_id":"leak-me"}{"ip":"198.51.100.9"}"#), "NotJson"),
         ("an array", json!(r#"[{"user_id":"leak-me"}]"#), "NotAnObject"),
         ("a string", json!(r#""leak-me""#), "NotAnObject"),
         ("null", json!("null"), "NotAnObject"),
-        ("of another type", json!(r#"{"foo":"leak-me","bar":"123"}"#), "MissingField"),
-        ("without a user", with("user_id", Value::Null), "MissingField"),
-        ("with an empty user", with("user_id", ""), "EmptyText"),
-        ("with a number for a user", with("user_id", 1_985_110_099), "WrongType"),
-        ("with a boolean for a locale", with("locale", true), "WrongType"),
-        ("with an array for an ip", with("ip", json!(["198.51.100.9"])), "WrongType"),
-        ("with an object for a device", with("device_id", json!({"raw": "leak-me"})), "WrongType"),
-        ("with a number beyond i64", json!(r#"{"user_id":92233720368547758079}"#), "WrongType"),
-        ("with a number beyond f64", json!(r#"{"user_id":1e999}"#), "NotJson"),
-        ("with a user too long", with("user_id", "é".repeat(129)), "TooLong"),
-        ("with a locale too long", with("locale", "é".repeat(33)), "TooLong"),
-        ("with a device type too long", with("device_type", "x".repeat(33)), "TooLong"),
-        ("with U+0000 raw", json!("{\"user_id\":\"leak-me\0\"}"), "NotJson"),
-        ("with U+0000 escaped", with("user_id", "leak\0me"), "NulCharacter"),
-        ("with U+0000 in what is masked", with("device_id", "leak-me\0"), "NulCharacter"),
-        ("with half a surrogate pair", json!(r#"{"user_id":"leak-me\ud800"}"#), "NotJson"),
-        ("with a version of four", with("app_version", "1.2.3.4"), "BadVersion"),
-        ("with a version of words", with("app_version", "leak-me"), "BadVersion"),
-        ("with a signed version", with("app_version", "+1.2"), "BadVersion"),
-        ("with an empty version", with("app_version", ""), "BadVersion"),
-        ("with a version that ends in a dot", with("app_version", "1."), "BadVersion"),
-        ("with too large a version", with("app_version", "2147.0.0"), "BadVersion"),
-        ("with a number for a version", with("app_version", 2.3), "WrongType"),
-        ("with a key twice", json!(r#"{"user_id":"leak-me","user_id":"leak-me"}"#), "Ambiguous"),
-        ("with two spellings", with("device", json!({"id": "leak-me"})), "Ambiguous"),
-        ("nested deep", json!(deep_object), "MissingField"),
-        ("an array nested deep", json!(deep_array), "NotAnObject"),
-        ("of a megabyte", json!(megabyte), "TooLong"),
-        ("in an unknown envelope", json!({ "payload": body("leak-me") }).to_string().into(), "MissingField"),
-        (
-            "in an SNS envelope that is no text",
-            json!(r#"{"Type":"Notification","Message":{}}"#),
-            "MissingField",
-        ),
-        ("broken inside an SNS envelope", json!(r#"{"Type":"Notification","Message":"leak-me"}"#), "NotJson"),
-        ("in too many envelopes", enveloped(6), "TooManyEnvelopes"),
+        ("another kind of message", json!(r#"{"foo":"leak-me","bar":"123"}"#), "MissingField"),
+        ("user_id null", body_with("user_id", Value::Null), "MissingField"),
+        ("user_id empty", body_with("user_id", ""), "EmptyText"),
+        ("user_id a number", body_with("user_id", 1_985_110_099), "WrongType"),
+        ("locale a boolean", body_with("locale", true), "WrongType"),
+        ("ip an array", body_with("ip", json!(["198.51.100.9"])), "WrongType"),
+        ("device_id an object", body_with("device_id", json!({"raw": "leak-me"})), "WrongType"),
+        ("a number beyond i64", json!(r#"{"user_id":92233720368547758079}"#), "WrongType"),
+        ("a number beyond f64", json!(r#"{"user_id":1e999}"#), "NotJson"),
+        ("user_id too long", body_with("user_id", "é".repeat(129)), "TooLong"),
+        ("locale too long", body_with("locale", "é".repeat(33)), "TooLong"),
+        ("device_type too long", body_with("device_type", "x".repeat(33)), "TooLong"),
+        ("U+0000, raw", json!("{\"user_id\":\"leak-me\0\"}"), "NotJson"),
+        ("U+0000, escaped", body_with("user_id", "leak\0me"), "NulCharacter"),
+        ("U+0000 in a masked field", body_with("device_id", "leak-me\0"), "NulCharacter"),
+        ("half a surrogate pair", json!(r#"{"user_id":"leak-me\ud800"}"#), "NotJson"),
+        ("a version of four numbers", body_with("app_version", "1.2.3.4"), "BadVersion"),
+        ("a version of letters", body_with("app_version", "leak-me"), "BadVersion"),
+        ("a signed version", body_with("app_version", "+1.2"), "BadVersion"),
+        ("an empty version", body_with("app_version", ""), "BadVersion"),
+        ("a version that ends in a dot", body_with("app_version", "1."), "BadVersion"),
+        ("a version too large", body_with("app_version", "2147.0.0"), "BadVersion"),
+        ("app_version a number", body_with("app_version", 2.3), "WrongType"),
+        ("a repeated key", json!(r#"{"user_id":"leak-me","user_id":"leak-me"}"#), "Ambiguous"),
+        ("two spellings of device_id", body_with("device", json!({"id": "leak-me"})), "Ambiguous"),
+        ("deeply nested objects", json!(deep_object), "MissingField"),
+        ("deeply nested arrays", json!(deep_array), "NotAnObject"),
+        ("a megabyte", json!(megabyte), "TooLong"),
+        ("an unknown envelope", json!({ "payload": body("leak-me") }).to_string().into(), "MissingField"),
+        ("an SNS envelope with an object", json!(r#"{"Type":"Notification","Message":{}}"#), "MissingField"),
+        ("an SNS envelope without JSON", json!(r#"{"Type":"Notification","Message":"leak-me"}"#), "NotJson"),
+        ("too many envelopes", enveloped(6), "TooManyEnvelopes"),
     ]
 }
 
@@ -84,28 +81,28 @@ async fn bad_body_fails_alone_and_logs_its_place() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
-    for (number, (name, bad, reason)) in bodies().into_iter().enumerate() {
+    for (number, (description, bad_body, reason)) in bad_bodies().into_iter().enumerate() {
         let logs = Logs::capture();
         let id = |part: &str| format!("{number}-{part}");
         let event = batch([
             login(&id("before"), &id("before")),
-            record(&id("bad"), bad),
+            record(&id("bad"), bad_body),
             login(&id("after"), &id("after")),
         ]);
 
         let answer = invoke(&ingest, &event).await;
 
-        assert_eq!(answer, failures(&[&id("bad")]), "a body {name}");
+        assert_eq!(answer, failures(&[&id("bad")]), "{description}");
         let logged = logs.lines("message failed");
-        assert_eq!(logged.len(), 1, "a body {name}");
-        assert_eq!(logged[0]["reason"], reason, "a body {name}");
-        assert_eq!(logged[0]["message_id"], id("bad"), "a body {name}");
-        for raw in RAW {
-            assert!(!logs.text().contains(raw), "a body {name} leaves {raw} in the log");
+        assert_eq!(logged.len(), 1, "{description}");
+        assert_eq!(logged[0]["reason"], reason, "{description}");
+        assert_eq!(logged[0]["message_id"], id("bad"), "{description}");
+        for raw in RAW_VALUES {
+            assert!(!logs.text().contains(raw), "{description}: the log holds {raw}");
         }
     }
 
-    let mut expected: Vec<_> = (0..bodies().len())
+    let mut expected: Vec<_> = (0..bad_bodies().len())
         .flat_map(|number| [format!("{number}-after"), format!("{number}-before")])
         .collect();
     expected.sort();
@@ -119,7 +116,7 @@ async fn lone_surrogate_fails_its_message_alone() {
     let event = batch([login("a", "a"), record("b", "BODY"), login("c", "c")]).to_string();
     let event = event.replace("\"BODY\"", r#""{\"user_id\":\"leak-me\ud800\"}""#);
 
-    let answer = crate::support::invoke_within(&ingest, &event, std::time::Duration::from_secs(9)).await;
+    let answer = invoke_within(&ingest, &event, TIME_LIMIT).await;
 
     assert_eq!(answer, failures(&["b"]));
     assert_eq!(database.user_ids().await, ["a", "c"]);
@@ -162,7 +159,7 @@ async fn escaped_characters_are_unescaped() {
     let event = batch([a, record("b", notification.replace("KIND", r"Notif\u0069cation"))]).to_string();
     let event = event.replace("DIGITS", r"\u0031\u0037");
 
-    let answer = crate::support::invoke_within(&ingest, &event, std::time::Duration::from_secs(9)).await;
+    let answer = invoke_within(&ingest, &event, TIME_LIMIT).await;
 
     assert_eq!(answer, failures(&[]));
     assert_eq!(database.user_ids().await, ["a", "b"]);
@@ -172,18 +169,16 @@ async fn escaped_characters_are_unescaped() {
 async fn missing_message_id_fails_the_batch() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
+    let (mut null, mut empty, mut absent) = (login("x", "x"), login("x", "x"), login("x", "x"));
+    null["messageId"] = Value::Null;
+    empty["messageId"] = "".into();
+    absent.as_object_mut().unwrap().remove("messageId");
 
-    for id in [Value::Null, json!("")] {
-        let mut nameless = login("x", "x");
-        nameless["messageId"] = id;
-        let outcome = invoke(&ingest, &batch([login("a", "a"), nameless])).await;
+    for records in [[login("a", "a"), null], [login("a", "a"), empty], [absent, login("a", "a")]] {
+        let outcome = invoke(&ingest, &batch(records)).await;
         assert_eq!(error_type(&outcome), "MissingMessageId");
     }
-    let mut nameless = login("x", "x");
-    nameless.as_object_mut().unwrap().remove("messageId");
-    let outcome = invoke(&ingest, &batch([nameless, login("a", "a")])).await;
 
-    assert_eq!(error_type(&outcome), "MissingMessageId");
     assert_eq!(database.rows().await, [""; 0]);
     assert_eq!(database.ledger_entries().await, 0);
 }
@@ -201,13 +196,15 @@ async fn malformed_event_error_quotes_nothing() {
         json!({"Records": [{"messageId": {"leak-me": 1}}]}),
         json!({"Records": [{"messageId": "a", "attributes": "leak-me"}]}),
         json!({"Records": ["leak-me"]}),
-        // Serde's derive alone would take these for objects.
+        // Serde's derive would read these arrays as objects.
         json!([[]]),
         json!({"Records": [["leak-me"]]}),
         json!({"Records": [{"messageId": "a", "attributes": ["leak-me"]}]}),
     ] {
         let logs = Logs::capture();
+
         let outcome = invoke(&ingest, &event).await;
+
         assert_eq!(error_type(&outcome), "MalformedEvent", "{event}");
         assert!(!outcome.unwrap_err().error_message.contains("leak-me"));
         assert!(!logs.text().contains("leak-me"));
@@ -219,14 +216,15 @@ async fn json_error_names_line_and_column() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
-    for (payload, place) in [
+    for (event, place) in [
         (&b""[..], "line 1, column 0"),
         (b"leak-me", "line 1, column 1"),
         (b"{\"Records\": [{\"messageId\": \"a\",\n\"body\": \"leak-me", "line 2, column 16"),
         (b"{\"Records\": [{\"messageId\": \"a\", \"body\": \"leak-me\xff\"}]}", "line 1, column 49"),
         (b"{\"Records\": []} leak-me", "line 1, column 17"),
     ] {
-        let diagnostic = invoke_within(&ingest, payload, INVOCATION).await.unwrap_err();
+        let diagnostic = invoke_within(&ingest, event, TIME_LIMIT).await.unwrap_err();
+
         assert_eq!(diagnostic.error_type, "MalformedEvent");
         assert_eq!(diagnostic.error_message, format!("the payload is not an SQS event, at {place}"));
     }

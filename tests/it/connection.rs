@@ -1,4 +1,4 @@
-//! What happens between the function and Postgres.
+//! The connection to Postgres: failures, timeouts, TLS and credentials.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,8 @@ use login_etl::deadline::Deadline;
 use login_etl::store::Written;
 
 use crate::support::{
-    Database, Logs, address, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
-    masker, store_with, superuser,
+    Database, Logs, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login, masker,
+    server_address, server_ca, store_with, superuser,
 };
 
 #[tokio::test]
@@ -29,68 +29,76 @@ async fn locked_table_times_out_and_leaves_no_session() {
     let ingest = database.ingest().await;
     let locker = connect(superuser().dbname(&database.name)).await;
     locker.batch_execute("BEGIN; LOCK TABLE user_logins").await.unwrap();
+    let active = "SELECT FROM pg_stat_activity WHERE usename = $1 AND state = 'active'";
     let started = Instant::now();
 
     let outcome = invoke_within(&ingest, &batch([login("a", "a")]).to_string(), Duration::from_secs(2)).await;
-
-    assert_eq!(error_type(&outcome), "DatabaseTimedOut");
-    assert!(started.elapsed() < Duration::from_secs(2));
-    // Postgres cancels as soon as it reads the request, which nobody waits for.
-    let waiting = "SELECT FROM pg_stat_activity WHERE usename = $1 AND state = 'active'";
-    while !database.admin.query(waiting, &[&database.name]).await.unwrap().is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(9), "the statement is cancelled");
+    let elapsed = started.elapsed();
+    // The function requests the cancellation and does not wait until Postgres has cancelled the statement.
+    while !database.admin.query(active, &[&database.name]).await.unwrap().is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(9), "the statement is not cancelled");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-
     locker.batch_execute("ROLLBACK").await.unwrap();
-    let answer = invoke(&ingest, &batch([login("a", "a")])).await;
-    assert_eq!(answer, failures(&[]));
+    let repeated = invoke(&ingest, &batch([login("a", "a")])).await;
+
+    assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+    assert!(elapsed < Duration::from_secs(2));
+    assert_eq!(repeated, failures(&[]));
     assert_eq!(database.user_ids().await, ["a"]);
 }
 
-/// A function that vanishes in the middle of a transaction leaves its locks to nobody.
+/// Postgres ends the transaction of a function that falls silent, and so releases the transaction's locks.
+/// Each way of writing must set the timeout for this.
 #[tokio::test]
 async fn transactions_of_a_silent_function_end() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
-    let note = "CREATE TABLE noted (setting text);
-                CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-                BEGIN
-                    INSERT INTO noted VALUES (current_setting('idle_in_transaction_session_timeout'));
-                    RETURN NULL;
-                END $$;
-                CREATE TRIGGER note AFTER INSERT ON user_logins EXECUTE FUNCTION note()";
-    database.admin.batch_execute(note).await.unwrap();
-    let noted = async || -> Vec<String> {
-        let rows = database.admin.query("DELETE FROM noted RETURNING setting", &[]).await.unwrap();
+    let record_timeouts = "CREATE TABLE timeouts (timeout text);
+        CREATE FUNCTION record_timeout() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            INSERT INTO timeouts VALUES (current_setting('idle_in_transaction_session_timeout'));
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER record_timeout AFTER INSERT ON user_logins EXECUTE FUNCTION record_timeout()";
+    database.admin.batch_execute(record_timeouts).await.unwrap();
+    let take_timeouts = async || -> Vec<String> {
+        let rows = database.admin.query("DELETE FROM timeouts RETURNING timeout", &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     };
-    let many: Vec<_> = (0..300).map(|number| login(&number.to_string(), "many")).collect();
+    let two_statements = batch((0..300).map(|number| login(&number.to_string(), "x")));
+    // The ledger holds message 0 after the first batch, so this batch is written row by row.
+    let repeated = batch([login("0", "0"), login("a", "a")]);
 
-    assert_eq!(invoke(&ingest, &batch(many)).await, failures(&[]));
-    let pipelined = noted().await;
-    // The first of these is in the ledger already.
-    assert_eq!(invoke(&ingest, &batch([login("0", "0"), login("a", "a")])).await, failures(&[]));
-    let isolated = noted().await;
+    let answer = invoke(&ingest, &two_statements).await;
+    let of_two_statements = take_timeouts().await;
+    let repeated_answer = invoke(&ingest, &repeated).await;
+    let of_row_by_row = take_timeouts().await;
 
-    assert_eq!(pipelined, ["1min", "1min"]);
-    assert_eq!(isolated, ["1min"]);
+    assert_eq!([answer, repeated_answer], [failures(&[]), failures(&[])]);
+    assert_eq!(of_two_statements, ["1min", "1min"]);
+    assert_eq!(of_row_by_row, ["1min"]);
 }
 
 #[tokio::test]
-async fn invocation_without_time_writes_nothing() {
+async fn invocation_without_time_fails_and_can_be_repeated() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
+    let event = batch([login("a", "a")]);
 
-    let outcome = invoke_within(&ingest, &batch([login("a", "a")]).to_string(), Duration::ZERO).await;
+    let outcome = invoke_within(&ingest, &event.to_string(), Duration::ZERO).await;
+    let repeated = invoke(&ingest, &event).await;
 
+    // Postgres may have committed the statement that the first invocation sent.
     assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+    assert_eq!(repeated, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a"]);
 }
 
 #[tokio::test]
 async fn unreachable_postgres_fails_the_batch_only() {
     let logs = Logs::capture();
-    // The discard port, where nothing listens.
+    // Nothing listens on port 9.
     let ingest = ingest_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
 
     let outcome = invoke(&ingest, &batch([login("a", "a")])).await;
@@ -132,14 +140,16 @@ async fn each_batch_failure_has_its_error_type() {
         ),
         (vec!["ALTER TABLE user_logins RENAME TO elsewhere".to_owned()], "DatabaseRefused"),
     ];
-    for (trouble, expected) in cases {
-        for statement in &trouble {
+    for (statements, expected) in cases {
+        for statement in &statements {
             database.admin.batch_execute(statement).await.unwrap();
         }
         let ingest = database.ingest().await;
+
         let outcome = invoke(&ingest, &batch([login("a", "a")])).await;
-        assert_eq!(error_type(&outcome), expected, "{trouble:?}");
-        // A lock would hold up the next case too.
+
+        assert_eq!(error_type(&outcome), expected, "{statements:?}");
+        // The lock of this case would block the next case.
         database.admin.batch_execute("ROLLBACK").await.unwrap();
     }
 
@@ -153,11 +163,11 @@ async fn each_batch_failure_has_its_error_type() {
 #[tokio::test]
 async fn tls_verifies_authority_and_name() {
     let database = Database::create().await;
-    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
+    let bundle = server_ca();
     let url = database.url();
     let event = batch([login("a", "a")]);
 
-    // Every mode but `disable` verifies, and so does none.
+    // The server is verified in every mode but `disable`, and also without a mode.
     for mode in ["sslmode=verify-full", "sslmode=require", "sslmode=prefer", ""] {
         let url = url.replace("sslmode=disable", mode);
         let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", &bundle)]).await;
@@ -166,18 +176,18 @@ async fn tls_verifies_authority_and_name() {
         let ingest = ingest_with(&[("DATABASE_URL", &url)]).await;
         assert_eq!(error_type(&invoke(&ingest, &event).await), "DatabaseUnreachable", "{mode}");
     }
-    let encrypted =
+    let encrypted_sessions =
         "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = $1 AND ssl";
     let ingest = ingest_with(&[
         ("DATABASE_URL", &url.replace("sslmode=disable", "sslmode=verify-full")),
         ("DATABASE_CA_BUNDLE", &bundle),
     ])
     .await;
-    let sessions: i64 = database.admin.query_one(encrypted, &[&database.name]).await.unwrap().get(0);
+    let sessions: i64 = database.admin.query_one(encrypted_sessions, &[&database.name]).await.unwrap().get(0);
     assert_eq!(sessions, 1);
     drop(ingest);
 
-    // The certificate is for localhost and 127.0.0.1, not for this name of the same host.
+    // The certificate names localhost and 127.0.0.1, but not this address of the same host.
     let url = url.replace("sslmode=disable", "").replace("localhost", "127.0.0.2");
     let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", &bundle)]).await;
     assert_eq!(error_type(&invoke(&ingest, &event).await), "DatabaseUnreachable");
@@ -186,11 +196,10 @@ async fn tls_verifies_authority_and_name() {
 #[tokio::test]
 async fn a_bundle_may_hold_many_certificates() {
     let database = Database::create().await;
-    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
-    let ours = std::fs::read_to_string(bundle).unwrap();
-    let other = include_str!("other_ca.pem");
+    let server_ca = std::fs::read_to_string(server_ca()).unwrap();
+    let other_ca = include_str!("other_ca.pem");
     let path = std::env::temp_dir().join(format!("{}.pem", database.name));
-    std::fs::write(&path, format!("# a comment\n{other}\n{ours}")).unwrap();
+    std::fs::write(&path, format!("# a comment\n{other_ca}\n{server_ca}")).unwrap();
     let url = database.url().replace("disable", "verify-full");
 
     let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", path.to_str().unwrap())]).await;
@@ -202,14 +211,13 @@ async fn a_bundle_may_hold_many_certificates() {
 #[tokio::test]
 async fn rotated_credentials_are_fetched_again() {
     let database = Database::create().await;
-    let address = address();
+    let address = server_address();
     let (host, port) = address.split_once(':').unwrap();
-    let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
     let name = &database.name;
     let secrets = aws_sdk_secretsmanager::Client::new(
         &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
     );
-    // As RDS manages it: user and password, and no address.
+    // A secret that RDS manages holds a user and a password, but no address.
     let credentials = |password: &str| format!(r#"{{"username":"{name}","password":"{password}"}}"#);
     secrets.create_secret().name(name).secret_string(credentials(name)).send().await.unwrap();
     let ingest = ingest_with(&[
@@ -217,7 +225,7 @@ async fn rotated_credentials_are_fetched_again() {
         ("DATABASE_HOST", host),
         ("DATABASE_PORT", port),
         ("DATABASE_NAME", name),
-        ("DATABASE_CA_BUNDLE", &bundle),
+        ("DATABASE_CA_BUNDLE", &server_ca()),
     ])
     .await;
     assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
@@ -235,7 +243,6 @@ async fn rotated_credentials_are_fetched_again() {
 #[tokio::test]
 async fn empty_batch_sends_nothing() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
-
     let salt_fingerprint = masker().salt_fingerprint();
     let mut connecting = Duration::ZERO;
 

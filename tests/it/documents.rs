@@ -11,7 +11,7 @@ use login_etl::error::BatchError;
 fn names(document: &str, heading: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(document);
     let text = fs::read_to_string(path).unwrap();
-    let table = text.split_once(&format!("\n| `{heading}` |")).expect("the table is there").1;
+    let table = text.split_once(&format!("\n| `{heading}` |")).expect("the document has no such table").1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let names = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));
     names.map(ToOwned::to_owned).collect()

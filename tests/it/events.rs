@@ -1,11 +1,11 @@
-//! The sample events that users run, with their whole answers and rows.
+//! The sample events in `events/`: each with its whole answer and all its rows.
 
 use std::path::Path;
 
+use login::pii::{DeviceId, Ip, Pii};
 use serde_json::Value;
 
 use crate::support::{Database, batch, failures, invoke, masker, record};
-use login::pii::{DeviceId, Ip, Pii};
 
 fn event(name: &str) -> Value {
     serde_json::from_str(&file(name)).unwrap()
@@ -22,9 +22,9 @@ async fn good_batch_is_written_whole() {
     let ingest = database.ingest().await;
 
     let answer = invoke(&ingest, &event("good.json")).await;
-    let again = invoke(&ingest, &event("good.json")).await;
+    let repeated = invoke(&ingest, &event("good.json")).await;
 
-    assert_eq!([answer, again], [failures(&[]), failures(&[])]);
+    assert_eq!([answer, repeated], [failures(&[]), failures(&[])]);
     insta::assert_snapshot!(database.rows().await.join("\n"));
 }
 
@@ -34,7 +34,7 @@ async fn mixed_batch_reports_only_bad_messages() {
     let ingest = database.ingest().await;
 
     let answer = invoke(&ingest, &event("mixed.json")).await;
-    let again = invoke(&ingest, &event("mixed.json")).await;
+    let repeated = invoke(&ingest, &event("mixed.json")).await;
 
     let expected = failures(&[
         "2954e13b-0428-495f-82d9-b6550c934b6c",
@@ -46,7 +46,7 @@ async fn mixed_batch_reports_only_bad_messages() {
         "196196fa-c2c5-44b0-bc86-42fc118911e8",
         "708ac7bf-fe3c-4caa-bf95-ed657582d346",
     ]);
-    assert_eq!([answer, again], [expected.clone(), expected]);
+    assert_eq!([answer, repeated], [expected.clone(), expected]);
     insta::assert_snapshot!(database.rows().await.join("\n"));
 }
 
@@ -83,10 +83,6 @@ async fn analysts_find_the_duplicates_of_the_hundred_messages() {
     let ingest = database.ingest().await;
     let bodies = file("login-queue.jsonl");
     let records = bodies.lines().enumerate().map(|(line, body)| record(&format!("line {}", line + 1), body));
-
-    let answer = invoke(&ingest, &batch(records)).await;
-
-    assert_eq!(answer, failures(&["line 47"]));
     let duplicates = |column: &str| {
         format!(
             "SELECT {column}, count(*) FROM user_logins WHERE {column} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 DESC, 1"
@@ -99,6 +95,10 @@ async fn analysts_find_the_duplicates_of_the_hundred_messages() {
         let rows = database.admin.query(&duplicates(column), &[]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     };
+
+    let answer = invoke(&ingest, &batch(records)).await;
+
+    assert_eq!(answer, failures(&["line 47"]));
     let devices = [("520-84-4495", 5), ("155-02-5983", 3), ("730-73-4822", 2)];
     assert_eq!(found("masked_device_id").await, devices.map(|(id, count)| (mask_device(id), count)));
     let mut addresses = [
@@ -109,6 +109,6 @@ async fn analysts_find_the_duplicates_of_the_hundred_messages() {
         ("2001:db8::1:0:0:1", 2),
     ]
     .map(|(ip, count)| (mask_ip(ip), count));
-    addresses.sort_by(|(left, many), (right, few)| few.cmp(many).then(left.cmp(right)));
+    addresses.sort_by(|(token, count), (other, other_count)| other_count.cmp(count).then(token.cmp(other)));
     assert_eq!(found("masked_ip").await, addresses);
 }

@@ -1,5 +1,6 @@
-//! The token that stands for a password, and who is let in with one. That it does let in is a test of
-//! the deployed function (`tests/e2e/test_iam.py`), because it takes a Postgres that asks for one.
+//! Login by IAM: how a token is signed, and how `login_writer` switches between a token and a password.
+//!
+//! `tests/e2e/test_iam.py` tests the login itself, because a Postgres must be set up to require a token.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +12,15 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio_postgres::NoTls;
 
-use crate::support::{Database, WRITERS_LOGIN, superuser};
+use crate::support::{Database, WRITER_LOGIN_LOCK, superuser};
 
-/// Tokens of botocore, which `tests/e2e/test_iam.py` has it make again, with what it made them of.
+/// Tokens that botocore signed, each with its input. `tests/e2e/test_iam.py` signs them again with botocore
+/// and compares.
 const TOKENS: &str = include_str!("iam_tokens.json");
 
+/// An input of botocore, and its token.
 #[derive(Deserialize)]
-struct Signed {
+struct SignedToken {
     at: u64,
     region: String,
     host: String,
@@ -31,8 +34,8 @@ struct Signed {
 
 #[test]
 fn token_equals_that_of_botocore() {
-    for signed in serde_json::from_str::<Vec<Signed>>(TOKENS).unwrap() {
-        let Signed { host, port, user, .. } = signed;
+    for signed in serde_json::from_str::<Vec<SignedToken>>(TOKENS).unwrap() {
+        let SignedToken { host, port, user, .. } = signed;
         let login = IamLogin { host, port, name: "logins".to_owned(), user };
         let credentials = Credentials::new(
             signed.access_key_id,
@@ -62,12 +65,13 @@ fn bad_host_gets_no_token() {
     }
 }
 
-/// The role is RDS's; here it is one that stands in for it.
+/// On RDS the role `rds_iam` exists. Here the test creates it.
 #[tokio::test]
 async fn writer_logs_in_by_iam_or_password() {
-    let _alone = WRITERS_LOGIN.lock().await;
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
     let database = Database::create().await;
     let admin = &database.admin;
+    // Whether the writer has a password, and whether it is a member of rds_iam.
     let state = async || -> (bool, bool) {
         let sql = "SELECT rolpassword IS NOT NULL, to_regrole('rds_iam') IN
                    (SELECT roleid FROM pg_auth_members WHERE member = pg_authid.oid)
@@ -82,8 +86,8 @@ async fn writer_logs_in_by_iam_or_password() {
     };
 
     schema::set_writer_password(admin, &"first".into()).await.unwrap();
-    let elsewhere = schema::grant_writer_iam_login(admin).await;
-    let (elsewhere_stays, first) = (state().await, may_log_in("first").await);
+    let without_role = schema::grant_writer_iam_login(admin).await;
+    let unchanged = (state().await, may_log_in("first").await);
     admin.batch_execute("CREATE ROLE rds_iam").await.unwrap();
     let mut switched = Vec::new();
     for _ in 0..2 {
@@ -96,23 +100,23 @@ async fn writer_logs_in_by_iam_or_password() {
     }
     admin.batch_execute("DROP ROLE rds_iam").await.unwrap();
 
-    assert!(matches!(elsewhere, Err(SchemaError::NoIam)), "{elsewhere:?}");
-    assert_eq!((elsewhere_stays, first), ((true, false), true));
     let (by_iam, by_password) = (((false, true), false), ((true, false), true));
+    assert!(matches!(without_role, Err(SchemaError::NoIam)), "{without_role:?}");
+    assert_eq!(unchanged, by_password);
     assert_eq!(switched, [by_iam, by_iam, by_password, by_password]);
 }
 
 #[tokio::test]
 async fn foreign_grant_of_rds_iam_is_an_error() {
-    let _alone = WRITERS_LOGIN.lock().await;
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
     let database = Database::create().await;
     let password = async || -> Option<String> {
         let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'login_writer'";
         database.admin.query_one(sql, &[]).await.unwrap().get(0)
     };
-    let name = format!("{}_theirs", database.name);
-    let theirs = format!("CREATE ROLE rds_iam; CREATE ROLE {name} IN ROLE rds_iam ROLE login_writer");
-    database.admin.batch_execute(&theirs).await.unwrap();
+    let name = format!("{}_foreign", database.name);
+    let foreign_grant = format!("CREATE ROLE rds_iam; CREATE ROLE {name} IN ROLE rds_iam ROLE login_writer");
+    database.admin.batch_execute(&foreign_grant).await.unwrap();
     let before = password().await;
 
     let outcome = schema::set_writer_password(&database.admin, &"new".into()).await;

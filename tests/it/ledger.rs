@@ -1,8 +1,9 @@
-//! Each message is written once, however often it comes.
+//! Each message is written once, however often SQS delivers it.
 
+use login_etl::schema;
 use serde_json::json;
 
-use crate::support::{Database, batch, failures, invoke, login, record};
+use crate::support::{Database, Logs, batch, failures, invoke, login, record};
 
 #[tokio::test]
 async fn redelivered_batch_adds_nothing() {
@@ -57,7 +58,7 @@ async fn ids_of_any_shape_are_distinct() {
     assert_eq!(answer, failures(&[]));
     assert_eq!(database.ledger_entries().await, 6);
     let sql = "SELECT FROM processed_messages WHERE message_id = '059f36b4-87a3-44ab-83d2-661975830a7d'";
-    assert_eq!(database.admin.query(sql, &[]).await.unwrap().len(), 1, "an id of SQS is found by itself");
+    assert_eq!(database.admin.query(sql, &[]).await.unwrap().len(), 1, "the ledger changed an id of SQS");
 }
 
 #[tokio::test]
@@ -68,7 +69,7 @@ async fn overlapping_batches_write_each_message_once() {
         let ingest = database.ingest().await;
         tasks.spawn(async move {
             for round in 0..20_usize {
-                // Each worker sees each message, in batches and orders of its own.
+                // Successive batches share ten messages, and every worker has another order.
                 let mut numbers: Vec<usize> = (0..30).map(|number| round * 20 + number).collect();
                 numbers.rotate_left(worker * 3);
                 let records =
@@ -98,13 +99,13 @@ async fn create_date_is_the_utc_day_of_sending() {
     };
     let mut undated = login("d today", "d today");
     undated.as_object_mut().unwrap().remove("attributes");
-
     let event = batch([
         sent("a epoch", "0"),
         sent("b last of 2026", "1798761599999"),
         sent("c first of 2027", "1798761600000"),
         undated,
     ]);
+
     invoke(&ingest, &event).await.unwrap();
     invoke(&ingest, &event).await.unwrap();
 
@@ -133,13 +134,13 @@ async fn ten_thousand_messages_are_written() {
 #[tokio::test]
 async fn prune_drops_only_old_ledger_entries() {
     let database = Database::create().await;
-    let fill = "INSERT INTO processed_messages
+    let one_entry_a_day = "INSERT INTO processed_messages
                 SELECT (day - DATE '1970-01-01') % 32, day::timestamp AT TIME ZONE 'UTC', gen_random_uuid()
                 FROM (SELECT (now() AT TIME ZONE 'UTC')::date - age AS day FROM generate_series(-1, 30) AS age) AS days";
-    database.admin.batch_execute(fill).await.unwrap();
+    database.admin.batch_execute(one_entry_a_day).await.unwrap();
 
-    login_etl::schema::prune(&database.admin).await.unwrap();
-    login_etl::schema::prune(&database.admin).await.unwrap();
+    schema::prune(&database.admin).await.unwrap();
+    schema::prune(&database.admin).await.unwrap();
 
     let sql = "SELECT (now() AT TIME ZONE 'UTC')::date - (sent_at AT TIME ZONE 'UTC')::date
                FROM processed_messages ORDER BY 1";
@@ -158,7 +159,7 @@ async fn every_decoded_login_is_stored() {
     let text = || proptest::option::of(proptest::string::string_regex(r"(?s).{0,40}").unwrap());
     let version = proptest::option::of("[0-9]{1,5}(\\.[0-9]{1,4}){0,3}");
     let fields = (text(), version, text(), text(), text(), text());
-    let mut refused = 0;
+    let mut undecodable = 0;
     for round in 0..40 {
         let records = (0..50).map(|number| {
             let (user_id, app_version, device_type, ip, locale, device_id) =
@@ -169,13 +170,15 @@ async fn every_decoded_login_is_stored() {
             });
             record(&format!("{round}-{number}"), body.to_string())
         });
-        let logs = crate::support::Logs::capture();
+        let logs = Logs::capture();
+
         invoke(&ingest, &batch(records)).await.unwrap();
-        assert!(!logs.text().contains("RowRefused"), "Postgres refuses nothing that decodes");
-        refused += logs.lines("message failed").len();
+
+        assert!(!logs.text().contains("RowRefused"), "Postgres refused a login that decodes");
+        undecodable += logs.lines("message failed").len();
     }
 
     let written = database.ledger_entries().await;
-    assert_eq!(written, 2000 - i64::try_from(refused).unwrap());
-    assert!(written > 100, "the generator makes good messages too, {written} of them");
+    assert_eq!(written, 2000 - i64::try_from(undecodable).unwrap());
+    assert!(written > 100, "only {written} of the generated messages are good");
 }

@@ -1,5 +1,5 @@
 //! Integration tests: the library and the built programs against a real Postgres and a real
-//! emulator of Secrets Manager. `make test` starts both and says where they are.
+//! emulator of Secrets Manager. `make test` starts both and sets environment variables with their addresses.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,10 +1,11 @@
-//! Rows that Postgres refuses, for reasons that no decoder can know.
+//! Rows that Postgres refuses although their messages decode: users add constraints and triggers.
 
 use serde_json::Value;
 
 use crate::support::{Database, Logs, batch, body, failures, fifo, invoke, login, record};
 
-fn in_locale(id: &str, locale: &str) -> Value {
+/// Returns a record of a good login with this locale.
+fn login_in_locale(id: &str, locale: &str) -> Value {
     let mut body = body(id);
     body["locale"] = locale.into();
     record(id, body.to_string())
@@ -16,20 +17,20 @@ async fn row_refused_by_constraint_fails_alone() {
     database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
     let ingest = database.ingest().await;
     let logs = Logs::capture();
-    let records =
-        (0..50).map(|number| in_locale(&format!("m{number:02}"), if number == 31 { "XX" } else { "RU" }));
+    let records = (0..50)
+        .map(|number| login_in_locale(&format!("m{number:02}"), if number == 31 { "XX" } else { "RU" }));
     let event = batch(records);
 
     let answer = invoke(&ingest, &event).await;
-    let again = invoke(&ingest, &event).await;
+    let repeated = invoke(&ingest, &event).await;
 
     assert_eq!(answer, failures(&["m31"]));
-    assert_eq!(again, failures(&["m31"]));
+    assert_eq!(repeated, failures(&["m31"]));
     assert_eq!(database.user_ids().await.len(), 49);
     assert_eq!(database.ledger_entries().await, 49);
     assert_eq!(logs.lines("message failed")[0]["reason"], "RowRefused");
     assert_eq!(logs.lines("message failed")[0]["error"], "Postgres refused the row, SQLSTATE 23514");
-    assert!(!logs.text().contains("XX"), "Postgres's DETAIL quotes the row, and nothing of it is logged");
+    assert!(!logs.text().contains("XX"), "the log quotes the row, as Postgres's DETAIL does");
 }
 
 #[tokio::test]
@@ -38,7 +39,7 @@ async fn all_rows_refused_is_reported() {
     database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
     let ingest = database.ingest().await;
 
-    let answer = invoke(&ingest, &batch(["a", "b", "c"].map(|id| in_locale(id, "XX")))).await;
+    let answer = invoke(&ingest, &batch(["a", "b", "c"].map(|id| login_in_locale(id, "XX")))).await;
 
     assert_eq!(answer, failures(&["a", "b", "c"]));
     assert_eq!(database.ledger_entries().await, 0);
@@ -59,8 +60,11 @@ async fn row_refused_by_trigger_fails_alone() {
         database.admin.batch_execute(&trigger).await.unwrap();
         let ingest = database.ingest().await;
 
-        let answer =
-            invoke(&ingest, &batch([in_locale("a", "RU"), in_locale("b", "XX"), in_locale("c", "FR")])).await;
+        let answer = invoke(
+            &ingest,
+            &batch([login_in_locale("a", "RU"), login_in_locale("b", "XX"), login_in_locale("c", "FR")]),
+        )
+        .await;
 
         assert_eq!(answer, failures(&["b"]), "{raise}");
         assert_eq!(database.user_ids().await, ["a", "c"], "{raise}");

@@ -1,24 +1,9 @@
-//! Who may do what in the database.
+//! The rights of the two roles of the database.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::support::Database;
-
-/// Runs each statement as `role` and returns those that were not refused for want of privilege.
-async fn allowed<'s>(admin: &Client, role: &str, statements: &[&'s str]) -> Vec<&'s str> {
-    let mut allowed = Vec::new();
-    for statement in statements {
-        admin.batch_execute(&format!("BEGIN; SET LOCAL ROLE {role}")).await.unwrap();
-        match admin.batch_execute(statement).await {
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
-            Err(error) => panic!("{statement}: {error:?}"),
-            Ok(()) => allowed.push(*statement),
-        }
-        admin.batch_execute("ROLLBACK").await.unwrap();
-    }
-    allowed
-}
 
 const STATEMENTS: [&str; 20] = [
     "SELECT FROM user_logins",
@@ -42,6 +27,21 @@ const STATEMENTS: [&str; 20] = [
     "SELECT FROM refinery_schema_history",
     "CREATE TABLE new_table ()",
 ];
+
+/// Runs each statement as `role`, and returns the statements that the role has the privileges for.
+async fn allowed<'s>(admin: &Client, role: &str, statements: &[&'s str]) -> Vec<&'s str> {
+    let mut allowed = Vec::new();
+    for statement in statements {
+        admin.batch_execute(&format!("BEGIN; SET LOCAL ROLE {role}")).await.unwrap();
+        match admin.batch_execute(statement).await {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            Err(error) => panic!("{statement}: {error:?}"),
+            Ok(()) => allowed.push(*statement),
+        }
+        admin.batch_execute("ROLLBACK").await.unwrap();
+    }
+    allowed
+}
 
 #[tokio::test]
 async fn writer_has_no_more_rights_than_needed() {

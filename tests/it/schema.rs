@@ -1,4 +1,4 @@
-//! The schema comes from wherever it stands to where this version wants it, and loses nothing.
+//! Migrations: every older schema becomes the newest schema and loses nothing.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use refinery::{Migration, Target};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{connect, superuser, unique_name};
+use crate::support::{connect, superuser, unique_name, variable};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -17,7 +17,7 @@ mod embedded {
 /// The whole schema in one file, for readers.
 const SCHEMA: &str = include_str!("../../migrations/schema.sql");
 
-/// A new database, with the schema as it was at this version; zero is none at all.
+/// Creates a database with the schema of this version; version 0 is an empty database.
 async fn database_at(version: i32) -> Client {
     named_database_at(&unique_name(), version).await
 }
@@ -32,7 +32,7 @@ async fn named_database_at(name: &str, version: i32) -> Client {
     admin
 }
 
-fn newest() -> i32 {
+fn newest_version() -> i32 {
     newest_migration().version()
 }
 
@@ -41,12 +41,11 @@ fn newest_migration() -> Migration {
     runner.get_migrations().iter().max_by_key(|migration| migration.version()).unwrap().clone()
 }
 
-/// The schema of a database as the server's own `pg_dump` writes it, without refinery's table and without
-/// the `\restrict` lines, which hold a random key.
+/// Returns the schema of a database as the server's own `pg_dump` writes it, without refinery's table and
+/// without the `\restrict` lines, which hold a random key.
 fn dump(database: &str) -> Vec<String> {
-    let folder = std::env::var("TEST_POSTGRES_BIN").expect("TEST_POSTGRES_BIN is set, as `make test` does");
     let server = superuser();
-    let output = Command::new(Path::new(&folder).join("pg_dump"))
+    let output = Command::new(Path::new(&variable("TEST_POSTGRES_BIN")).join("pg_dump"))
         .args(["--schema-only", "--exclude-table=refinery_schema_history", database])
         .env("PGHOST", "localhost")
         .env("PGPORT", server.get_ports()[0].to_string())
@@ -59,7 +58,7 @@ fn dump(database: &str) -> Vec<String> {
     text.lines().filter(|line| !line.starts_with('\\')).map(ToOwned::to_owned).collect()
 }
 
-/// The lines of `left` that `right` lacks: short enough to read in a failed assertion.
+/// Returns the lines of `left` that `right` lacks: short enough to read in a failed assertion.
 fn missing<'l>(left: &'l [String], right: &[String]) -> Vec<&'l str> {
     left.iter().filter(|line| !right.contains(line)).map(String::as_str).collect()
 }
@@ -71,15 +70,15 @@ async fn user_ids(admin: &Client) -> Vec<String> {
 
 #[tokio::test]
 async fn every_older_schema_is_upgraded_with_its_rows() {
-    for version in 1..=newest() {
+    for version in 1..=newest_version() {
         let mut admin = database_at(version).await;
         admin.batch_execute("INSERT INTO user_logins (user_id) VALUES ('kept')").await.unwrap();
 
         let applied = schema::migrate(&mut admin).await.unwrap();
-        let again = schema::migrate(&mut admin).await.unwrap();
+        let repeated = schema::migrate(&mut admin).await.unwrap();
 
-        assert_eq!(applied.len(), usize::try_from(newest() - version).unwrap());
-        assert_eq!(again, [""; 0]);
+        assert_eq!(applied.len(), usize::try_from(newest_version() - version).unwrap());
+        assert_eq!(repeated, [""; 0]);
         assert_eq!(user_ids(&admin).await, ["kept"]);
     }
 }
@@ -88,7 +87,7 @@ async fn every_older_schema_is_upgraded_with_its_rows() {
 async fn ledger_of_an_older_schema_still_counts() {
     let entry = "INSERT INTO processed_messages (slot, sent_at, message_id)
                  VALUES (9, '1970-01-10', '059f36b4-87a3-44ab-83d2-661975830a7d')";
-    for version in 2..=newest() {
+    for version in 2..=newest_version() {
         let mut admin = database_at(version).await;
         admin.batch_execute(entry).await.unwrap();
 
@@ -101,14 +100,14 @@ async fn ledger_of_an_older_schema_still_counts() {
 
 #[tokio::test]
 async fn newer_schema_is_not_altered() {
-    let mut admin = database_at(newest()).await;
-    let newer = format!(
+    let mut admin = database_at(newest_version()).await;
+    let newer_migration = format!(
         "INSERT INTO refinery_schema_history SELECT {}, 'newer', applied_on, '1'
          FROM refinery_schema_history WHERE version = {}",
-        newest() + 1,
-        newest()
+        newest_version() + 1,
+        newest_version()
     );
-    admin.batch_execute(&newer).await.unwrap();
+    admin.batch_execute(&newer_migration).await.unwrap();
 
     let applied = schema::migrate(&mut admin).await.unwrap();
 
@@ -117,7 +116,7 @@ async fn newer_schema_is_not_altered() {
 
 #[tokio::test]
 async fn changed_migration_is_refused() {
-    let mut admin = database_at(newest()).await;
+    let mut admin = database_at(newest_version()).await;
     admin.batch_execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await.unwrap();
 
     let refusal = schema::migrate(&mut admin).await.unwrap_err().to_string();
@@ -128,8 +127,9 @@ async fn changed_migration_is_refused() {
 #[tokio::test]
 async fn failed_migration_is_explained_and_can_continue() {
     let mut admin = database_at(1).await;
-    let in_the_way = "INSERT INTO user_logins (user_id) VALUES ('kept'); CREATE TABLE processed_messages ()";
-    admin.batch_execute(in_the_way).await.unwrap();
+    let blocking_table =
+        "INSERT INTO user_logins (user_id) VALUES ('kept'); CREATE TABLE processed_messages ()";
+    admin.batch_execute(blocking_table).await.unwrap();
 
     let refusal = schema::migrate(&mut admin).await.unwrap_err().to_string();
     admin.batch_execute("DROP TABLE processed_messages").await.unwrap();
@@ -137,24 +137,25 @@ async fn failed_migration_is_explained_and_can_continue() {
 
     let reason = "relation \"processed_messages\" already exists, SQLSTATE 42P07";
     assert_eq!(refusal, format!("a migration failed: {reason}"));
-    assert_eq!(applied.len(), usize::try_from(newest() - 1).unwrap());
+    assert_eq!(applied.len(), usize::try_from(newest_version() - 1).unwrap());
     assert_eq!(user_ids(&admin).await, ["kept"]);
 }
 
 #[tokio::test]
 async fn schema_file_equals_all_migrations() {
     let (migrated, loaded) = (unique_name(), unique_name());
-    named_database_at(&migrated, newest()).await;
+    named_database_at(&migrated, newest_version()).await;
     named_database_at(&loaded, 0).await.batch_execute(SCHEMA).await.unwrap();
 
     let (migrated, loaded) = (dump(&migrated), dump(&loaded));
 
     assert_eq!(missing(&migrated, &loaded), [""; 0], "these lines are missing from schema.sql");
-    assert_eq!(missing(&loaded, &migrated), [""; 0], "no migration makes these lines of schema.sql");
+    assert_eq!(missing(&loaded, &migrated), [""; 0], "schema.sql has these lines, and no migration does");
     assert_eq!(loaded, migrated);
 }
 
-/// A dump shows no rows and no attributes of roles, so a migration that changes only these needs this line.
+/// A dump has no rows and no attributes of roles, so the comparison of dumps misses a migration that changes
+/// only these.
 #[test]
 fn schema_file_names_the_newest_migration() {
     let first_line = SCHEMA.lines().next().unwrap();

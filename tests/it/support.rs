@@ -1,4 +1,4 @@
-//! What the tests stand on: a database each, the function wired to it, and what it logs.
+//! Fixtures: a database for each test, the function connected to it, and the captured log.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -23,24 +23,26 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 
-/// Held by whoever changes how `login_writer` logs in: the role is the whole server's.
-pub(crate) static WRITERS_LOGIN: Mutex<()> = Mutex::const_new(());
+/// Serialises the tests that change how `login_writer` logs in: a role belongs to the whole server, not to a
+/// database.
+pub(crate) static WRITER_LOGIN_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// The time that an invocation has unless a test says otherwise.
-pub(crate) const INVOCATION: Duration = Duration::from_secs(30);
+/// How long an invocation may take, unless a test sets another limit.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// A database of the test's own, migrated, with a role in it that can do what `login_writer` can.
+/// A migrated database for one test, with a login role of the same name that has the rights of
+/// `login_writer`.
 pub(crate) struct Database {
     pub(crate) name: String,
-    /// The superuser's session in this database.
+    /// A session of the superuser in this database.
     pub(crate) admin: Client,
 }
 
 impl Database {
     pub(crate) async fn create() -> Self {
         let name = unique_name();
-        let cluster = connect(&superuser()).await;
-        cluster.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let server = connect(&superuser()).await;
+        server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let mut admin = connect(superuser().dbname(&name)).await;
         schema::migrate(&mut admin).await.unwrap();
         let role = format!("CREATE ROLE {name} LOGIN PASSWORD '{name}' IN ROLE login_writer");
@@ -48,10 +50,10 @@ impl Database {
         Self { name, admin }
     }
 
-    /// The URL of the writer, to which a test may add parameters.
+    /// Returns the URL with which the function logs in. A test may add parameters.
     pub(crate) fn url(&self) -> String {
         let name = &self.name;
-        format!("postgresql://{name}:{name}@{}/{name}?sslmode=disable", address())
+        format!("postgresql://{name}:{name}@{}/{name}?sslmode=disable", server_address())
     }
 
     pub(crate) async fn ingest(&self) -> Ingest {
@@ -59,13 +61,13 @@ impl Database {
         ingest_with(&[("DATABASE_URL", &url)]).await
     }
 
-    /// The rows of the table as JSON texts, sorted.
+    /// Returns the rows of the table as JSON texts, sorted.
     pub(crate) async fn rows(&self) -> Vec<String> {
         let sql = "SELECT to_json(l)::text FROM user_logins l ORDER BY 1";
         self.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
-    /// The user ids in the table, sorted.
+    /// Returns the user ids in the table, sorted.
     pub(crate) async fn user_ids(&self) -> Vec<String> {
         let sql = "SELECT user_id FROM user_logins ORDER BY user_id COLLATE \"C\"";
         self.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -75,33 +77,34 @@ impl Database {
         self.admin.query_one("SELECT count(*) FROM processed_messages", &[]).await.unwrap().get(0)
     }
 
-    /// Ends the sessions of the writer, as a failover or an idle timeout does.
+    /// Ends the function's sessions, as a failover or an idle timeout does, and returns their number.
     pub(crate) async fn end_sessions(&self) -> u64 {
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
         self.admin.query(sql, &[&self.name]).await.unwrap().len() as u64
     }
 }
 
-/// A name that no other test takes, neither of this run nor of one beside it.
+/// Returns a name that no other test uses, also not in a concurrent run.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("it_{}_{count}", std::process::id())
 }
 
-/// The function, configured by these variables and nothing else.
+/// Makes the function from these settings only, and connects it to Postgres.
 pub(crate) async fn ingest_with(variables: &[(&str, &str)]) -> Ingest {
     let store = store_with(variables).await;
     store.warm_up(Deadline::within(Duration::from_secs(4))).await.unwrap();
     Ingest::new(masker(), store)
 }
 
+/// Makes a store from these settings only. It is not connected yet.
 pub(crate) async fn store_with(variables: &[(&str, &str)]) -> Store {
-    let variable = |name: &str| {
+    let setting = |name: &str| {
         let set = variables.iter().find(|(variable, _)| *variable == name);
         set.map(|(_, value)| (*value).to_owned()).or((name == "SALT_SECRET_ID").then(|| "salt".to_owned()))
     };
-    let settings = Settings::read(variable).unwrap();
+    let settings = Settings::read(setting).unwrap();
     Store::new(settings.database, Secrets::from_env().await).unwrap()
 }
 
@@ -109,15 +112,24 @@ pub(crate) fn masker() -> Masker {
     Masker::new(&SALT.into()).unwrap()
 }
 
-/// Host and port of the server, the host by its name.
-pub(crate) fn address() -> String {
+/// Returns the host name and the port of the server, with a colon between.
+pub(crate) fn server_address() -> String {
     format!("localhost:{}", superuser().get_ports()[0])
 }
 
-/// The superuser's configuration, as the environment gives it.
+/// Returns the address and the login of the server's superuser.
 pub(crate) fn superuser() -> Config {
-    let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL is set, as `make test` does");
-    url.parse().unwrap()
+    variable("TEST_DATABASE_URL").parse().unwrap()
+}
+
+/// Returns the file with the certificate authority of the server.
+pub(crate) fn server_ca() -> String {
+    variable("TEST_DATABASE_CA")
+}
+
+/// Returns an environment variable that `make test` sets.
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` sets it"))
 }
 
 pub(crate) async fn connect(config: &Config) -> Client {
@@ -126,53 +138,54 @@ pub(crate) async fn connect(config: &Config) -> Client {
     client
 }
 
-/// Invokes the function as Lambda does, and gives back its whole answer.
+/// Invokes the function as Lambda does, and returns its whole answer.
 pub(crate) async fn invoke(ingest: &Ingest, event: &Value) -> Result<Value, Diagnostic> {
-    invoke_within(ingest, &event.to_string(), INVOCATION).await
+    invoke_within(ingest, &event.to_string(), TIME_LIMIT).await
 }
 
 pub(crate) async fn invoke_within(
     ingest: &Ingest,
     event: impl AsRef<[u8]>,
-    time: Duration,
+    time_limit: Duration,
 ) -> Result<Value, Diagnostic> {
-    invoke_traced(ingest, event, time, None).await
+    invoke_traced(ingest, event, time_limit, None).await
 }
 
-/// Invokes the function with the tracing header that Lambda sends along.
+/// Invokes the function with a tracing header, as Lambda does where tracing is on.
 pub(crate) async fn invoke_traced(
     ingest: &Ingest,
     event: impl AsRef<[u8]>,
-    time: Duration,
-    header: Option<&str>,
+    time_limit: Duration,
+    tracing_header: Option<&str>,
 ) -> Result<Value, Diagnostic> {
     let mut context = Context::default();
-    context.xray_trace_id = header.map(ToOwned::to_owned);
+    context.xray_trace_id = tracing_header.map(ToOwned::to_owned);
     "request".clone_into(&mut context.request_id);
-    let end = SystemTime::now() + time;
+    let end = SystemTime::now() + time_limit;
     context.deadline =
         u64::try_from(end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
     let answer = ingest.handle(event.as_ref(), &context).await?;
     Ok(serde_json::to_value(answer).unwrap())
 }
 
-/// The answer that reports these ids.
-#[expect(clippy::unnecessary_wraps, reason = "it is compared with an outcome")]
+/// Returns the answer that reports these message ids.
+#[expect(clippy::unnecessary_wraps, reason = "tests compare it with the result of `invoke`")]
 pub(crate) fn failures(ids: &[&str]) -> Result<Value, Diagnostic> {
     let failures: Vec<_> = ids.iter().map(|id| json!({ "itemIdentifier": id })).collect();
     Ok(json!({ "batchItemFailures": failures }))
 }
 
+/// Returns the `errorType` of a batch that failed.
 pub(crate) fn error_type(outcome: &Result<Value, Diagnostic>) -> &str {
-    &outcome.as_ref().expect_err("the batch fails").error_type
+    &outcome.as_ref().expect_err("the batch did not fail").error_type
 }
 
-/// An event of these records.
+/// Returns an event of these records.
 pub(crate) fn batch(records: impl IntoIterator<Item = Value>) -> Value {
     json!({ "Records": records.into_iter().collect::<Vec<_>>() })
 }
 
-/// A record with this id and body, sent on 14 November 2026.
+/// Returns a record with this id and body, sent on 14 November 2026.
 pub(crate) fn record(id: &str, body: impl Into<Value>) -> Value {
     json!({
         "messageId": id,
@@ -183,12 +196,12 @@ pub(crate) fn record(id: &str, body: impl Into<Value>) -> Value {
     })
 }
 
-/// A record whose body is a good login of `user`.
+/// Returns a record whose body is a good login of `user`.
 pub(crate) fn login(id: &str, user: &str) -> Value {
     record(id, body(user).to_string())
 }
 
-/// A record of a FIFO queue.
+/// Returns a record of a FIFO queue.
 pub(crate) fn fifo(id: &str, group: &str, body: impl Into<Value>) -> Value {
     let mut record = record(id, body);
     record["eventSourceARN"] = "arn:aws:sqs:eu-central-1:123456789012:logins.fifo".into();
@@ -196,7 +209,7 @@ pub(crate) fn fifo(id: &str, group: &str, body: impl Into<Value>) -> Value {
     record
 }
 
-/// The body of a good login.
+/// Returns the body of a good login.
 pub(crate) fn body(user: &str) -> Value {
     json!({
         "user_id": user,
@@ -208,34 +221,34 @@ pub(crate) fn body(user: &str) -> Value {
     })
 }
 
-/// Everything that the function logs in this test's thread while the capture lives, unfiltered.
+/// All lines that this test's thread has logged since [`Logs::capture`], at every level.
 ///
-/// There is one subscriber for all threads: with one for each, `tracing` can miss a line at the
-/// moment when another thread's comes or goes.
+/// All threads share one subscriber. If each thread had its own, `tracing` could lose a line while another
+/// thread adds or removes a subscriber.
 pub(crate) struct Logs(());
 
 thread_local! {
-    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-#[expect(clippy::unused_self, reason = "nothing is logged before there is a capture")]
+#[expect(clippy::unused_self, reason = "before a capture the log holds nothing")]
 impl Logs {
     pub(crate) fn capture() -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let everything = Targets::new().with_default(tracing::Level::TRACE);
-            let lines = telemetry::log_layer(everything, telemetry::Format::Json, || ThisThread);
-            tracing_subscriber::registry().with(lines).init();
+            let layer = telemetry::log_layer(everything, telemetry::Format::Json, || ThreadLog);
+            tracing_subscriber::registry().with(layer).init();
         });
-        LOGGED.take();
+        LOG.take();
         Self(())
     }
 
     pub(crate) fn text(&self) -> String {
-        LOGGED.with_borrow(|logged| String::from_utf8(logged.clone()).unwrap())
+        LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap())
     }
 
-    /// The logged lines with this message.
+    /// Returns the lines with this message.
     pub(crate) fn lines(&self, message: &str) -> Vec<Value> {
         let text = self.text();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -243,11 +256,12 @@ impl Logs {
     }
 }
 
-struct ThisThread;
+/// Writes to the log of the current thread.
+struct ThreadLog;
 
-impl Write for ThisThread {
+impl Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -1,17 +1,17 @@
-//! What the X-Ray daemon is told, which here is a socket that reads.
+//! The traces that the function sends to the X-Ray daemon. A socket stands in for the daemon.
 
 use std::net::UdpSocket;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use login_etl::telemetry::trace::Tracer;
 use serde_json::{Value, json};
 
-use crate::support::{Database, batch, error_type, failures, invoke_traced, login, record};
+use crate::support::{Database, TIME_LIMIT, batch, error_type, failures, invoke_traced, login, record};
 
 const SAMPLED: &str =
     "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:a:0";
-const TIME: Duration = Duration::from_secs(9);
 
+/// Returns a socket in place of the daemon, and a tracer that sends to it.
 fn daemon() -> (UdpSocket, Tracer) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -19,7 +19,8 @@ fn daemon() -> (UdpSocket, Tracer) {
     (socket, tracer)
 }
 
-/// What has come, without its header line; a datagram on loopback is there when it is sent.
+/// Returns the document of the next datagram; `None` if there is no datagram. On loopback, a datagram can be
+/// received as soon as it is sent.
 fn received(daemon: &UdpSocket) -> Option<String> {
     let mut buffer = vec![0; 65_536];
     let length = daemon.recv(&mut buffer).ok()?;
@@ -37,7 +38,7 @@ async fn sampled_batch_sends_its_stages_without_values() {
     let event = batch([login("a", "leak-me"), record("b", "leak-me, not JSON")]).to_string();
     let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
 
-    let answer = invoke_traced(&ingest, &event, TIME, Some(SAMPLED)).await;
+    let answer = invoke_traced(&ingest, &event, TIME_LIMIT, Some(SAMPLED)).await;
 
     assert_eq!(answer, failures(&["b"]));
     let text = received(&daemon).unwrap();
@@ -50,7 +51,7 @@ async fn sampled_batch_sends_its_stages_without_values() {
     let stages = document["subsegments"].as_array().unwrap();
     let names: Vec<_> = stages.iter().map(|stage| &stage["name"]).collect();
     assert_eq!(names, ["read", "decode, mask and write"]);
-    // In order, one after the other, and within the batch; each with an id of its own.
+    // The stages lie within the batch, in order and without overlap.
     let seconds = |moment: &Value| moment.as_f64().unwrap();
     let mut moments = vec![before, seconds(&document["start_time"])];
     for stage in stages {
@@ -58,6 +59,7 @@ async fn sampled_batch_sends_its_stages_without_values() {
     }
     moments.push(seconds(&document["end_time"]));
     assert!(moments.is_sorted(), "{moments:?}");
+    // Each stage has an id of its own.
     assert_ne!(stages[0]["id"], stages[1]["id"]);
     assert_eq!(stages[0]["id"].as_str().unwrap().len(), 16);
     for raw in ["leak-me", "203.0.113", "593-47"] {
@@ -72,7 +74,8 @@ async fn failed_batch_is_traced_as_fault() {
     let ingest = database.ingest().await.traced(tracer);
     database.admin.batch_execute("DROP TABLE user_logins").await.unwrap();
 
-    let outcome = invoke_traced(&ingest, &batch([login("a", "a")]).to_string(), TIME, Some(SAMPLED)).await;
+    let outcome =
+        invoke_traced(&ingest, &batch([login("a", "a")]).to_string(), TIME_LIMIT, Some(SAMPLED)).await;
 
     assert_eq!(error_type(&outcome), "DatabaseRefused");
     let document: Value = serde_json::from_str(&received(&daemon).unwrap()).unwrap();
@@ -88,7 +91,7 @@ async fn unsampled_invocation_sends_no_trace() {
     let not_sampled = SAMPLED.replace("Sampled=1", "Sampled=0");
 
     for header in [None, Some(""), Some("Root=;Sampled=1"), Some(&*not_sampled)] {
-        let answer = invoke_traced(&ingest, &batch([login("a", "a")]).to_string(), TIME, header).await;
+        let answer = invoke_traced(&ingest, &batch([login("a", "a")]).to_string(), TIME_LIMIT, header).await;
         assert_eq!(answer, failures(&[]));
     }
 
