@@ -16,7 +16,7 @@ from dev import logins
 SALT = "0123456789abcdef0123456789abcdef"
 
 # The messages of a batch were sent within this time. Functions that keep up with their queue take a
-# batch as soon as they have written the last one, which takes 0.5 to 50 ms.
+# batch as soon as they have written the last batch, which takes 0.5 to 50 ms.
 SPREAD_MS = 50
 
 _LARGEST_BATCH = 10_000

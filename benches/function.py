@@ -86,7 +86,7 @@ def cpu_s(pid: int) -> float:
 
 @dataclass
 class RuntimeApi:
-    """The Runtime API of one function, which keeps one connection to it."""
+    """The Runtime API of one function, which keeps a single connection to it."""
 
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     _connection: socket.socket | None = None

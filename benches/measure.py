@@ -157,7 +157,7 @@ def _start(start: Callable[[], AbstractContextManager[Function]]) -> float:
 
 
 def growth(servers: BenchServers, effort: Effort) -> list[Row]:
-    """Measure batches of 1,000 on an empty database and on a large one."""
+    """Measure batches of 1,000 on an empty and on a large database."""
     databases = {
         "0": servers.database("empty"),
         f"{effort.growth_rows:,}": servers.database("large"),
@@ -226,7 +226,7 @@ def _sessions_cpu_s(sessions: list[psutil.Process]) -> float:
 
 
 def _invoke_all(waiting: list[bytes], functions: list[Function]) -> None:
-    """Give each function its next event as soon as it has answered the last one."""
+    """Give each function its next event as soon as it has answered the last event."""
 
     def work(function: Function) -> None:
         # Between the check and the pop, another thread may take the last event.

@@ -48,7 +48,7 @@ TABLES = [
         None,
     ),
     ("cold_start", "Cold start, from the start of the process to its first poll", None),
-    ("growth", "A batch of 1,000 on an empty database and on a large one", None),
+    ("growth", "A batch of 1,000 on an empty and on a large database", None),
     ("round_trips", "Round trips, counted with a delay of 10 ms each way", None),
 ]
 

@@ -1,4 +1,4 @@
-"""An AWS emulator: started here on a loopback port, or one that runs already."""
+"""An AWS emulator, started here on a loopback port or running already."""
 
 import os
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Emulator:
 
 
 def create(directory: Path, log: Path) -> Emulator:
-    """Start the emulator that E2E_EMULATOR names, or use a running one at E2E_ENDPOINT_URL."""
+    """Start the emulator that E2E_EMULATOR names, or use the emulator at E2E_ENDPOINT_URL."""
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
         return use(kind, endpoint, log)

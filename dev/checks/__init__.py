@@ -1,1 +1,1 @@
-"""Checks that no tool of `make check` makes: each is a program of its own."""
+"""Checks for which `make check` has no ready-made tool; each module is a program."""

@@ -1,9 +1,9 @@
-"""The CloudWatch of LocalStack, helped to show in seconds what CloudWatch shows in minutes.
+"""LocalStack's CloudWatch, with what it lacks, and without its waiting times.
 
-It takes no metrics out of log lines, so they are put here. It looks at an alarm when that is
-created, and then not before all of its periods are over, some of them a quarter of an hour: it is
-made to look by putting once more the very alarm that the stack has made. And nobody waits for time
-to pass: all that it knows is made older by as much instead, in the file that it keeps it in.
+LocalStack reads no metrics from log lines, so this module publishes them. LocalStack evaluates an
+alarm when it is created, and then only after all of its periods, which can be 12 minutes: this
+module puts the unchanged alarm again, which makes LocalStack evaluate it. Tests do not wait for
+time to pass: this module makes all metrics older instead, in LocalStack's own file.
 """
 
 import json
@@ -23,50 +23,52 @@ from e2e.driver import Driver, wait_until
 
 RESOURCES = read_template()["Resources"]
 ALARMS = {
-    one["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-"): one["Properties"]
-    for one in RESOURCES.values()
-    if one["Type"] == "AWS::CloudWatch::Alarm"
+    resource["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-"): resource[
+        "Properties"
+    ]
+    for resource in RESOURCES.values()
+    if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
 WIDGETS = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
 
 
 @dataclass
 class CloudWatch:
-    """The metrics and alarms of the system that a test drives."""
+    """The metrics and alarms of the system under test."""
 
     driver: Driver
-    # The lines whose metrics it has, and when how much time was made to pass.
-    taken: set[str] = field(default_factory=set)
-    jumps: list[tuple[datetime, timedelta]] = field(default_factory=list)
+    # The log lines whose metrics are published, and the skipped times, each with its moment.
+    published_lines: set[str] = field(default_factory=set)
+    time_jumps: list[tuple[datetime, timedelta]] = field(default_factory=list)
 
     @cached_property
     def client(self) -> BaseClient:
-        """The client that everything is asked of."""
+        """The client for CloudWatch."""
         return self.driver.system.emulator.client("cloudwatch")
 
-    def let_pass(self, time: timedelta) -> None:
-        """Make everything that is known so much older."""
-        self.take_metrics()
-        self.jumps.append((datetime.now(UTC), time))
+    def advance_time(self, time: timedelta) -> None:
+        """Make all metrics older by this time."""
+        self.publish_metrics()
+        self.time_jumps.append((datetime.now(UTC), time))
         file = self.driver.system.services.directory / "emulator" / localstack.METRICS
         if not file.exists():
-            raise RuntimeError("time can be made to pass in a LocalStack of our own only")
+            raise RuntimeError("time can only be advanced in a LocalStack that these tests started")
         with closing(sqlite3.connect(file, timeout=30)) as database, database:
             database.execute(
                 "UPDATE single_metrics SET timestamp = timestamp - ?", [time.total_seconds()]
             )
 
-    def take_metrics(self) -> None:
-        """Take the metrics out of the lines that the test's own batches logged."""
-        new = [line for line in self.driver.logged() if line not in self.taken]
-        self.taken.update(new)
+    def publish_metrics(self) -> None:
+        """Publish the metrics in the log lines of this test."""
+        new = [line for line in self.driver.log_lines() if line not in self.published_lines]
+        self.published_lines.update(new)
         for line in new:
             for metric in emf.metrics(logs.fields(line)):
                 self.put(metric)
 
     def put(self, metric: emf.Metric) -> None:
-        """Put what a metric says, made older by as much time as was made to pass since."""
-        passed = [time for moment, time in self.jumps if moment > metric.time]
+        """Publish a metric, older by the time that was skipped after it."""
+        passed = [time for moment, time in self.time_jumps if moment > metric.time]
         self.client.put_metric_data(
             Namespace=metric.namespace,
             MetricData=[
@@ -81,15 +83,15 @@ class CloudWatch:
         )
 
     def alarms(self) -> dict[str, dict[str, Any]]:
-        """Return the alarms as the stack has made them."""
+        """Return the alarms of the stack."""
         prefix = f"{self.driver.system.stack.name}-"
         found = self.client.describe_alarms(AlarmNamePrefix=prefix)["MetricAlarms"]
         return {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in found}
 
     def states(self) -> dict[str, str]:
-        """Have all alarms looked at, and return the state of each."""
-        self.take_metrics()
-        self._wait_for_a_report()
+        """Evaluate all alarms; return their states."""
+        self.publish_metrics()
+        self._wait_for_queue_metrics()
         settings = self.client.meta.service_model.operation_model("PutMetricAlarm").input_shape
         for alarm in self.alarms().values():
             kept = settings.members.keys() & alarm.keys()
@@ -102,37 +104,38 @@ class CloudWatch:
         return now()
 
     def raised(self) -> set[str]:
-        """Name the alarms that are in ALARM."""
+        """Return the names of the alarms in the state ALARM."""
         return {name for name, state in self.states().items() if state == "ALARM"}
 
-    def passes(self, name: str) -> bool:
-        """Whether an alarm's metric is beyond its threshold in the period that ends now."""
-        self.take_metrics()
+    def is_breached(self, name: str) -> bool:
+        """Whether an alarm's metric is above its threshold in the period that ends now."""
+        self.publish_metrics()
         alarm = self.alarms()[name]
         metric = {key: alarm[key] for key in ("Namespace", "MetricName", "Dimensions")}
         [latest] = self._data(metric, alarm["Statistic"], alarm["Period"]) or [0]
         return latest > alarm["Threshold"]
 
-    def drawn(self, title: str, label: str) -> float:
-        """Return the highest point of the last minutes in a graph of the dashboard, of one line."""
-        self.take_metrics()
+    def highest_point(self, title: str, label: str) -> float:
+        """Return the highest value in the last minutes of a line in a graph of the dashboard."""
+        self.publish_metrics()
         stack = self.driver.system.stack
         names = {
             "${LoginQueue.QueueName}": queue_name(stack.queue_url),
             "${IngestFunction}": stack.function,
         }
-        [graph] = [one["properties"] for one in WIDGETS if one["properties"]["title"] == title]
+        widgets = [widget["properties"] for widget in WIDGETS]
+        [graph] = [widget for widget in widgets if widget["title"] == title]
         lines = {line[-1].get("label", line[1]): line for line in graph["metrics"]}
-        namespace, name, dimension, value, how = lines[label]
+        namespace, name, dimension, value, options = lines[label]
         metric = {
             "Namespace": namespace,
             "MetricName": name,
             "Dimensions": _pairs({dimension: names[value]}),
         }
-        return max(self._data(metric, how["stat"], graph["period"], periods=5), default=0)
+        return max(self._data(metric, options["stat"], graph["period"], periods=5), default=0)
 
-    def _wait_for_a_report(self) -> None:
-        """Wait until the emulator, which does it each second, has told of the queues again."""
+    def _wait_for_queue_metrics(self) -> None:
+        """Wait until LocalStack has published the metrics of the queues, as it does each second."""
         queue = {"QueueName": queue_name(self.driver.system.stack.dead_letter_queue_url)}
         metric = {
             "Namespace": "AWS/SQS",
@@ -144,11 +147,11 @@ class CloudWatch:
     def _data(
         self, metric: dict[str, Any], statistic: str, period_s: int, periods: int = 1
     ) -> list[float]:
-        """Return what a metric was in the last periods, where it was anything."""
+        """Return the values of a metric in the last periods."""
         now = datetime.now(UTC)
         stat = {"Metric": metric, "Period": period_s, "Stat": statistic}
         answer = self.client.get_metric_data(
-            MetricDataQueries=[{"Id": "it", "MetricStat": stat}],
+            MetricDataQueries=[{"Id": "metric", "MetricStat": stat}],
             StartTime=now - timedelta(seconds=period_s * periods),
             EndTime=now,
         )
@@ -156,7 +159,7 @@ class CloudWatch:
 
 
 def queue_name(queue_url: str) -> str:
-    """Return the name that CloudWatch knows a queue by."""
+    """Return the name of a queue, which is its dimension in CloudWatch."""
     return queue_url.rsplit("/", 1)[-1]
 
 

@@ -1,4 +1,4 @@
-"""One system for all tests, empty at the start of each; and which tests the emulator allows."""
+"""The system under test, shared by all tests, and the choice of tests for the emulator."""
 
 import os
 from collections.abc import Iterator
@@ -14,48 +14,48 @@ from dev.processes import exit_on_signals
 from e2e import xray
 from e2e.driver import Driver
 
-# What a log could say is said: by the function, and by Postgres of every statement and parameter.
-LOUD_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
-LOUD_FUNCTION = "trace"
+# The most verbose logs, so that test_privacy.py searches everything that could be logged.
+VERBOSE_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
+VERBOSE_FUNCTION = "trace"
 
-# An emulator that somebody else started.
+# Of an emulator that was not started by these tests.
 ENDPOINT = os.environ.get("E2E_ENDPOINT_URL")
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
 @pytest.fixture(scope="session")
-def everything() -> Iterator[Driver]:
-    """Start the system, and stop it when the last test is done."""
+def session_driver() -> Iterator[Driver]:
+    """Start the system, and stop it after the last test."""
     traces: list[str] = []
     with (
         xray.daemon(traces) as address,
-        running(TARGET / "e2e", LOUD_POSTGRES, LogFilter=LOUD_FUNCTION) as system,
+        running(TARGET / "e2e", VERBOSE_POSTGRES, LogFilter=VERBOSE_FUNCTION) as system,
     ):
         driver = Driver(system, traces=traces)
-        # Lambda sets it, and runs the daemon; an emulator does not.
+        # Lambda sets this and runs the daemon; an emulator does neither.
         driver.configure(AWS_XRAY_DAEMON_ADDRESS=address)
         yield driver
 
 
 @pytest.fixture
-def driver(everything: Driver) -> Driver:
+def driver(session_driver: Driver) -> Driver:
     """Return the system with empty tables and queues."""
-    system = everything.system
-    everything.execute("TRUNCATE user_logins, processed_messages")
+    system = session_driver.system
+    session_driver.execute("TRUNCATE user_logins, processed_messages")
     sqs = system.emulator.client("sqs")
     for url in (system.stack.queue_url, system.stack.dead_letter_queue_url):
         if stack.count(system.emulator, url):
             sqs.purge_queue(QueueUrl=url)
-    return replace(everything, began=datetime.now(UTC))
+    return replace(session_driver, started_at=datetime.now(UTC))
 
 
 def pytest_configure() -> None:
-    """Stop what was started also where the tests are ended from outside."""
+    """Stop the servers also when a signal ends the tests."""
     exit_on_signals()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this emulator cannot show; search all logs when all else has logged."""
+    """Deselect tests that the emulator does not support; run tests of the whole log last."""
     reasons = {item: reason for item in items if (reason := _reason_to_leave_out(item))}
     config.hook.pytest_deselected(items=list(reasons))
     config.stash[LEFT_OUT] = {item.name: reason for item, reason in reasons.items()}

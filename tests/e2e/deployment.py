@@ -1,4 +1,4 @@
-"""A database with a stack of its own, to be deployed to in every way."""
+"""A database with a stack of its own, for the tests of deployments."""
 
 import json
 from contextlib import suppress
@@ -18,10 +18,10 @@ OWNER = f"{STACK}/database"
 
 
 class Database:
-    """A database, and the stack that writes to it."""
+    """A database and the stack that writes to it."""
 
     def __init__(self, services: Services) -> None:
-        """Make the database, empty, and what a deployment takes."""
+        """Create an empty database, the owner's secret, and the packages."""
         self.postgres, self.emulator = services.postgres, services.emulator
         with self.postgres.connect() as admin:
             admin.execute(f"CREATE DATABASE {DATABASE}")
@@ -49,18 +49,18 @@ class Database:
         self.find()
 
     def find(self) -> None:
-        """Find the stack that somebody created."""
+        """Read the outputs of a created stack."""
         self.stack = stack.find(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
 
     def update(self, template: str, **parameters: str) -> str:
-        """Update the stack, and return the status that it ends in."""
+        """Update the stack; return its final status."""
         self.formation.update_stack(
             StackName=STACK,
             TemplateBody=template,
             Parameters=stack.as_parameters(self.parameters | parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )
-        with suppress(WaiterError):  # what it ended in, the status says
+        with suppress(WaiterError):  # the returned status shows the failure
             self.formation.get_waiter("stack_update_complete").wait(
                 StackName=STACK, WaiterConfig=WAITER_CONFIG
             )
@@ -68,20 +68,20 @@ class Database:
         return self.formation.describe_stacks(StackName=STACK)["Stacks"][0]["StackStatus"]
 
     def delete_stack(self) -> None:
-        """Delete the stack, and nothing else."""
+        """Delete only the stack."""
         self.formation.delete_stack(StackName=STACK)
         self.formation.get_waiter("stack_delete_complete").wait(
             StackName=STACK, WaiterConfig=WAITER_CONFIG
         )
 
     def drop(self) -> None:
-        """Delete everything."""
+        """Delete session_driver."""
         stack.delete(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
         with self.postgres.connect() as admin:
             admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 
     def output(self, name: str) -> str:
-        """Read what the stack says under this name."""
+        """Read an output of the stack."""
         [found] = self.formation.describe_stacks(StackName=STACK)["Stacks"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
         return outputs[name]
@@ -97,11 +97,11 @@ class Database:
             owner.execute(statement)
 
     def users(self) -> list[str | None]:
-        """Read whose logins are in the table."""
+        """Read the user ids in the table, in order."""
         return [user for (user,) in self.query("SELECT user_id FROM user_logins ORDER BY user_id")]
 
     def invoke(self, event: dict[str, Any], function: str | None = None) -> object:
-        """Invoke a function, by default the ingest function, and return its answer."""
+        """Invoke a function, by default the ingest function; return its answer."""
         answer = self.emulator.client("lambda").invoke(
             FunctionName=function or self.stack.function, Payload=json.dumps(event)
         )
@@ -113,14 +113,14 @@ class Database:
         """Send messages to the queue."""
         list(stack.send(self.emulator, self.stack.queue_url, list(bodies)))
 
-    def becomes_a_row(self, user: str) -> bool:
-        """Send a login, and wait for its row."""
+    def stores_login(self, user: str) -> bool:
+        """Send a login, and wait for its row; return whether it came."""
         self.send(json.dumps(login(user_id=user)))
         wait_until(lambda: user in self.users(), self.users)
         return True
 
     def wait_for_dead_letters(self, number: int) -> None:
-        """Wait until so many messages are in the dead-letter queue."""
+        """Wait for this number of messages in the dead-letter queue."""
 
         def now() -> int:
             return stack.count(self.emulator, self.stack.dead_letter_queue_url)
@@ -128,7 +128,7 @@ class Database:
         wait_until(lambda: now() == number, now)
 
     def migrations(self) -> int:
-        """Count the runs of the migration that went well."""
+        """Count the successful runs of the migration."""
         pages = self.emulator.client("logs").get_paginator("filter_log_events")
         events = [
             event["message"]

@@ -1,4 +1,4 @@
-"""What a test does with the running system: invoke, send, read, and remember what it showed it."""
+"""The test driver: sends messages to the system under test, invokes it, and reads the results."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,48 +14,48 @@ from dev.local_system import LocalSystem
 from dev.logins import raw_values
 from e2e import function
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 @dataclass
 class Driver:
-    """The system under test, and every raw value that it was ever shown."""
+    """Drives the system under test, and records every raw value that was sent to it."""
 
     system: LocalSystem
-    shown: set[str] = field(default_factory=set)
-    # What X-Ray was told.
+    sent_values: set[str] = field(default_factory=set)
+    # The datagrams that X-Ray's daemon received.
     traces: list[str] = field(default_factory=list)
-    # What was logged before is of other tests.
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # Earlier log lines belong to other tests.
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def salt(self) -> str:
         """The salt of the deployed stack."""
         return stack.salt(self.system.emulator, self.system.stack)
 
-    def logged(self) -> Iterator[str]:
-        """Read the lines that the test's own batches logged."""
+    def log_lines(self) -> Iterator[str]:
+        """Read the log lines of this test."""
         for line in logs.lines(self.system.emulator, self.system.stack):
             timestamp = logs.fields(line).get("timestamp")
-            if timestamp and datetime.fromisoformat(timestamp) >= self.began:
+            if timestamp and datetime.fromisoformat(timestamp) >= self.started_at:
                 yield line
 
     def configure(self, **changes: str) -> dict[str, str]:
-        """Have the function start anew, with settings that may be others; return the old ones."""
+        """Change the function's settings, which restarts it; return the old settings."""
         return function.configure(self.system.emulator, self.system.stack, **changes)
 
     def invoke(self, *records: dict[str, Any]) -> dict[str, Any]:
-        """Invoke the function with a batch, and return its whole answer."""
-        return self.invoke_with({"Records": records})
+        """Invoke the function with a batch; return its answer."""
+        return self.invoke_event({"Records": records})
 
     def invoke_file(self, file: Path) -> dict[str, Any]:
         """Invoke the function with an event file."""
-        return self.invoke_with(json.loads(file.read_text()))
+        return self.invoke_event(json.loads(file.read_text()))
 
-    def invoke_with(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Invoke the function with any event; of an error, return no more than its stable type."""
+    def invoke_event(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the function with an event; return its answer, or only the type of an error."""
         payload = json.dumps(event)
-        self.shown |= raw_values(payload)
+        self.sent_values |= raw_values(payload)
         answer = self.system.emulator.client("lambda").invoke(
             FunctionName=self.system.stack.function, Payload=payload
         )
@@ -63,8 +63,8 @@ class Driver:
         return {"errorType": result["errorType"]} if "FunctionError" in answer else result
 
     def send(self, *bodies: str) -> list[str]:
-        """Send messages to the queue, and return their ids."""
-        self.shown.update(*map(raw_values, bodies))
+        """Send messages to the queue; return their ids."""
+        self.sent_values.update(*map(raw_values, bodies))
         sent = stack.send(self.system.emulator, self.system.stack.queue_url, list(bodies))
         return [message_id for ids in sent for message_id in ids]
 
@@ -73,7 +73,7 @@ class Driver:
         return stack.peek(self.system.emulator, self.system.stack.dead_letter_queue_url)
 
     def redrive(self) -> None:
-        """Move dead letters back, as an operator does on AWS; there the messages get new ids."""
+        """Move dead letters back to the queue; on AWS the messages get new ids, too."""
         sqs = self.system.emulator.client("sqs")
         queue_url = self.system.stack.dead_letter_queue_url
         if Feature.REDRIVES in self.system.emulator.kind.features:
@@ -84,7 +84,7 @@ class Driver:
             sqs.purge_queue(QueueUrl=queue_url)
 
     def reason(self, message_id: str) -> str:
-        """Tell why a message failed, as logged; a log may come a little late."""
+        """Return the logged reason why a message failed; the log may arrive late."""
 
         def reasons() -> dict[str, str]:
             return logs.reasons(self.system.emulator, self.system.stack)
@@ -103,15 +103,15 @@ class Driver:
             database.execute(sql)
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Read the whole table, in the order of the users."""
+        """Read the table, ordered by user id."""
         return self.query("SELECT * FROM user_logins ORDER BY user_id")
 
     def users(self) -> list[str]:
-        """Read whose logins were stored, in their order."""
+        """Read the user ids in the table, in order."""
         return [user for (user, *_) in self.rows()]
 
     def wait_for(self, rows: int = 0, dead_letters: int = 0) -> None:
-        """Wait until so many rows and dead letters are there, and nothing is on its way."""
+        """Wait until the queue is empty, with these numbers of rows and dead letters."""
         emulator, deployed = self.system.emulator, self.system.stack
 
         def now() -> tuple[int, int, int]:
@@ -123,10 +123,10 @@ class Driver:
 
 
 def wait_until(
-    condition: Callable[[], bool], state: Callable[[], object], patience_s: float = PATIENCE_S
+    condition: Callable[[], bool], state: Callable[[], object], timeout_s: float = TIMEOUT_S
 ) -> None:
-    """Wait for something that is bound to happen; if it does not, say what happened instead."""
-    deadline = monotonic() + patience_s
+    """Wait for a condition; a timeout fails the test and shows the state."""
+    deadline = monotonic() + timeout_s
     while not condition():
-        assert monotonic() < deadline, f"after {patience_s} s: {state()}"
+        assert monotonic() < deadline, f"after {timeout_s} s: {state()}"
         sleep(0.2)

@@ -1,4 +1,4 @@
-"""The metrics in a log line, as CloudWatch takes them out of it.
+"""Reads the metrics from a log line, as CloudWatch does.
 
 The Embedded Metric Format:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """What one line says of one metric."""
+    """A metric in a log line."""
 
     namespace: str
     name: str
@@ -23,21 +23,21 @@ class Metric:
 
 
 def metrics(line: dict[str, Any]) -> Iterator[Metric]:
-    """Take the metrics out of a line: one for each set of dimensions that it is to be counted by.
+    """Read the metrics from a line, once for each set of dimensions.
 
-    A metric or a dimension that the line names and does not have is an error here, where CloudWatch
-    passes over it: it would be one that nobody ever sees.
+    A metric or dimension that the line names but does not contain is an error. CloudWatch would
+    ignore it, and the metric would never appear.
     """
     metadata = line.get("_aws", {})
     for directive in metadata.get("CloudWatchMetrics", []):
         for names in directive["Dimensions"]:
             for metric in directive["Metrics"]:
-                said = line[metric["Name"]]
+                value = line[metric["Name"]]
                 yield Metric(
                     namespace=directive["Namespace"],
                     name=metric["Name"],
                     dimensions={name: line[name] for name in names},
                     unit=metric.get("Unit", "None"),
-                    values=said if isinstance(said, list) else [said],
+                    values=value if isinstance(value, list) else [value],
                     time=datetime.fromtimestamp(metadata["Timestamp"] / 1000, UTC),
                 )

@@ -1,6 +1,6 @@
-"""A function that answers whatever it was told to: the other side of what ours may answer.
+"""The bootstrap of a function that gives the same answer to every event.
 
-It is the bootstrap of a function of its own. The Runtime API:
+With it, tests show how an event-source mapping treats each kind of answer. The Runtime API:
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
 """
 

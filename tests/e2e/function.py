@@ -1,4 +1,4 @@
-"""The deployed function, as whoever operates it sees and changes it."""
+"""Reads and changes the configuration of the deployed function and the policy of its role."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ Statements = list[dict[str, Any]]
 
 
 def configuration(emulator: Emulator, stack: Stack) -> dict[str, Any]:
-    """Return what Lambda knows of the function."""
+    """Read the function's configuration."""
     functions = emulator.client("lambda")
     return functions.get_function_configuration(FunctionName=stack.function)
 
 
 def configure(emulator: Emulator, stack: Stack, **changes: str) -> dict[str, str]:
-    """Have the function start anew, with settings that may be others; return the old ones."""
+    """Change the function's settings, which restarts it; return the old settings."""
     old = configuration(emulator, stack)["Environment"]["Variables"]
     functions, name = emulator.client("lambda"), stack.function
     functions.update_function_configuration(
@@ -33,19 +33,19 @@ def configure(emulator: Emulator, stack: Stack, **changes: str) -> dict[str, str
 def policy(
     emulator: Emulator, stack: Stack, change: Callable[[Statements], Statements]
 ) -> Iterator[None]:
-    """Change the policy of the function's role for a while, as somebody may by mistake."""
+    """Change the policy of the function's role, and restore it at the end."""
     iam = emulator.client("iam")
     role = configuration(emulator, stack)["Role"].split("/")[-1]
     named = {"RoleName": role, "PolicyName": "ingest"}
-    whole = iam.get_role_policy(**named)["PolicyDocument"]
-    poor = whole | {"Statement": change(deepcopy(whole["Statement"]))}
-    iam.put_role_policy(**named, PolicyDocument=json.dumps(poor))
+    original = iam.get_role_policy(**named)["PolicyDocument"]
+    changed = original | {"Statement": change(deepcopy(original["Statement"]))}
+    iam.put_role_policy(**named, PolicyDocument=json.dumps(changed))
     try:
         yield
     finally:
-        iam.put_role_policy(**named, PolicyDocument=json.dumps(whole))
+        iam.put_role_policy(**named, PolicyDocument=json.dumps(original))
 
 
 def without(sid: str) -> Callable[[Statements], Statements]:
-    """Return the change that takes a statement out of a policy."""
-    return lambda statements: [one for one in statements if one["Sid"] != sid]
+    """Return the change that removes a statement from a policy."""
+    return lambda statements: [each for each in statements if each["Sid"] != sid]

@@ -1,4 +1,4 @@
-"""The incidents of the runbook. Each lasts as long as its context, and ends as the runbook says."""
+"""The incidents of the runbook, as context managers that end each as the runbook says."""
 
 import os
 import subprocess
@@ -30,34 +30,34 @@ def no_server(driver: Driver) -> Iterator[None]:
         driver.system.postgres.start()
 
 
-def changed(incident: str, mended: str) -> Incident:
-    """Return the incident that one statement makes and another one mends, in new sessions."""
+def statements(cause: str, repair: str) -> Incident:
+    """Return the incident that a statement causes and another statement repairs."""
 
     @contextmanager
     def change(driver: Driver) -> Iterator[None]:
-        driver.execute(incident)
+        driver.execute(cause)
         driver.query(END_SESSIONS)
         try:
             yield
         finally:
-            driver.execute(mended)
+            driver.execute(repair)
             driver.query(END_SESSIONS)
 
     return change
 
 
 def locked(lock_timeout: str) -> Incident:
-    """Return the incident of a lock that somebody holds, with or without a limit to the wait.
+    """Return the incident of a locked table; a lock_timeout of 0 lets the function wait.
 
-    It is over when whoever the runbook's query finds is thrown out.
+    It ends by terminating the session that the runbook's query finds.
     """
 
     @contextmanager
     def lock(driver: Driver) -> Iterator[None]:
         driver.execute(f"ALTER ROLE login_writer SET lock_timeout = '{lock_timeout}'")
         driver.query(END_SESSIONS)
-        with closing(psycopg.connect(driver.system.url("postgres"))) as somebody:
-            somebody.execute("LOCK TABLE user_logins")
+        with closing(psycopg.connect(driver.system.url("postgres"))) as session:
+            session.execute("LOCK TABLE user_logins")
             try:
                 yield
             finally:
@@ -70,8 +70,8 @@ def locked(lock_timeout: str) -> Incident:
 
 
 @contextmanager
-def another_fingerprint(driver: Driver) -> Iterator[None]:
-    """Let the table be masked with another salt, until the function's is accepted."""
+def wrong_fingerprint(driver: Driver) -> Iterator[None]:
+    """Change the salt fingerprint in the database, until the function's salt is accepted."""
     driver.execute("UPDATE salt_fingerprint SET fingerprint = 'of another salt'")
     yield
     system = driver.system
@@ -85,11 +85,11 @@ def another_fingerprint(driver: Driver) -> Iterator[None]:
 
 
 @contextmanager
-def another_salt(driver: Driver) -> Iterator[None]:
-    """Replace the salt in its secret, until its previous version is brought back."""
+def wrong_salt(driver: Driver) -> Iterator[None]:
+    """Replace the salt in its secret, until its previous version is restored."""
     secrets = driver.system.emulator.client("secretsmanager")
     secret = {"SecretId": driver.system.stack.salt_id}
-    secrets.put_secret_value(**secret, SecretString="of whoever knows no better, but long enough")
+    secrets.put_secret_value(**secret, SecretString="another salt, which is long enough")
     driver.configure()
     try:
         yield
@@ -101,7 +101,7 @@ def another_salt(driver: Driver) -> Iterator[None]:
 
 @contextmanager
 def wrong_setting(driver: Driver) -> Iterator[None]:
-    """Deploy a setting with which the function does not start, and then the right one."""
+    """Set an invalid setting, with which the function does not start, and then the old setting."""
     port = driver.configure(DATABASE_PORT="none")["DATABASE_PORT"]
     try:
         yield
@@ -111,7 +111,7 @@ def wrong_setting(driver: Driver) -> Iterator[None]:
 
 @contextmanager
 def no_secret(driver: Driver) -> Iterator[None]:
-    """Have a login refused, and forbid to look whether the password is another one now."""
+    """Refuse the login, and forbid the function to fetch its credentials again."""
     system = driver.system
     forbidden = function.policy(system.emulator, system.stack, function.without("ReadTheSecrets"))
     with forbidden, BY_ERROR_TYPE["DatabaseLoginRefused"](driver):
@@ -120,18 +120,18 @@ def no_secret(driver: Driver) -> Iterator[None]:
 
 BY_ERROR_TYPE: dict[str, Incident] = {
     "DatabaseUnreachable": no_server,
-    "DatabaseLoginRefused": changed(
+    "DatabaseLoginRefused": statements(
         "ALTER ROLE login_writer NOLOGIN", "ALTER ROLE login_writer LOGIN"
     ),
-    "DatabaseOutOfConnections": changed(
+    "DatabaseOutOfConnections": statements(
         "ALTER ROLE login_writer CONNECTION LIMIT 0", "ALTER ROLE login_writer CONNECTION LIMIT -1"
     ),
     "DatabaseTimedOut": locked("0"),
     "DatabaseDeadlock": locked("100ms"),
-    "DatabaseRefused": changed(
+    "DatabaseRefused": statements(
         "REVOKE INSERT ON user_logins FROM login_writer",
         "GRANT INSERT ON user_logins TO login_writer",
     ),
-    "SaltChanged": another_fingerprint,
+    "SaltChanged": wrong_fingerprint,
     "SecretsUnavailable": no_secret,
 }

@@ -1,7 +1,7 @@
-"""The part of CloudWatch Logs Insights that the saved queries use, for log lines at hand.
+"""Runs the saved queries on log lines: the part of CloudWatch Logs Insights that they use.
 
-No emulator has it: MiniStack passes over a filter that it does not know, LocalStack has no saved
-queries. This one refuses what it does not know. The language:
+No emulator can do it: MiniStack ignores a filter that it does not support, LocalStack has no saved
+queries. Unsupported syntax is an error here. The language:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax.html.
 """
 
@@ -16,9 +16,9 @@ Event = dict[str, Any]
 
 # The queries that the template saves, by their names in the runbook.
 SAVED = {
-    one["Properties"]["Name"]["Fn::Sub"].split("/")[1]: one["Properties"]["QueryString"]
-    for one in read_template()["Resources"].values()
-    if one["Type"] == "AWS::Logs::QueryDefinition"
+    query["Properties"]["Name"]["Fn::Sub"].split("/")[1]: query["Properties"]["QueryString"]
+    for query in read_template()["Resources"].values()
+    if query["Type"] == "AWS::Logs::QueryDefinition"
 }
 
 _STAGE = re.compile(r"(fields|filter|stats|sort|limit) (.+)")
@@ -28,7 +28,7 @@ _SORT = re.compile(r"([@\w]+) (asc|desc)")
 
 
 def run(query: str, lines: Iterable[str]) -> list[Event]:
-    """Run a query on log lines, as Insights does that finds the fields of JSON by itself."""
+    """Run a query on log lines; the fields of JSON lines are found as Insights finds them."""
     events = [_event(line) for line in lines]
     for stage in query.strip().split("\n| "):
         command, argument = _match(_STAGE, stage).groups()
@@ -37,7 +37,7 @@ def run(query: str, lines: Iterable[str]) -> list[Event]:
 
 
 def fields(query: str) -> set[str]:
-    """Name every field of the log that a query reads."""
+    """Return the fields of the log that a query reads."""
     named = set()
     for stage in query.strip().split("\n| "):
         command, argument = _match(_STAGE, stage).groups()
@@ -60,7 +60,7 @@ def _event(line: str) -> Event:
 
 
 def _fields(events: list[Event], argument: str) -> list[Event]:
-    """Keep the fields that are shown, and the others for the stages that follow."""
+    """Add missing fields as null; keep other fields for the later stages."""
     shown = argument.split(", ")
     return [{name: event.get(name) for name in shown} | event for event in events]
 
@@ -92,13 +92,13 @@ def _limit(events: list[Event], argument: str) -> list[Event]:
 
 
 def _comparisons(argument: str) -> list[tuple[str, str]]:
-    return [_match(_COMPARISON, one).groups() for one in argument.split(" or ")]
+    return [_match(_COMPARISON, text).groups() for text in argument.split(" or ")]
 
 
 def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     if found := pattern.fullmatch(text.strip()):
         return found
-    raise ValueError(f"this part of the language is not known here: {text!r}")
+    raise ValueError(f"unsupported syntax: {text!r}")
 
 
 _COMMANDS = {

@@ -1,4 +1,4 @@
-"""Queues and event-source mappings of a test's own, beside those of the stack."""
+"""Queues and event-source mappings for a test, beside those of the stack."""
 
 import io
 import json
@@ -19,7 +19,7 @@ QUEUE_SETTINGS = {"VisibilityTimeout": "2"}
 
 @contextmanager
 def queue(driver: Driver, **attributes: str) -> Iterator[str]:
-    """Keep a queue for a while; return its address."""
+    """Create a queue, and delete it at the end; yield its URL."""
     sqs = driver.system.emulator.client("sqs")
     name = f"{uuid4()}.fifo" if "FifoQueue" in attributes else str(uuid4())
     url = sqs.create_queue(QueueName=name, Attributes=QUEUE_SETTINGS | attributes)["QueueUrl"]
@@ -30,7 +30,7 @@ def queue(driver: Driver, **attributes: str) -> Iterator[str]:
 
 
 def arn(driver: Driver, queue_url: str) -> str:
-    """Tell the name by which AWS knows a queue."""
+    """Return the ARN of a queue."""
     sqs = driver.system.emulator.client("sqs")
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return answer["Attributes"]["QueueArn"]
@@ -40,13 +40,13 @@ def arn(driver: Driver, queue_url: str) -> str:
 def mapped(
     driver: Driver, queue_url: str, function: str, *, size: int = 10, window_s: int = 0
 ) -> Iterator[None]:
-    """Let a function take messages from a queue for a while, as the template lets ours."""
+    """Map a queue to a function as the template does, and delete the mapping at the end."""
     functions = driver.system.emulator.client("lambda")
     mapping = functions.create_event_source_mapping(
         EventSourceArn=arn(driver, queue_url),
         FunctionName=function,
         BatchSize=size,
-        # A FIFO queue may not have a window, not even one of no length.
+        # For a FIFO queue, AWS refuses the parameter even if it is 0.
         **({"MaximumBatchingWindowInSeconds": window_s} if window_s else {}),
         FunctionResponseTypes=["ReportBatchItemFailures"],
     )
@@ -58,8 +58,8 @@ def mapped(
 
 
 @contextmanager
-def disabled(driver: Driver, queue_url: str) -> Iterator[None]:
-    """Have the stack's mapping take nothing from its queue for a while."""
+def mapping_disabled(driver: Driver, queue_url: str) -> Iterator[None]:
+    """Disable the stack's mapping of a queue, and enable it at the end."""
     functions = driver.system.emulator.client("lambda")
     found = functions.list_event_source_mappings(EventSourceArn=arn(driver, queue_url))
     [mapping] = found["EventSourceMappings"]
@@ -74,15 +74,15 @@ def disabled(driver: Driver, queue_url: str) -> Iterator[None]:
 
 @contextmanager
 def function_that_answers(driver: Driver, answer: str) -> Iterator[str]:
-    """Keep a function for a while that gives the same answer to every event; return its name."""
+    """Create a function that gives the same answer to every event; yield its name."""
     functions = driver.system.emulator.client("lambda")
     name = f"answers-{uuid4()}"
     functions.create_function(
         FunctionName=name,
         Runtime="provided.al2023",
         Handler="bootstrap",
-        Role="arn:aws:iam::000000000000:role/stand-in",
-        Code={"ZipFile": _fixed_answer_function()},
+        Role="arn:aws:iam::000000000000:role/answers",
+        Code={"ZipFile": _package()},
         Environment={"Variables": {"ANSWER": answer}},
     )
     functions.get_waiter("function_active_v2").wait(
@@ -94,14 +94,14 @@ def function_that_answers(driver: Driver, answer: str) -> Iterator[str]:
         functions.delete_function(FunctionName=name)
 
 
-def redriving_to(driver: Driver, dead_letter_queue_url: str, deliveries: int) -> dict[str, str]:
-    """Write the attribute that takes what failed so often out of a queue."""
+def redrive_policy(driver: Driver, dead_letter_queue_url: str, deliveries: int) -> dict[str, str]:
+    """Return the queue attribute that moves a message after this many deliveries."""
     target = arn(driver, dead_letter_queue_url)
     policy = {"deadLetterTargetArn": target, "maxReceiveCount": deliveries}
     return {"RedrivePolicy": json.dumps(policy)}
 
 
-def _fixed_answer_function() -> bytes:
+def _package() -> bytes:
     bootstrap = zipfile.ZipInfo("bootstrap")
     bootstrap.external_attr = 0o755 << 16
     package = io.BytesIO()

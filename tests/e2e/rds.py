@@ -1,10 +1,9 @@
-"""What RDS does for IAM, in front of a Postgres that knows nothing of it.
+"""Simulates IAM authentication of RDS in front of an ordinary Postgres.
 
-RDS asks the members of `rds_iam` for a token, in the clear and through TLS, and has somebody else
-judge it (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). So
-does Postgres here: it takes what it is given to an LDAP server
-(https://www.postgresql.org/docs/current/auth-ldap.html), which is ours, and has botocore make the
-token that it should be.
+RDS requires a token from members of `rds_iam`, as a cleartext password over TLS, and lets a service
+verify it (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html). Here
+Postgres sends the password to an LDAP server in this module, which compares it with the token that
+botocore makes (https://www.postgresql.org/docs/current/auth-ldap.html).
 """
 
 import socketserver
@@ -25,7 +24,7 @@ from dev.postgres import Postgres
 VALIDITY = timedelta(minutes=15)
 DATE = "%Y%m%dT%H%M%SZ"
 
-# Of LDAP (https://www.rfc-editor.org/rfc/rfc4511) a bind is all that Postgres needs.
+# Postgres sends only LDAP's bind request (https://www.rfc-editor.org/rfc/rfc4511).
 BIND_REQUEST, BIND_RESPONSE = 0x60, 0x61
 SEQUENCE, INTEGER, ENUMERATED, OCTETS = 0x30, 0x02, 0x0A, 0x04
 SUCCESS, INVALID_CREDENTIALS = 0, 49
@@ -36,7 +35,7 @@ _clock = Lock()
 
 @dataclass(frozen=True)
 class Server:
-    """Where a database is."""
+    """The region, host and port of a database, which its tokens contain."""
 
     region: str
     host: str
@@ -44,38 +43,38 @@ class Server:
 
 
 @dataclass
-class Judge:
-    """Tells which tokens are good for a server: it knows all keys, and what they allow."""
+class TokenVerifier:
+    """Verifies tokens for a server, with the keys and the policy of their owners."""
 
     server: Server
     keys: dict[str, Credentials] = field(default_factory=dict)
-    # Whether a policy allows to log in as this user.
+    # Whether the policy allows a login as this user.
     allows: Callable[[str], bool] = lambda _user: True
-    # How far its clock is ahead of everybody else's.
-    ahead: timedelta = timedelta(0)
+    # Added to the current time.
+    clock_offset: timedelta = timedelta(0)
     accepted: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    def lets_in(self, user: str, token: str) -> bool:
-        """Judge a token, and remember it."""
-        good = self._is_good(user, token)
-        (self.accepted if good else self.refused).append(token)
-        return good
+    def accepts(self, user: str, token: str) -> bool:
+        """Verify a token, and record it."""
+        valid = self._is_valid(user, token)
+        (self.accepted if valid else self.refused).append(token)
+        return valid
 
-    def _is_good(self, user: str, token: str) -> bool:
+    def _is_valid(self, user: str, token: str) -> bool:
         try:
             query = parse_qs(urlsplit(f"https://{token}").query)
             keys = self.keys[query["X-Amz-Credential"][0].split("/")[0]]
             signed_at = datetime.strptime(query["X-Amz-Date"][0], DATE).replace(tzinfo=UTC)
         except (KeyError, ValueError):
             return False
-        age = datetime.now(UTC) + self.ahead - signed_at
-        good = token_at(signed_at, keys, self.server, user)
-        return timedelta(0) < age < VALIDITY and token == good and self.allows(user)
+        age = datetime.now(UTC) + self.clock_offset - signed_at
+        expected = token_at(signed_at, keys, self.server, user)
+        return timedelta(0) < age < VALIDITY and token == expected and self.allows(user)
 
 
 def token_at(when: datetime, keys: Credentials, server: Server, user: str) -> str:
-    """Have botocore make the token that it would have made then."""
+    """Return the token that botocore makes at this time."""
     session = Session()
     session.set_credentials(keys.access_key, keys.secret_key, keys.token)
     client = session.create_client("rds", region_name=server.region)
@@ -84,14 +83,14 @@ def token_at(when: datetime, keys: Credentials, server: Server, user: str) -> st
 
 
 @contextmanager
-def judging(postgres: Postgres, judge: Judge) -> Iterator[None]:
-    """Have a Postgres ask this judge about the members of `rds_iam`, and them alone."""
+def verifying_tokens(postgres: Postgres, verifier: TokenVerifier) -> Iterator[None]:
+    """Let Postgres authenticate the members of `rds_iam` with this verifier."""
     rules = postgres.directory / "data" / "pg_hba.conf"
     before = rules.read_text()
-    with _Directory(("127.0.0.1", 0), _Session) as directory:
-        directory.judge = judge
+    with _LdapServer(("127.0.0.1", 0), _LdapSession) as directory:
+        directory.verifier = verifier
         Thread(target=directory.serve_forever, daemon=True).start()
-        ours = (
+        rds_iam_rules = (
             f"hostssl all +rds_iam all ldap ldapserver=127.0.0.1 "
             f'ldapport={directory.server_address[1]} ldapprefix="{PREFIX}" ldapsuffix="{SUFFIX}"\n'
             "hostnossl all +rds_iam all reject\n"
@@ -99,7 +98,7 @@ def judging(postgres: Postgres, judge: Judge) -> Iterator[None]:
         try:
             with postgres.connect() as admin:
                 admin.execute("CREATE ROLE rds_iam")
-                rules.write_text(ours + before)
+                rules.write_text(rds_iam_rules + before)
                 _reload(admin)
             yield
         finally:
@@ -111,41 +110,43 @@ def judging(postgres: Postgres, judge: Judge) -> Iterator[None]:
 
 
 def _reload(admin: psycopg.Connection) -> None:
-    """Read the rules again; what this build cannot do, it says."""
+    """Reload pg_hba.conf; a server that was built without LDAP ends the tests."""
     wrong = "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL"
     if error := admin.execute(wrong).fetchone():
-        raise SystemExit(f"A Postgres with LDAP is needed, as distributions build it: {error[0]}")
+        raise SystemExit(f"Postgres must be built with LDAP, as distributions build it: {error[0]}")
     admin.execute("SELECT pg_reload_conf()")
 
 
-class _Directory(socketserver.ThreadingTCPServer):
+class _LdapServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
-    judge: Judge
+    verifier: TokenVerifier
 
 
-class _Session(socketserver.StreamRequestHandler):
-    server: _Directory
+class _LdapSession(socketserver.StreamRequestHandler):
+    server: _LdapServer
 
     def handle(self) -> None:
-        """Answer each bind, until there is something else."""
+        """Answer bind requests, until another request arrives."""
         while message := _read(self.rfile):
-            _, number, message = _take(message)
-            operation, fields, _ = _take(message)
+            _, number, message = _split_element(message)
+            operation, fields, _ = _split_element(message)
             if operation != BIND_REQUEST:
                 return
-            _, _version, fields = _take(fields)
-            _, name, fields = _take(fields)
-            _, password, _ = _take(fields)
+            _, _version, fields = _split_element(fields)
+            _, name, fields = _split_element(fields)
+            _, password, _ = _split_element(fields)
             user = name.decode().removeprefix(PREFIX).removesuffix(SUFFIX)
-            good = self.server.judge.lets_in(user, password.decode())
-            code = bytes([SUCCESS if good else INVALID_CREDENTIALS])
-            # Nobody's name, and no text.
-            result = _put(ENUMERATED, code), _put(OCTETS), _put(OCTETS)
-            self.wfile.write(_put(SEQUENCE, _put(INTEGER, number), _put(BIND_RESPONSE, *result)))
+            valid = self.server.verifier.accepts(user, password.decode())
+            code = bytes([SUCCESS if valid else INVALID_CREDENTIALS])
+            # Empty: the matched name and the message.
+            result = _element(ENUMERATED, code), _element(OCTETS), _element(OCTETS)
+            self.wfile.write(
+                _element(SEQUENCE, _element(INTEGER, number), _element(BIND_RESPONSE, *result))
+            )
 
 
 def _read(stream: object) -> bytes:
-    """Read the content of the next message; nothing if there is none."""
+    """Read the content of the next message; empty at the end of the stream."""
     head = stream.read(2)
     if len(head) < 2:
         return b""
@@ -155,8 +156,8 @@ def _read(stream: object) -> bytes:
     return stream.read(length)
 
 
-def _take(octets: bytes) -> tuple[int, bytes, bytes]:
-    """Take the first element apart: its tag, its content, and what follows."""
+def _split_element(octets: bytes) -> tuple[int, bytes, bytes]:
+    """Split off the first element; return its tag, its content and the rest."""
     tag, length, rest = octets[0], octets[1], octets[2:]
     if length & 0x80:
         size = length & 0x7F
@@ -164,7 +165,7 @@ def _take(octets: bytes) -> tuple[int, bytes, bytes]:
     return tag, rest[:length], rest[length:]
 
 
-def _put(tag: int, *content: bytes) -> bytes:
-    """Put a short element together."""
+def _element(tag: int, *content: bytes) -> bytes:
+    """Encode a short element."""
     octets = b"".join(content)
     return bytes([tag, len(octets)]) + octets

@@ -1,4 +1,4 @@
-"""Bad messages, each between two good ones that must not suffer for it."""
+"""Bad messages, each between two good messages, which must be written."""
 
 import json
 
@@ -39,7 +39,7 @@ BAD = {
     ),
     "two spellings of one column": (record(login(device={"id": "593-47-5928"})), "Ambiguous"),
     "an unknown envelope": (record({"kind": "login", "payload": login()}), "MissingField"),
-    "an envelope without a letter": (record({"Type": "Notification"}), "MissingField"),
+    "an envelope without a message": (record({"Type": "Notification"}), "MissingField"),
     "a time that is not a number": (
         record(login(), attributes={"SentTimestamp": "yesterday"}),
         "BadSentTimestamp",
@@ -47,8 +47,8 @@ BAD = {
 }
 
 ODD = {
-    "a key that nobody asked for, beyond i64": login(score=1 << 64),
-    "a key that nobody asked for, of a mebibyte": login(note="x" * MEBIBYTE),
+    "an unknown key with a number beyond i64": login(score=1 << 64),
+    "an unknown key of a mebibyte": login(note="x" * MEBIBYTE),
     "no address and no device id": login(ip=None, device_id=" "),
     "only a user id": {"user_id": "minimal"},
 }
@@ -93,7 +93,7 @@ def test_missing_message_id_fails_the_batch(driver: Driver, missing: object) -> 
 
 @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": "none"}, {"Records": [1]}])
 def test_malformed_event_fails_the_batch(driver: Driver, event: dict) -> None:
-    answer = driver.invoke_with(event)
+    answer = driver.invoke_event(event)
 
     assert answer == {"errorType": "MalformedEvent"}
     assert driver.rows() == []

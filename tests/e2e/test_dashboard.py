@@ -1,4 +1,4 @@
-"""What the dashboard and the alarms are to show is there to be shown."""
+"""The dashboard is valid, and every metric of the dashboard and the alarms exists."""
 
 import json
 import re
@@ -16,10 +16,10 @@ from e2e.driver import Driver
 
 SCHEMA = json.loads(Path(__file__).with_name("dashboard-schema.json").read_text())
 COLUMNS = 24
-GRAPHS = [one["properties"] for one in WIDGETS if one["type"] == "metric"]
+GRAPHS = [widget["properties"] for widget in WIDGETS if widget["type"] == "metric"]
 LINES = [line for graph in GRAPHS for line in graph["metrics"]]
 
-# What AWS publishes, of what is used here, and by which dimension:
+# The metrics of AWS that are used here, with their dimensions:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 PUBLISHED = {
@@ -51,29 +51,31 @@ def test_widgets_fill_the_grid_without_overlap() -> None:
     places = [
         {
             (column, row)
-            for column in range(one["x"], one["x"] + one["width"])
-            for row in range(one["y"], one["y"] + one["height"])
+            for column in range(widget["x"], widget["x"] + widget["width"])
+            for row in range(widget["y"], widget["y"] + widget["height"])
         }
-        for one in WIDGETS
+        for widget in WIDGETS
     ]
     everywhere = set.union(*places)
     rows = max(row for _, row in everywhere) + 1
 
-    assert all(one.isdisjoint(other) for one, other in combinations(places, 2))
+    assert all(first.isdisjoint(second) for first, second in combinations(places, 2))
     assert everywhere == {(column, row) for column in range(COLUMNS) for row in range(rows)}
 
 
 def test_widgets_are_ordered_by_stage() -> None:
-    in_order = sorted(WIDGETS, key=lambda one: (one["y"], one["x"]))
-    stages = [one["properties"]["title"].split(":")[0] for one in in_order]
+    in_order = sorted(WIDGETS, key=lambda widget: (widget["y"], widget["x"]))
+    stages = [widget["properties"]["title"].split(":")[0] for widget in in_order]
 
     assert list(dict.fromkeys(stages)) == ["Alarms", "In", "Through", "How long", "Lambda", "Out"]
     assert in_order == WIDGETS
 
 
 def test_dashboard_shows_every_alarm() -> None:
-    [shown] = [one["properties"]["alarms"] for one in WIDGETS if one["type"] == "alarm"]
-    alarms = [name for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    [shown] = [widget["properties"]["alarms"] for widget in WIDGETS if widget["type"] == "alarm"]
+    alarms = [
+        name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"
+    ]
 
     assert shown == [f"${{{name}.Arn}}" for name in alarms]
 
@@ -88,21 +90,21 @@ def test_expressions_use_lines_of_their_own_graph() -> None:
         ]
 
         assert {name for text in computed for name in re.findall(r"\b[a-z]\w*", text)} <= there
-        # A line that is hidden is there to compute with.
+        # A hidden line must be used in an expression.
         hidden = [line[-1]["id"] for line in graph["metrics"] if not line[-1].get("visible", True)]
         assert all(any(name in text for text in computed) for name in hidden)
 
 
 @pytest.mark.last
-def test_every_metric_used_is_published(everything: Driver) -> None:
-    lines = logs.lines(everything.system.emulator, everything.system.stack)
+def test_every_metric_used_is_published(session_driver: Driver) -> None:
+    lines = logs.lines(session_driver.system.emulator, session_driver.system.stack)
     written = {
         (metric.namespace, metric.name, tuple(sorted(metric.dimensions)))
         for line in lines
         for metric in emf.metrics(logs.fields(line))
     }
 
-    used = {*_drawn(), *_watched()}
+    used = {*_metrics_of_graphs(), *_metrics_of_alarms()}
 
     assert len(used) > 20
     assert used <= written | PUBLISHED
@@ -118,24 +120,24 @@ def test_every_line_names_our_queues_or_function() -> None:
     assert all(line[3] in ours[line[2]] for line in LINES if len(line) > 1)
 
 
-def _drawn() -> Iterator[Metric]:
+def _metrics_of_graphs() -> Iterator[Metric]:
     for line in LINES:
         if len(line) > 1:
             namespace, name, dimension, *_ = line
             yield namespace, name, (dimension,)
         elif "SEARCH" in line[0]["expression"]:
-            yield _searched(line[0]["expression"])
+            yield _metric_of_search(line[0]["expression"])
 
 
-def _searched(expression: str) -> Metric:
-    """Read a search for one metric of our function, by what else it is counted."""
+def _metric_of_search(expression: str) -> Metric:
+    """Parse a search for a metric of the function with another dimension."""
     search = r"""SEARCH\('\{"(.+)",(.+)\} MetricName="(\w+)" function="(.+)"', 'Sum', 60\)"""
     namespace, dimensions, name, function = re.fullmatch(search, expression).groups()
     assert function == "${IngestFunction}"
     return namespace, name, tuple(sorted(dimensions.split(",")))
 
 
-def _watched() -> Iterator[Metric]:
+def _metrics_of_alarms() -> Iterator[Metric]:
     for alarm in ALARMS.values():
-        dimensions = sorted(one["Name"] for one in alarm["Dimensions"])
+        dimensions = sorted(dimension["Name"] for dimension in alarm["Dimensions"])
         yield alarm["Namespace"], alarm["MetricName"], tuple(dimensions)

@@ -1,4 +1,4 @@
-"""The database says no, is away, and lets nobody do more than their job."""
+"""The database refuses rows, stops and restarts, and its roles have minimal privileges."""
 
 import pytest
 from psycopg.errors import InsufficientPrivilege

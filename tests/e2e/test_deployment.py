@@ -1,4 +1,4 @@
-"""The stack is created, upgraded, rolled back and deleted, over databases in every state."""
+"""Stacks are created, updated, rolled back and deleted, with databases in every state."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from e2e.deployment import OWNER, STACK, Database
 
 pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
 
-THEIRS = """
+EXISTING_TABLE = """
 CREATE TABLE user_logins (
     user_id varchar(128),
     device_type varchar(32),
@@ -26,21 +26,23 @@ CREATE TABLE user_logins (
     app_version integer,
     create_date date
 );
-INSERT INTO user_logins (user_id, locale) VALUES ('theirs', 'DE'), (NULL, NULL)
+INSERT INTO user_logins (user_id, locale) VALUES ('existing', 'DE'), (NULL, NULL)
 """
-EXISTING = {"DatabaseSecretArn": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:x"}
+EXISTING_DATABASE = {
+    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:x"
+}
 
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
-    """Start the servers; the roles of a stack are those of a whole Postgres, so it is our own."""
+    """Start servers for this module: a stack's roles belong to the whole Postgres."""
     with running_services(TARGET / "e2e-deployment") as services:
         yield services
 
 
 @pytest.fixture
 def database(services: Services) -> Iterator[Database]:
-    """Make an empty database, and delete the stack that a test deploys to it."""
+    """Create an empty database; delete it, and the stack, at the end."""
     database = Database(services)
     try:
         yield database
@@ -49,15 +51,15 @@ def database(services: Services) -> Iterator[Database]:
 
 
 def test_existing_table_is_kept_and_written_to(database: Database) -> None:
-    database.execute(THEIRS)
+    database.execute(EXISTING_TABLE)
 
     database.deploy()
 
     assert database.query("SELECT user_id, locale FROM user_logins ORDER BY user_id") == [
-        ("theirs", "DE"),
+        ("existing", "DE"),
         (None, None),
     ]
-    assert database.becomes_a_row("ours")
+    assert database.stores_login("new")
 
 
 def test_unchanged_stack_is_not_updated(database: Database) -> None:
@@ -80,7 +82,7 @@ def test_new_schema_version_runs_the_migration(
 
     assert status == "UPDATE_COMPLETE"
     assert database.migrations() == 2
-    assert database.becomes_a_row("after")
+    assert database.stores_login("after")
 
 
 def test_failed_migration_fails_deployment_and_shows_no_secret(
@@ -110,15 +112,15 @@ def test_wrong_owner_password_fails_deployment_without_showing_it(
 
 def test_failed_update_is_rolled_back(database: Database) -> None:
     database.deploy()
-    assert database.becomes_a_row("before")
+    assert database.stores_login("before")
 
     status = database.update(database.template, DatabaseName="nowhere")
 
     assert status == "UPDATE_ROLLBACK_COMPLETE"
     failures = stack.failures(database.emulator, STACK)
-    # The code of a database that is not there.
+    # 3D000: the database does not exist.
     assert failures == ["Schema: Postgres refused the statement, SQLSTATE 3D000"]
-    assert database.becomes_a_row("after")
+    assert database.stores_login("after")
 
 
 def test_queue_refuses_connections_without_tls(database: Database) -> None:
@@ -152,17 +154,17 @@ def test_daily_run_empties_old_ledger_partitions(database: Database) -> None:
 
 def test_rotated_password_is_used_without_deployment(database: Database) -> None:
     database.deploy()
-    assert database.becomes_a_row("before")
+    assert database.stores_login("before")
     old = stack.writer_password(database.emulator, database.stack)
 
     assert operate.rotate(database.emulator.client, STACK) == 0
-    # As a failover does; the next batch has to log in.
+    # As in a failover: the next batch has to log in.
     database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'login_writer'"
     )
 
     assert stack.writer_password(database.emulator, database.stack) != old
-    assert database.becomes_a_row("after")
+    assert database.stores_login("after")
 
 
 def test_password_that_cannot_be_set_is_discarded(database: Database) -> None:
@@ -176,7 +178,7 @@ def test_password_that_cannot_be_set_is_discarded(database: Database) -> None:
     assert operate.rotate(database.emulator.client, STACK) == 1
 
     assert stack.writer_password(database.emulator, database.stack) == old
-    assert database.becomes_a_row("after")
+    assert database.stores_login("after")
 
 
 def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) -> None:
@@ -186,7 +188,7 @@ def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) 
         bodies = [json.dumps(login(user_id=user)) for user in ("answer lost", "not written")]
         database.send(*bodies, "no login")
         database.wait_for_dead_letters(3)
-    # One of them was written, and only the answer was lost, as often as MaxReceiveCount says.
+    # One message was written, but each of its answers was lost until MaxReceiveCount.
     letters = database.emulator.client("sqs").receive_message(
         QueueUrl=dead,
         MaxNumberOfMessages=10,
@@ -206,7 +208,7 @@ def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) 
 
 def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     database.deploy()
-    assert database.becomes_a_row("kept")
+    assert database.stores_login("kept")
     salt = stack.salt(database.emulator, database.stack)
     secrets = database.emulator.client("secretsmanager")
     key = secrets.describe_secret(SecretId=database.stack.salt_id)["KmsKeyId"]
@@ -218,8 +220,8 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     assert metadata["KeyState"] == "Enabled"
     assert database.users() == ["kept"]
     functions = database.emulator.client("lambda").list_functions()["Functions"]
-    assert [one["FunctionName"] for one in functions if STACK in one["FunctionName"]] == []
-    names = [one["Name"] for one in secrets.list_secrets()["SecretList"]]
+    assert [each["FunctionName"] for each in functions if STACK in each["FunctionName"]] == []
+    names = [secret["Name"] for secret in secrets.list_secrets()["SecretList"]]
     assert [name for name in names if "WriterSecret" in name] == []
 
 
@@ -227,7 +229,7 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     ("parameters", "sentence"),
     [
         ({}, "DatabaseSecretArn is missing"),
-        (EXISTING, "DatabaseHost is missing"),
+        (EXISTING_DATABASE, "DatabaseHost is missing"),
         (
             {"CreateDatabase": "true", "DatabaseHost": "db.example.com"},
             "CreateDatabase=true creates a database: remove DatabaseSecretArn",
@@ -237,12 +239,15 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
             "CreateDatabase=true creates a network: remove SubnetIds",
         ),
         (
-            EXISTING | {"DatabaseHost": "db", "SubnetIds": "subnet-1"},
+            EXISTING_DATABASE | {"DatabaseHost": "db", "SubnetIds": "subnet-1"},
             "SecurityGroupIds is missing",
         ),
-        (EXISTING | {"DatabaseHost": "db", "SecurityGroupIds": "sg-1"}, "SubnetIds is missing"),
         (
-            EXISTING
+            EXISTING_DATABASE | {"DatabaseHost": "db", "SecurityGroupIds": "sg-1"},
+            "SubnetIds is missing",
+        ),
+        (
+            EXISTING_DATABASE
             | {
                 "DatabaseHost": "db",
                 "DatabaseCaLayerArn": "arn:aws:lambda:eu-central-1:111122223333:layer:ca:1",
@@ -250,11 +255,11 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
             "DatabaseCaBundle is missing",
         ),
         (
-            EXISTING | {"DatabaseHost": "db", "DatabaseAuthentication": "iam"},
+            EXISTING_DATABASE | {"DatabaseHost": "db", "DatabaseAuthentication": "iam"},
             "DatabaseResourceId is missing",
         ),
         (
-            EXISTING | {"DatabaseHost": "db", "DatabaseResourceId": "cluster-ABC"},
+            EXISTING_DATABASE | {"DatabaseHost": "db", "DatabaseResourceId": "cluster-ABC"},
             "DatabaseResourceId is only for DatabaseAuthentication=iam",
         ),
         (
@@ -266,7 +271,7 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
             "CreateDatabase=true creates a database: remove DatabaseResourceId",
         ),
         (
-            EXISTING | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
+            EXISTING_DATABASE | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
             "BatchSize is more than 10",
         ),
     ],

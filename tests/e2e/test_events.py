@@ -1,4 +1,4 @@
-"""The sample events, by direct invocation."""
+"""The sample events, sent by direct invocation."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ from dev import EVENTS
 from dev.logins import failed
 from e2e.driver import Driver
 
-# Of each file: the places of the messages that fail, and how many rows the others make.
+# For each file: the positions of the failing messages, and the number of rows of the others.
 EXPECTED = {
     "good.json": ([], 10),
-    # One of the good messages is there twice.
+    # One good message occurs twice.
     "mixed.json": ([1, 2, 4, 5, 6, 7, 9, 11], 3),
     "nested.json": ([7], 8),
-    # Of the group with a bad message, the later ones fail with it.
+    # A bad message holds back the later messages of its group.
     "fifo.json": ([3, 5, 8], 7),
 }
 
@@ -44,7 +44,7 @@ def test_failed_fifo_message_holds_back_its_group(driver: Driver) -> None:
 
     driver.invoke_file(EVENTS / "fifo.json")
 
-    written = {json.loads(one["body"])["user_id"] for one in _but(records, failures)}
+    written = {json.loads(record["body"])["user_id"] for record in _without(records, failures)}
     assert set(driver.users()) == written
     assert [driver.reason(records[place]["messageId"]) for place in failures] == [
         "MissingField",
@@ -57,5 +57,5 @@ def _records(file: Path) -> list[dict]:
     return json.loads(file.read_text())["Records"]
 
 
-def _but(records: list[dict], places: list[int]) -> list[dict]:
-    return [one for place, one in enumerate(records) if place not in places]
+def _without(records: list[dict], positions: list[int]) -> list[dict]:
+    return [record for position, record in enumerate(records) if position not in positions]

@@ -1,4 +1,4 @@
-"""What others on the machine can see of a function that runs."""
+"""What other users of the machine can see of a running function."""
 
 import psutil
 import pytest
@@ -13,15 +13,19 @@ def test_running_function_shows_no_secret_to_others(driver: Driver) -> None:
     secrets = {driver.salt, *system.passwords.values()}
     answer = driver.invoke_file(EVENTS / "good.json")
 
-    functions = [one for one in psutil.process_iter() if _is_function(one, system.stack.function)]
-    listings = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
-    environments = [str(one.environ()) for one in functions]
-    written = [file for one in functions for file in one.open_files() if file.mode != "r"]
+    functions = [
+        process for process in psutil.process_iter() if _is_function(process, system.stack.function)
+    ]
+    listings = [
+        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    environments = [str(process.environ()) for process in functions]
+    written = [file for process in functions for file in process.open_files() if file.mode != "r"]
 
     assert answer == {"batchItemFailures": []}
     assert [text for text in listings + environments for secret in secrets if secret in text] == []
     assert written == []
-    # There was something to look at, and what is no secret is there.
+    # The search had input: functions run, and their environment has the other settings.
     assert functions
     assert all("DATABASE_SECRET_ID" in text for text in environments)
 

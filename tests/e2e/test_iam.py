@@ -1,4 +1,4 @@
-"""IAM authentication: the deployed function logs in to a Postgres that asks it for a token."""
+"""IAM authentication: the deployed function logs in to a Postgres that requires a token."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from dev.emulator import REGION, Feature
 from dev.local_system import Services, running_services
 from dev.logins import disguises, login
 from e2e import function
-from e2e.conftest import LOUD_FUNCTION, LOUD_POSTGRES
+from e2e.conftest import VERBOSE_FUNCTION, VERBOSE_POSTGRES
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
 from e2e.incidents import END_SESSIONS
-from e2e.rds import VALIDITY, Judge, Server, judging, token_at
+from e2e.rds import VALIDITY, Server, TokenVerifier, token_at, verifying_tokens
 
 TOKENS = ROOT / "tests/it/iam_tokens.json"
 KEYS = Credentials("ASIAEXAMPLE", "secret", "a+b/c=")
@@ -31,8 +31,8 @@ RESOURCE_ID = "cluster-ABCDEFGHIJKL01234567890123"
 IAM = {
     "DatabaseAuthentication": "iam",
     "DatabaseResourceId": RESOURCE_ID,
-    "LogFilter": LOUD_FUNCTION,
-    # What is refused for a while must not be a dead letter already.
+    "LogFilter": VERBOSE_FUNCTION,
+    # High, so that a message survives several refused logins.
     "MaxReceiveCount": 50,
 }
 PASSWORD = {"DatabaseAuthentication": "password", "DatabaseResourceId": ""}
@@ -46,22 +46,22 @@ on_ministack = pytest.mark.needs(Feature.CUSTOM_RESOURCES | Feature.ROLES)
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
-    """Start the servers; who is asked for a token is a matter of a whole Postgres."""
-    with running_services(TARGET / "e2e-iam", LOUD_POSTGRES) as services:
+    """Start servers for this module: pg_hba.conf belongs to the whole Postgres."""
+    with running_services(TARGET / "e2e-iam", VERBOSE_POSTGRES) as services:
         yield services
 
 
 @pytest.fixture
-def judge(services: Services) -> Iterator[Judge]:
-    """Have Postgres ask for tokens."""
-    judge = Judge(Server(REGION, "127.0.0.1", services.postgres.port))
-    with judging(services.postgres, judge):
-        yield judge
+def verifier(services: Services) -> Iterator[TokenVerifier]:
+    """Let Postgres require tokens."""
+    verifier = TokenVerifier(Server(REGION, "127.0.0.1", services.postgres.port))
+    with verifying_tokens(services.postgres, verifier):
+        yield verifier
 
 
 @pytest.fixture
 def database(services: Services) -> Iterator[Database]:
-    """Make an empty database, and delete the stack that a test deploys to it."""
+    """Create an empty database; delete it, and the stack, at the end."""
     database = Database(services)
     database.parameters |= IAM
     try:
@@ -75,21 +75,23 @@ def test_expected_tokens_equal_those_of_botocore() -> None:
 
     made = [
         token_at(
-            datetime.fromtimestamp(one["at"], UTC),
-            Credentials(one["access_key_id"], one["secret_access_key"], one["session_token"]),
-            Server(one["region"], one["host"], one["port"]),
-            one["user"],
+            datetime.fromtimestamp(sample["at"], UTC),
+            Credentials(
+                sample["access_key_id"], sample["secret_access_key"], sample["session_token"]
+            ),
+            Server(sample["region"], sample["host"], sample["port"]),
+            sample["user"],
         )
-        for one in signed
+        for sample in signed
     ]
 
     assert len(made) >= 5
-    assert made == [one["token"] for one in signed]
+    assert made == [sample["token"] for sample in signed]
 
 
-def test_only_a_valid_token_is_accepted(services: Services, judge: Judge) -> None:
-    judge.keys[KEYS.access_key] = KEYS
-    now, here = datetime.now(UTC), judge.server
+def test_only_a_valid_token_is_accepted(services: Services, verifier: TokenVerifier) -> None:
+    verifier.keys[KEYS.access_key] = KEYS
+    now, here = datetime.now(UTC), verifier.server
     good = token_at(now, KEYS, here, "somebody")
     bad = {
         "expired": token_at(now - VALIDITY, KEYS, here, "somebody"),
@@ -103,7 +105,7 @@ def test_only_a_valid_token_is_accepted(services: Services, judge: Judge) -> Non
         "none": "password",
     }
 
-    def lets_in(token: str) -> bool:
+    def accepts(token: str) -> bool:
         try:
             services.postgres.connect(user="somebody", password=token).close()
         except psycopg.OperationalError:
@@ -112,19 +114,19 @@ def test_only_a_valid_token_is_accepted(services: Services, judge: Judge) -> Non
 
     with services.postgres.connect() as admin:
         admin.execute("CREATE ROLE somebody LOGIN PASSWORD 'password' IN ROLE rds_iam")
-        let_in = [name for name, token in ({"good": good} | bad).items() if lets_in(token)]
+        let_in = [name for name, token in ({"good": good} | bad).items() if accepts(token)]
         admin.execute("DROP ROLE somebody")
 
     assert let_in == ["good"]
 
 
 @on_ministack
-def test_iam_stack_logs_in_without_a_password(judge: Judge, database: Database) -> None:
-    _deploy(database, judge)
+def test_iam_stack_logs_in_without_a_password(verifier: TokenVerifier, database: Database) -> None:
+    _deploy(database, verifier)
 
-    assert database.becomes_a_row("by token")
+    assert database.stores_login("by token")
 
-    assert (len(judge.accepted), judge.refused) == (1, [])
+    assert (len(verifier.accepted), verifier.refused) == (1, [])
     assert database.query(WRITER) == [(False, True)]
     assert not _has_password(database)
     users = ["login_writer", "postgres", "login_writer2"]
@@ -134,27 +136,31 @@ def test_iam_stack_logs_in_without_a_password(judge: Judge, database: Database) 
 
 
 @on_ministack
-def test_lost_session_reconnects_with_a_new_token(judge: Judge, database: Database) -> None:
-    _deploy(database, judge)
-    assert database.becomes_a_row("before")
-    sleep(1)  # a token tells the second
+def test_lost_session_reconnects_with_a_new_token(
+    verifier: TokenVerifier, database: Database
+) -> None:
+    _deploy(database, verifier)
+    assert database.stores_login("before")
+    sleep(1)  # a token contains its time in seconds
 
     database.query(END_SESSIONS)
-    assert database.becomes_a_row("after")
+    assert database.stores_login("after")
 
-    assert judge.refused == []
-    first, second = judge.accepted
+    assert verifier.refused == []
+    first, second = verifier.accepted
     assert _signed_at(first) < _signed_at(second)
 
 
 @on_ministack
-def test_refused_token_loses_nothing_and_logs_the_remedy(judge: Judge, database: Database) -> None:
-    _deploy(database, judge)
-    assert database.becomes_a_row("before")
+def test_refused_token_loses_nothing_and_logs_the_remedy(
+    verifier: TokenVerifier, database: Database
+) -> None:
+    _deploy(database, verifier)
+    assert database.stores_login("before")
 
-    for name, trouble in TROUBLES.items():
+    for name, fault in LOGIN_FAULTS.items():
         before = len(_failed_batches(database))
-        with trouble(database, judge):
+        with fault(database, verifier):
             database.query(END_SESSIONS)
             database.send(json.dumps(login(user_id=name)))
             wait_until(lambda n=before: len(_failed_batches(database)) > n, database.users)
@@ -163,45 +169,49 @@ def test_refused_token_loses_nothing_and_logs_the_remedy(judge: Judge, database:
     failed = _failed_batches(database)
     assert {line["error_type"] for line in failed} == {"DatabaseLoginRefused"}
     assert all("the IAM token (it takes rds-db:connect" in line["error"] for line in failed)
-    assert sorted(database.users()) == sorted(["before", *TROUBLES])
+    assert sorted(database.users()) == sorted(["before", *LOGIN_FAULTS])
 
 
 @on_ministack
-def test_existing_stack_switches_to_iam_and_back(judge: Judge, database: Database) -> None:
+def test_existing_stack_switches_to_iam_and_back(
+    verifier: TokenVerifier, database: Database
+) -> None:
     database.parameters |= PASSWORD
     database.deploy()
-    assert database.becomes_a_row("by password")
+    assert database.stores_login("by password")
     assert database.query(WRITER) == [(True, False)]
 
     to_iam = database.update(database.template, **IAM)
-    _know_the_function(database, judge)
-    assert database.becomes_a_row("by token")
-    by_iam = database.query(WRITER), _has_password(database), len(judge.accepted)
+    _register_function(database, verifier)
+    assert database.stores_login("by token")
+    by_iam = database.query(WRITER), _has_password(database), len(verifier.accepted)
     back = database.update(database.template, **PASSWORD)
-    assert database.becomes_a_row("by password again")
+    assert database.stores_login("by password again")
 
     assert (to_iam, back) == ("UPDATE_COMPLETE", "UPDATE_COMPLETE")
     assert by_iam == ([(False, True)], False, 1)
     assert (database.query(WRITER), _has_password(database)) == ([(True, False)], True)
-    assert (len(judge.accepted), judge.refused) == (1, [])
+    assert (len(verifier.accepted), verifier.refused) == (1, [])
 
 
 @on_ministack
-def test_failed_switch_is_rolled_back_to_the_password(judge: Judge, database: Database) -> None:
+def test_failed_switch_is_rolled_back_to_the_password(
+    verifier: TokenVerifier, database: Database
+) -> None:
     database.parameters |= PASSWORD
     database.deploy()
     template = json.loads(database.template)
-    # The schema, which lets the writer in, comes first.
+    # Fails after the schema is updated, which grants the IAM login.
     template["Resources"]["IngestFunction"]["Properties"]["CodeUri"] = "s3://nowhere/nothing"
 
     status = database.update(json.dumps(template), **IAM)
 
     assert status == "UPDATE_ROLLBACK_COMPLETE"
-    # The writer was let in by IAM, and then by its password again.
+    # The migration ran at creation, for IAM, and for the password again.
     assert database.migrations() == 3
     assert database.query(WRITER) == [(True, False)]
-    assert database.becomes_a_row("after")
-    assert judge.accepted == []
+    assert database.stores_login("after")
+    assert verifier.accepted == []
 
 
 @on_ministack
@@ -213,13 +223,13 @@ def test_missing_rds_iam_role_fails_the_deployment(
 
 
 @on_ministack
-def test_most_verbose_logs_contain_no_token(judge: Judge, database: Database) -> None:
-    _deploy(database, judge)
-    assert database.becomes_a_row("by token")
-    with _expired(database, judge):
+def test_most_verbose_logs_contain_no_token(verifier: TokenVerifier, database: Database) -> None:
+    _deploy(database, verifier)
+    assert database.stores_login("by token")
+    with _expired(database, verifier):
         database.query(END_SESSIONS)
         database.send(json.dumps(login()))
-        wait_until(lambda: judge.refused != [], database.users)
+        wait_until(lambda: verifier.refused != [], database.users)
 
     emulator = database.emulator
     logged = {
@@ -227,12 +237,14 @@ def test_most_verbose_logs_contain_no_token(judge: Judge, database: Database) ->
         "Postgres": database.postgres.log.read_text(),
         "the emulator": emulator.log.read_text(),
     }
-    signatures = {_field(token, "X-Amz-Signature") for token in judge.accepted + judge.refused}
-    secrets = signatures | {keys.secret_key for keys in judge.keys.values()}
-    secrets |= {keys.token for keys in judge.keys.values()}
+    signatures = {
+        _field(token, "X-Amz-Signature") for token in verifier.accepted + verifier.refused
+    }
+    secrets = signatures | {keys.secret_key for keys in verifier.keys.values()}
+    secrets |= {keys.token for keys in verifier.keys.values()}
 
-    assert judge.accepted
-    assert judge.refused
+    assert verifier.accepted
+    assert verifier.refused
     assert "batch done" in logged["the function"]
     assert "login_writer" in logged["Postgres"]
     found = [
@@ -244,21 +256,21 @@ def test_most_verbose_logs_contain_no_token(judge: Judge, database: Database) ->
     assert found == []
 
 
-def _deploy(database: Database, judge: Judge) -> None:
+def _deploy(database: Database, verifier: TokenVerifier) -> None:
     database.deploy()
-    _know_the_function(database, judge)
+    _register_function(database, verifier)
 
 
-def _know_the_function(database: Database, judge: Judge) -> None:
-    """Tell the judge the keys that the function has, and what its role's policy allows."""
+def _register_function(database: Database, verifier: TokenVerifier) -> None:
+    """Give the verifier the function's keys and its role's policy."""
     deployed = function.configuration(database.emulator, database.stack)
     keys = ministack.credentials(deployed["FunctionArn"], deployed["Role"])
-    judge.keys = {keys.access_key: keys}
-    judge.allows = lambda user: _allows(database, RESOURCE_ID, user)
+    verifier.keys = {keys.access_key: keys}
+    verifier.allows = lambda user: _allows(database, RESOURCE_ID, user)
 
 
 def _allows(database: Database, resource_id: str, user: str) -> bool:
-    """Ask IAM whether the function's role may log in as this user."""
+    """Return whether IAM allows the function's role to log in as this user."""
     role = function.configuration(database.emulator, database.stack)["Role"]
     account = role.split(":")[4]
     arn = f"arn:aws:rds-db:{REGION}:{account}:dbuser:{resource_id}/{user}"
@@ -270,7 +282,7 @@ def _allows(database: Database, resource_id: str, user: str) -> bool:
 
 def _has_password(database: Database) -> bool:
     secrets = database.emulator.client("secretsmanager").list_secrets()["SecretList"]
-    return any("WriterSecret" in one["Name"] for one in secrets)
+    return any("WriterSecret" in secret["Name"] for secret in secrets)
 
 
 def _failed_batches(database: Database) -> list[dict[str, str]]:
@@ -288,36 +300,36 @@ def _field(token: str, name: str) -> str:
 
 
 @contextmanager
-def _expired(_database: Database, judge: Judge) -> Iterator[None]:
-    """Be as late as a token is valid."""
-    judge.ahead = VALIDITY
+def _expired(_database: Database, verifier: TokenVerifier) -> Iterator[None]:
+    """Move the verifier's clock to the expiry of tokens."""
+    verifier.clock_offset = VALIDITY
     try:
         yield
     finally:
-        judge.ahead = timedelta(0)
+        verifier.clock_offset = timedelta(0)
 
 
 @contextmanager
-def _forged(_database: Database, judge: Judge) -> Iterator[None]:
-    """Know other keys than those that sign."""
-    [(name, keys)] = judge.keys.items()
-    judge.keys[name] = Credentials(name, "another secret", keys.token)
+def _forged(_database: Database, verifier: TokenVerifier) -> Iterator[None]:
+    """Give the verifier another secret key than the one that signs."""
+    [(name, keys)] = verifier.keys.items()
+    verifier.keys[name] = Credentials(name, "another secret", keys.token)
     yield
-    judge.keys[name] = keys
+    verifier.keys[name] = keys
 
 
 @contextmanager
-def _for_another_host(_database: Database, judge: Judge) -> Iterator[None]:
-    """Know the database by another name than the function does."""
-    server = judge.server
-    judge.server = replace(server, host="alias.example.com")
+def _for_another_host(_database: Database, verifier: TokenVerifier) -> Iterator[None]:
+    """Give the verifier another host name than the function's."""
+    server = verifier.server
+    verifier.server = replace(server, host="alias.example.com")
     yield
-    judge.server = server
+    verifier.server = server
 
 
 @contextmanager
-def _as_another_user(database: Database, _judge: Judge) -> Iterator[None]:
-    """Log in as somebody whom the database knows, and the policy does not name."""
+def _as_another_user(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+    """Log in as a user that exists, but that the policy does not allow."""
     database.execute("CREATE ROLE somebody LOGIN IN ROLE login_writer, rds_iam")
     function.configure(database.emulator, database.stack, DATABASE_USER="somebody")
     yield
@@ -326,22 +338,22 @@ def _as_another_user(database: Database, _judge: Judge) -> Iterator[None]:
 
 
 @contextmanager
-def _not_allowed(database: Database, _judge: Judge) -> Iterator[None]:
-    """Take the statement out of the role's policy."""
+def _not_allowed(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+    """Remove the statement from the role's policy."""
     change = function.without("LogInAsTheWriter")
     with function.policy(database.emulator, database.stack, change):
         yield
 
 
 @contextmanager
-def _not_in_rds_iam(database: Database, _judge: Judge) -> Iterator[None]:
-    """Ask for a password, as RDS does whoever is not in this role."""
+def _not_in_rds_iam(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+    """Require a password, as RDS does for a user that is not in rds_iam."""
     database.execute("REVOKE rds_iam FROM login_writer")
     yield
     database.execute("GRANT rds_iam TO login_writer")
 
 
-TROUBLES: dict[str, Callable[[Database, Judge], AbstractContextManager[None]]] = {
+LOGIN_FAULTS: dict[str, Callable[[Database, TokenVerifier], AbstractContextManager[None]]] = {
     "expired": _expired,
     "forged": _forged,
     "for another host": _for_another_host,

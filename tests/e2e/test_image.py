@@ -1,4 +1,4 @@
-"""Whether the bootstrap runs where it is put: in Lambda's zips and in its container image."""
+"""The bootstrap runs on Lambda's Amazon Linux, from a zip and in a container image."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from dev.stack import PACKAGE
 
 # https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html
 GLIBC_OF_AL2023 = (2, 34)
-# What glibc itself consists of; the last two have been empty since 2.34.
+# The libraries of glibc; the last two are empty since 2.34.
 LIBRARIES = {
     "ld-linux-aarch64.so.1",
     "ld-linux-x86-64.so.2",
@@ -45,6 +45,6 @@ def test_image_puts_bootstrap_where_lambda_looks() -> None:
 
 
 def _readelf(what: str) -> str:
-    """Ask binutils, which come with every C compiler."""
+    """Run readelf of binutils, which come with every C compiler."""
     command = ["readelf", "--wide", what, PACKAGE / "bootstrap"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

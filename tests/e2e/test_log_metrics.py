@@ -1,4 +1,4 @@
-"""The metrics of a run, and the page that shows them."""
+"""The metrics of a run, in the terminal and on the report page."""
 
 import re
 from datetime import UTC, datetime
@@ -17,16 +17,16 @@ BAD = {"Records": [{"body": "{}"}]}
 
 
 @pytest.fixture
-def drawn(driver: Driver) -> LogMetrics:
+def metrics(driver: Driver) -> LogMetrics:
     """Return the metrics of three batches, one of which fails."""
     started = datetime.now(UTC).isoformat()
     driver.invoke(record(login()), record(login()), record("not JSON"))
     twice = record(login())
     driver.invoke(twice, twice)
-    driver.invoke_with(BAD)
+    driver.invoke_event(BAD)
 
     def new() -> LogMetrics:
-        # A log may come a little late, so lines of an earlier test may come still.
+        # Lines of an earlier test may still arrive.
         lines = logs.lines(driver.system.emulator, driver.system.stack)
         return log_metrics.read(
             line for line in lines if logs.fields(line).get("timestamp", "") > started
@@ -36,29 +36,29 @@ def drawn(driver: Driver) -> LogMetrics:
     return new()
 
 
-def test_metrics_match_the_messages_sent(drawn: LogMetrics) -> None:
-    outcomes = {name: drawn.sum(name) for name in ("messages", "written", "duplicates", "failed")}
+def test_metrics_match_the_messages_sent(metrics: LogMetrics) -> None:
+    outcomes = {name: metrics.sum(name) for name in ("messages", "written", "duplicates", "failed")}
 
     assert outcomes == {"messages": 5, "written": 3, "duplicates": 1, "failed": 1}
-    assert drawn.reasons == {"NotJson": 1}
-    assert drawn.error_types == {"MissingMessageId": 1}
-    assert 0 < drawn.percentile("elapsed_ms", 50) <= drawn.percentile("elapsed_ms", 99)
+    assert metrics.reasons == {"NotJson": 1}
+    assert metrics.error_types == {"MissingMessageId": 1}
+    assert 0 < metrics.percentile("elapsed_ms", 50) <= metrics.percentile("elapsed_ms", 99)
 
 
-def test_terminal_shows_the_metrics(drawn: LogMetrics) -> None:
+def test_terminal_shows_the_metrics(metrics: LogMetrics) -> None:
     console = Console(file=StringIO(), width=100)
 
-    console.print(log_metrics.tables(drawn))
+    console.print(log_metrics.tables(metrics))
 
     shown = console.file.getvalue()
     assert re.search(r"\n +3 +1 +5 +3 +1 +1 +\d", shown)
     assert "MissingMessageId 1, NotJson 1" in shown
 
 
-def test_report_page_loads_nothing_from_elsewhere(drawn: LogMetrics, tmp_path: Path) -> None:
+def test_report_page_loads_nothing_from_elsewhere(metrics: LogMetrics, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
 
-    report_page.write(drawn, file)
+    report_page.write(metrics, file)
 
     html = file.read_text()
     own = html.replace(report_page.get_plotlyjs(), "")

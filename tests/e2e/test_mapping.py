@@ -1,4 +1,4 @@
-"""What Lambda's event-source mapping does with batches, with answers and with the order."""
+"""How Lambda's event-source mapping treats batches, answers and the order of messages."""
 
 import json
 from collections import Counter
@@ -13,11 +13,10 @@ from dev import logs, stack
 from dev.emulator import Feature
 from dev.logins import failed, login, raw_values, record
 from e2e.driver import Driver, wait_until
-from e2e.mappings import function_that_answers, mapped, queue, redriving_to
+from e2e.mappings import function_that_answers, mapped, queue, redrive_policy
 
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html lists what counts
-# as the failure of the whole batch. An answer that is no JSON is in that list too, but LocalStack
-# takes it for a success.
+# The answers that fail the whole batch, except an answer that is not JSON: LocalStack treats
+# that as success. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 MALFORMED = {
     "an id that is not of this batch": {"batchItemFailures": [{"itemIdentifier": "stranger"}]},
     "an empty id": {"batchItemFailures": [{"itemIdentifier": ""}]},
@@ -25,8 +24,7 @@ MALFORMED = {
     "a key that is misspelt": {"batchItemFailures": [{"itemIdentifer": "stranger"}]},
 }
 
-# LocalStack gathers messages only in windows that are longer than the 20 s that SQS lets a poll
-# wait; in a shorter one it takes what there is.
+# LocalStack ignores a window that is not longer than the longest poll of SQS, which is 20 s.
 WINDOW_S = 21
 
 needs_python = pytest.mark.own_localstack(
@@ -38,18 +36,18 @@ needs_python = pytest.mark.own_localstack(
 @needs_python
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_answer_fails_the_batch(driver: Driver, name: str) -> None:
-    assert _delivered(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
+    assert _outcome(driver, MALFORMED[name]) == {"deleted": 0, "dead": 3}
 
 
 @pytest.mark.needs(Feature.BAD_ANSWERS)
 @needs_python
 def test_answer_without_failures_deletes_the_batch(driver: Driver) -> None:
-    assert _delivered(driver, failed()) == {"deleted": 3, "dead": 0}
+    assert _outcome(driver, failed()) == {"deleted": 3, "dead": 0}
 
 
 def test_odd_message_ids_are_returned_unchanged(driver: Driver) -> None:
     ids = ["null", " ", '"', "\\", "ü", "\u0000", "x" * 1000, "[]", "stranger"]
-    bad = [record("no login", messageId=one) for one in ids]
+    bad = [record("no login", messageId=message_id) for message_id in ids]
 
     answer = driver.invoke(*bad, record(login()))
 
@@ -69,7 +67,7 @@ def test_fifty_messages_arrive_as_one_batch(driver: Driver) -> None:
             elapsed_s = monotonic() - started
 
     _wait_for_batches(driver, before, [50])
-    # A batch that is full does not wait for its window to end.
+    # A full batch does not wait for the end of its window.
     assert elapsed_s < WINDOW_S
 
 
@@ -93,7 +91,7 @@ def test_messages_in_one_window_make_one_batch(driver: Driver) -> None:
 def test_fifo_group_with_failure_keeps_its_order(driver: Driver) -> None:
     first, refused, later, other = bodies = [login() for _ in range(4)]
     groups = ["a", "a", "a", "b"]
-    refusal = f"ADD CONSTRAINT for_a_while CHECK (user_id <> '{refused['user_id']}')"
+    refusal = f"ADD CONSTRAINT temporary CHECK (user_id <> '{refused['user_id']}')"
 
     driver.execute(f"ALTER TABLE user_logins {refusal}")
     try:
@@ -102,26 +100,26 @@ def test_fifo_group_with_failure_keeps_its_order(driver: Driver) -> None:
             reason = driver.reason(ids[1]), driver.reason(ids[2])
             wait_until(lambda: len(driver.rows()) >= 2, driver.users)
             while_refused = driver.users()
-            driver.execute("ALTER TABLE user_logins DROP CONSTRAINT for_a_while")
+            driver.execute("ALTER TABLE user_logins DROP CONSTRAINT temporary")
             wait_until(lambda: len(driver.rows()) >= 4, driver.users)
     finally:
-        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT IF EXISTS for_a_while")
+        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT IF EXISTS temporary")
 
     assert reason == ("RowRefused", "HeldBack")
     assert while_refused == sorted([first["user_id"], other["user_id"]])
-    # Nothing of the group was written in an earlier transaction than what was sent before it.
+    # No message of the group was written in an earlier transaction than the messages before it.
     written = "SELECT user_id FROM user_logins ORDER BY xmin::text::bigint, user_id"
     in_order = [user for (user,) in driver.query(written) if user != other["user_id"]]
     assert in_order == [first["user_id"], refused["user_id"], later["user_id"]]
 
 
-def _delivered(driver: Driver, answer: object) -> dict[str, int]:
-    """Send three messages to a function with this answer; count those deleted and those dead."""
+def _outcome(driver: Driver, answer: object) -> dict[str, int]:
+    """Send 3 messages to a function with this answer; count deleted messages and dead letters."""
     emulator = driver.system.emulator
     with (
         function_that_answers(driver, json.dumps(answer)) as function,
         queue(driver) as dead_letters,
-        queue(driver, **redriving_to(driver, dead_letters, deliveries=1)) as url,
+        queue(driver, **redrive_policy(driver, dead_letters, deliveries=1)) as url,
         mapped(driver, url, function),
     ):
         _send(driver, url, ["one", "two", "three"])
@@ -132,22 +130,22 @@ def _delivered(driver: Driver, answer: object) -> dict[str, int]:
 
 @contextmanager
 def _fifo_queue(driver: Driver) -> Iterator[str]:
-    """Keep a FIFO queue for a while that our function takes its messages from."""
+    """Create a FIFO queue that is mapped to the function, and delete it at the end."""
     with queue(driver, FifoQueue="true") as url, mapped(driver, url, driver.system.stack.function):
         yield url
 
 
 def _send(driver: Driver, url: str, bodies: list[object]) -> None:
-    """Send messages to another queue than the stack's."""
+    """Send messages to a queue of the test."""
     texts = [json.dumps(body) for body in bodies]
-    driver.shown.update(*map(raw_values, texts))
+    driver.sent_values.update(*map(raw_values, texts))
     for _ids in stack.send(driver.system.emulator, url, texts):
         pass
 
 
 def _send_in_order(driver: Driver, url: str, groups: list[str], bodies: list[dict]) -> list[str]:
-    """Send messages to a FIFO queue in one call, and return their ids."""
-    driver.shown.update(*map(raw_values, map(json.dumps, bodies)))
+    """Send messages to a FIFO queue in one call; return their ids."""
+    driver.sent_values.update(*map(raw_values, map(json.dumps, bodies)))
     entries = [
         {
             "Id": str(place),
@@ -163,12 +161,12 @@ def _send_in_order(driver: Driver, url: str, groups: list[str], bodies: list[dic
 
 
 def _batches(driver: Driver) -> Counter[int]:
-    """Count the batches of each size that were ever handled."""
+    """Count the logged batches of each size."""
     return Counter(logs.batches(driver.system.emulator, driver.system.stack))
 
 
 def _wait_for_batches(driver: Driver, before: Counter[int], sizes: list[int]) -> None:
-    """Wait until the log tells of batches of these sizes; it may come a little late."""
+    """Wait until the log has batches of these sizes; it may arrive late."""
     wait_until(
         lambda: _batches(driver) - before == Counter(sizes), lambda: _batches(driver) - before
     )

@@ -1,4 +1,4 @@
-"""The database is away for longer than a batch waits, or than its messages are delivered again."""
+"""The database is stopped: shorter, and longer, than messages are redelivered."""
 
 import json
 from time import sleep

@@ -1,4 +1,4 @@
-"""What must never drift in the pipeline, which nobody can run here."""
+"""Rules for the GitHub workflows, which cannot run here."""
 
 import re
 import shlex

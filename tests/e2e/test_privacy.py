@@ -1,4 +1,4 @@
-"""The search of everything that was logged, metrics included, and of all traces."""
+"""Searches all logs, with their metrics, and all traces for raw values and secrets."""
 
 import json
 
@@ -10,8 +10,8 @@ from e2e.driver import Driver
 
 
 @pytest.mark.last
-def test_logs_contain_no_sensitive_value(everything: Driver) -> None:
-    system = everything.system
+def test_logs_contain_no_sensitive_value(session_driver: Driver) -> None:
+    system = session_driver.system
     logged = {
         "the function": "\n".join(logs.lines(system.emulator, system.stack)),
         "Postgres": system.postgres.log.read_text(),
@@ -20,34 +20,34 @@ def test_logs_contain_no_sensitive_value(everything: Driver) -> None:
     if system.emulator.process is not None:
         logged["the emulator"] = system.emulator.log.read_text()
 
-    assert _found(everything, logged) == []
-    # The search had somewhere to find it.
+    assert _found(session_driver, logged) == []
+    # The search had input.
     assert "batch done" in logged["the function"]
     assert "CloudWatchMetrics" in logged["the function"]
-    assert all(stored_in_the_clear in logged["Postgres"] for stored_in_the_clear in _good_users())
+    assert all(unmasked_user in logged["Postgres"] for unmasked_user in _good_users())
 
 
 @pytest.mark.last
 @pytest.mark.own_localstack("receives traces on this machine's loopback, not a container's")
-def test_traces_contain_no_sensitive_value(everything: Driver) -> None:
-    traces = "\n".join(everything.traces)
+def test_traces_contain_no_sensitive_value(session_driver: Driver) -> None:
+    traces = "\n".join(session_driver.traces)
 
-    assert _found(everything, {"X-Ray": traces}) == []
-    # The search had somewhere to find it.
+    assert _found(session_driver, {"X-Ray": traces}) == []
+    # The search had input.
     assert '"name":"decode, mask and write"' in traces
     assert '"fault":true' in traces
 
 
 def _found(driver: Driver, logged: dict[str, str]) -> list[str]:
-    """Search texts for every raw value that the system was shown, and for its secrets."""
+    """Search texts for every raw value that was sent, and for the secrets."""
     files = [path.read_text() for path in EVENTS.iterdir()]
-    shown = driver.shown.union(*map(raw_values, files))
+    sent_values = driver.sent_values.union(*map(raw_values, files))
     secrets = {driver.salt, *driver.system.passwords.values()}
-    assert len(shown) > 200
+    assert len(sent_values) > 200
     return [
         f"{name} has {value!r}"
         for name, text in logged.items()
-        for value in shown | secrets
+        for value in sent_values | secrets
         if any(form in text for form in disguises(value))
     ]
 

@@ -1,4 +1,4 @@
-"""From the queue to the table, through the event-source mapping."""
+"""Messages from the queue become rows, through the event-source mapping."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def test_100_messages_give_99_rows_1_dead_letter(
     driver.send(*bodies)
     driver.wait_for(rows=99, dead_letters=1)
 
-    # A run that meets midnight has rows of two days.
+    # Around midnight, rows may have two dates.
     days = {stored[-1] for stored in driver.rows()}
     assert days <= {sent_at.date(), datetime.now(UTC).date()}
     expected = sorted(row(body, driver.salt, sent_at)[:-1] for body in logins)
@@ -49,14 +49,14 @@ def test_unreadable_salt_loses_no_message(driver: Driver) -> None:
 
 @contextmanager
 def _no_access_to_the_salt(driver: Driver) -> Iterator[None]:
-    """Take the salt out of the role's policy for a while, as somebody may by mistake."""
+    """Remove the salt from the role's policy, and restore it at the end."""
     system = driver.system
 
     def without_the_salt(statements: function.Statements) -> function.Statements:
-        [secrets] = [one for one in statements if one["Sid"] == "ReadTheSecrets"]
+        [secrets] = [statement for statement in statements if statement["Sid"] == "ReadTheSecrets"]
         secrets["Resource"].remove(system.stack.salt_id)
         return statements
 
     with function.policy(system.emulator, system.stack, without_the_salt):
-        driver.configure()  # a cold start, which reads it again
+        driver.configure()  # restarts the function, which then reads the salt
         yield

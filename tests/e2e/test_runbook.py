@@ -1,4 +1,4 @@
-"""The runbook in docs/operations.md: each `errorType` is made, found, and mended as it says."""
+"""The runbook in docs/operations.md: each `errorType` is caused, found and repaired."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from e2e.driver import Driver, wait_until
 from e2e.incidents import BY_ERROR_TYPE
 
 NEEDS = {"SecretsUnavailable": Feature.ROLES}
-NO_EVENTS: dict[str, Any] = {
+MALFORMED_EVENTS: dict[str, Any] = {
     "MalformedEvent": {"Records": "none"},
     "MissingMessageId": {"Records": [{"body": "{}"}]},
 }
@@ -38,7 +38,7 @@ def test_saved_queries_named_in_texts_exist() -> None:
 
 
 def test_every_documented_error_type_has_an_incident() -> None:
-    assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(NO_EVENTS)
+    assert set(documented.rows("errorType")) == set(BY_ERROR_TYPE) | set(MALFORMED_EVENTS)
 
 
 @pytest.mark.parametrize(
@@ -53,28 +53,28 @@ def test_incident_is_found_and_mended_by_the_runbook(driver: Driver, error_type:
     before = len(_found(driver, error_type))
 
     with BY_ERROR_TYPE[error_type](driver):
-        while_it_lasts = driver.invoke(record(login()))
+        during_incident = driver.invoke(record(login()))
     afterwards = driver.invoke(record(login()))
 
-    assert while_it_lasts == {"errorType": error_type}
+    assert during_incident == {"errorType": error_type}
     assert afterwards == failed()
     wait_until(lambda: len(_found(driver, error_type)) == before + 1, lambda: error_type)
-    assert _alarmed(driver, error_type) == _expected(error_type)
+    assert _breached_alarms(driver, error_type) == _expected(error_type)
 
 
-@pytest.mark.parametrize("error_type", NO_EVENTS)
+@pytest.mark.parametrize("error_type", MALFORMED_EVENTS)
 def test_malformed_event_is_found_by_the_runbook(driver: Driver, error_type: str) -> None:
     before = len(_found(driver, error_type))
 
-    answer = driver.invoke_with(NO_EVENTS[error_type])
+    answer = driver.invoke_event(MALFORMED_EVENTS[error_type])
 
     assert answer == {"errorType": error_type}
     wait_until(lambda: len(_found(driver, error_type)) == before + 1, lambda: error_type)
-    assert _alarmed(driver, error_type) == _expected(error_type)
+    assert _breached_alarms(driver, error_type) == _expected(error_type)
 
 
 def _expected(error_type: str) -> set[str]:
-    """Name the alarms on our own metrics that a failed batch moves."""
+    """Return the alarms that a batch with this error type must raise."""
     if error_type == "DatabaseTimedOut":
         return {"database-errors", "near-timeout"}
     if error_type.startswith("Database"):
@@ -82,22 +82,24 @@ def _expected(error_type: str) -> set[str]:
     return {"salt-changed"} if error_type == "SaltChanged" else set()
 
 
-def _alarmed(driver: Driver, error_type: str) -> set[str]:
-    """Name the alarms whose threshold the last batch that failed in this way has passed."""
+def _breached_alarms(driver: Driver, error_type: str) -> set[str]:
+    """Return the alarms whose threshold the last batch with this error type has exceeded."""
     line = _found(driver, error_type)[0]
     return {
         name
         for name, alarm in ALARMS.items()
-        if alarm["Namespace"] == "login-etl" and _passes(line, alarm)
+        if alarm["Namespace"] == "login-etl" and _exceeds(line, alarm)
     }
 
 
-def _passes(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
-    """Compare what a line says with an alarm on the very metric, its dimensions included."""
+def _exceeds(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
+    """Return whether a line's value of the alarm's metric, with its dimensions, is too high."""
     function = {"Ref": "IngestFunction"}
     dimensions = {
-        one["Name"]: line["function"] if one["Value"] == function else one["Value"]
-        for one in alarm["Dimensions"]
+        dimension["Name"]: line["function"]
+        if dimension["Value"] == function
+        else dimension["Value"]
+        for dimension in alarm["Dimensions"]
     }
     return isinstance(alarm["Threshold"], int) and any(
         max(metric.values) > alarm["Threshold"]
@@ -107,7 +109,7 @@ def _passes(line: dict[str, Any], alarm: dict[str, Any]) -> bool:
 
 
 def _found(driver: Driver, error_type: str) -> list[dict[str, Any]]:
-    """Ask the log for failed batches, the last one first."""
+    """Query the log for failed batches, the last batch first."""
     lines = logs.lines(driver.system.emulator, driver.system.stack)
     found = insights.run(insights.SAVED["failed batches"], lines)
     return [line for line in found if line["error_type"] == error_type]

@@ -1,4 +1,4 @@
-"""The deployment as a person does it: SAM builds and deploys, the printed command sends a login.
+"""SAM builds and deploys the stack, and the command in its output sends a login.
 
 Left out is what the emulator has not: TLS on its queues, and a database of the stack's own.
 """
@@ -27,7 +27,7 @@ BUILT = TARGET / "e2e-sam" / "build"
 
 @pytest.fixture
 def database() -> Iterator[Database]:
-    """Start servers, and make an empty database."""
+    """Start servers, and create an empty database."""
     with running_services(TARGET / "e2e-sam" / "logs") as services:
         database = Database(services)
         try:
@@ -67,7 +67,7 @@ def test_stack_deployed_by_sam_masks_a_login(
     assert stored[:-1] == row(sent, salt, datetime.now(UTC))[:-1]
     there = _resources(database)
     again = _sam(database, *deploy)
-    # LocalStack takes every change set for a change.
+    # LocalStack reports a change for every change set.
     assert "No changes to deploy" in again or database.emulator.kind is Kind.LOCALSTACK
     assert _resources(database) == there
     _sam(database, "delete", "--stack-name", STACK, "--no-prompts")
@@ -76,7 +76,7 @@ def test_stack_deployed_by_sam_masks_a_login(
 
 
 def _adapt_to_the_emulator(database: Database) -> str:
-    """Put the authority of our Postgres into the packages, and let who comes without TLS send."""
+    """Add Postgres's CA certificate to the packages, and allow requests without TLS."""
     for function in PROGRAMS:
         bundle = database.postgres.certificate_authority.read_bytes()
         (BUILT / function / CA_BUNDLE).write_bytes(bundle)
@@ -89,9 +89,12 @@ def _adapt_to_the_emulator(database: Database) -> str:
 
 
 def _resources(database: Database) -> dict[str, str]:
-    """Tell what the stack consists of, by logical and physical ids."""
+    """Return the physical id of each resource, by logical id."""
     answer = database.emulator.client("cloudformation").describe_stack_resources(StackName=STACK)
-    return {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in answer["StackResources"]}
+    return {
+        resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+        for resource in answer["StackResources"]
+    }
 
 
 def _sam(database: Database, *arguments: object) -> str:
@@ -100,7 +103,7 @@ def _sam(database: Database, *arguments: object) -> str:
 
 def _run(database: Database, *command: object) -> str:
     environment = database.emulator.environment | {
-        # As in the Makefile, so that what it built is not built again.
+        # As in the Makefile: SAM uses its build.
         "CARGO_TARGET_DIR": str(TARGET),
         "SAM_CLI_TELEMETRY": "0",
         "AWS_DEFAULT_REGION": "us-east-1",

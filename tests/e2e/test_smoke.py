@@ -1,4 +1,4 @@
-"""The smoke test of a deployment, tried on a system that works and on systems that do not."""
+"""The smoke test passes on a working stack, and fails on stacks that do not work."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.needs(Feature.LOG_GROUPS)
 
 
 def test_working_stack_passes(driver: Driver) -> None:
-    _try_out(driver)
+    _run_smoke_test(driver)
 
     assert len(driver.users()) == MESSAGES
     assert all(user.startswith("smoke-") for user in driver.users())
@@ -21,7 +21,7 @@ def test_messages_left_in_the_queue_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins RENAME TO elsewhere")
     try:
         with pytest.raises(SmokeError, match="messages are still in the queue"):
-            _try_out(driver, patience_s=2)
+            _run_smoke_test(driver, patience_s=2)
         _wait_until_dead(driver)
     finally:
         driver.execute("ALTER TABLE elsewhere RENAME TO user_logins")
@@ -31,12 +31,12 @@ def test_messages_that_become_no_rows_are_reported(driver: Driver) -> None:
     driver.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
     try:
         with pytest.raises(SmokeError, match="only 0 of 10 messages were written"):
-            _try_out(driver, patience_s=15)
+            _run_smoke_test(driver, patience_s=15)
     finally:
         driver.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")
 
 
-def _try_out(driver: Driver, patience_s: float = 60) -> None:
+def _run_smoke_test(driver: Driver, patience_s: float = 60) -> None:
     check_stack(driver.system.emulator.client, driver.system.stack.name, patience_s)
 
 

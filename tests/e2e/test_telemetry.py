@@ -1,4 +1,4 @@
-"""What the function tells of itself: the lines of its log, which are its metrics too."""
+"""The lines of the function's log, and the metrics in them."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_failures_are_counted_by_reason_and_error_type(
     bad = [record("not JSON"), record("nor this"), record([])]
 
     driver.invoke(*bad)
-    driver.invoke_with(NO_ID)
+    driver.invoke_event(NO_ID)
     request_id = _line(driver, message_id=bad[0]["messageId"])["request_id"]
     by_reason = _lines(driver, message="messages failed", request_id=request_id)
     batch = _line(driver, error_type="MissingMessageId")
@@ -98,38 +98,38 @@ def test_database_failure_is_counted_as_database_error(driver: Driver) -> None:
 
 
 @pytest.mark.last
-def test_every_line_with_metrics_is_valid_emf(everything: Driver) -> None:
-    lines = [line for line in _all(everything) if "_aws" in line]
+def test_every_line_with_metrics_is_valid_emf(session_driver: Driver) -> None:
+    lines = [line for line in _all(session_driver) if "_aws" in line]
 
     assert lines
     for line in lines:
         Draft7Validator(SCHEMA).validate(line)
-        # What the specification asks beside the schema.
+        # Rules of the specification that the schema does not contain.
         found = list(emf.metrics(line))
         assert len(_metrics(line)) <= 100
-        assert all(isinstance(value, int | float) for one in found for value in one.values)
-        assert all(value for one in found for value in one.dimensions.values())
+        assert all(isinstance(value, int | float) for metric in found for value in metric.values)
+        assert all(value for metric in found for value in metric.dimensions.values())
 
 
 @pytest.mark.last
 @pytest.mark.parametrize("name", SAVED)
-def test_saved_query_reads_only_logged_fields(everything: Driver, name: str) -> None:
-    there = {field for line in _all(everything) for field in line}
+def test_saved_query_reads_only_logged_fields(session_driver: Driver, name: str) -> None:
+    there = {field for line in _all(session_driver) for field in line}
 
-    # That a panic is logged with its place is a unit test's business: there is none here.
+    # Only a panic has the field `place`, and no test here panics. A unit test covers it.
     assert insights.fields(SAVED[name]) - there <= {"place"}
 
 
 @pytest.mark.last
-def test_saved_queries_find_the_matching_lines(everything: Driver) -> None:
-    lines = list(everything.logged())
-    known = _line(everything, message="message failed")
+def test_saved_queries_find_the_matching_lines(session_driver: Driver) -> None:
+    lines = list(session_driver.log_lines())
+    known = _line(session_driver, message="message failed")
 
     failed = insights.run(SAVED["failed messages"], lines)
     reasons = insights.run(SAVED["reasons"], lines)
     batches = insights.run(SAVED["failed batches"], lines)
     slow = insights.run(SAVED["slow batches"], lines)
-    one = insights.run(
+    invocation = insights.run(
         SAVED["one invocation"].replace("put the request id here", known["request_id"]), lines
     )
 
@@ -140,18 +140,18 @@ def test_saved_queries_find_the_matching_lines(everything: Driver) -> None:
     )
     assert "MissingMessageId" in {line["error_type"] for line in batches}
     assert slow == sorted(slow, key=lambda line: -line["elapsed_ms"])
-    assert {"batch done", "message failed"} <= {line["message"] for line in one}
+    assert {"batch done", "message failed"} <= {line["message"] for line in invocation}
 
 
 @pytest.mark.last
-def test_documented_metrics_are_those_written(everything: Driver) -> None:
-    written = {name for line in _all(everything) if "_aws" in line for name in _metrics(line)}
+def test_documented_metrics_are_those_written(session_driver: Driver) -> None:
+    written = {name for line in _all(session_driver) if "_aws" in line for name in _metrics(line)}
 
     assert written == set(documented.rows("metric"))
 
 
 def _line(driver: Driver, **fields: str) -> dict[str, Any]:
-    """Find the test's last line with these fields; a log may come a little late."""
+    """Wait for a line of this test with these fields; return the last."""
     wait_until(lambda: bool(_lines(driver, **fields)), lambda: fields)
     return _lines(driver, **fields)[-1]
 
@@ -161,7 +161,7 @@ def _lines(driver: Driver, **fields: str) -> list[dict[str, Any]]:
 
 
 def _all(driver: Driver) -> list[dict[str, Any]]:
-    return [logs.fields(line) for line in driver.logged()]
+    return [logs.fields(line) for line in driver.log_lines()]
 
 
 def _metrics(line: dict[str, Any]) -> set[str]:

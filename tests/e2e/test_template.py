@@ -1,4 +1,4 @@
-"""What must never drift in the template, read as the deployment reads it."""
+"""Rules for the template, read as a deployment reads it."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from dev.stack import TEMPLATE, read_template
 HOUR_S = 3600
 NO_VALUE = {"Ref": "AWS::NoValue"}
 
-# Statements that are for every resource, because AWS knows no narrower one, or because in a policy
-# that belongs to something this is that something. The template has the reason beside each.
+# Statements with the resource "*": AWS supports no narrower resource, or the policy belongs to a
+# resource, which "*" then means. The template has the reason beside each statement.
 FOR_EVERY_RESOURCE = {
     "TheAccountDecides",
     "EncryptTheLogs",
@@ -38,7 +38,7 @@ def resources(template: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def default(template: dict[str, Any]) -> dict[str, Any]:
-    """Read what the parameters are where nobody sets them."""
+    """Read the defaults of the parameters."""
     parameters = template["Parameters"].items()
     return {name: parameter.get("Default") for name, parameter in parameters}
 
@@ -66,7 +66,7 @@ def test_visibility_timeout_follows_the_advice_of_aws(default: dict[str, Any]) -
 
 
 def test_one_hour_outage_makes_no_dead_letter(default: dict[str, Any]) -> None:
-    # A batch that fails comes back when its visibility timeout is over, and not before.
+    # A failed batch is redelivered after its visibility timeout, and not before.
     survived = default["MaxReceiveCount"] * default["VisibilityTimeout"]
 
     assert survived >= HOUR_S
@@ -80,7 +80,9 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
     )
     on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
     alarms = [
-        one["Properties"] for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"
+        resource["Properties"]
+        for resource in resources.values()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
     ]
     watching = [alarm for alarm in alarms if alarm["MetricName"] in on_failures]
 
@@ -138,7 +140,9 @@ def test_salt_and_key_are_retained_and_not_rotated(
     assert salt["GenerateSecretString"]["PasswordLength"] == 64
     assert salt["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
     rotations = [
-        one for one in resources.values() if one["Type"] == "AWS::SecretsManager::RotationSchedule"
+        resource
+        for resource in resources.values()
+        if resource["Type"] == "AWS::SecretsManager::RotationSchedule"
     ]
     assert rotations == []
 
@@ -150,11 +154,11 @@ def test_stored_data_is_encrypted_with_the_stacks_key(resources: dict[str, Any])
         "AWS::Logs::LogGroup": "KmsKeyId",
         "AWS::RDS::DBCluster": "KmsKeyId",
     }
-    resting = [one for one in resources.values() if one["Type"] in settings]
+    resting = [resource for resource in resources.values() if resource["Type"] in settings]
 
     assert len(resting) >= 7
-    for one in resting:
-        assert one["Properties"][settings[one["Type"]]] == {"Fn::GetAtt": ["Key", "Arn"]}
+    for resource in resting:
+        assert resource["Properties"][settings[resource["Type"]]] == {"Fn::GetAtt": ["Key", "Arn"]}
     assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
 
 
@@ -194,9 +198,9 @@ def test_only_listed_policies_use_wildcards(
 def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
     everywhere = template["Globals"]["Function"]["Environment"]["Variables"]
     functions = {
-        name: set(one["Properties"]["Environment"]["Variables"])
-        for name, one in template["Resources"].items()
-        if one["Type"] == "AWS::Serverless::Function"
+        name: set(resource["Properties"]["Environment"]["Variables"])
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == "AWS::Serverless::Function"
     }
 
     assert set(everywhere) == {
@@ -222,7 +226,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
 def test_password_stack_reads_the_secret_and_forbids_tokens(
     template: dict[str, Any],
 ) -> None:
-    resources = _settled(template, CreatesDatabase=True, UsesIam=False)["Resources"]
+    resources = _resolve(template, CreatesDatabase=True, UsesIam=False)["Resources"]
 
     assert _variables(resources["IngestFunction"]) == {
         "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
@@ -251,8 +255,8 @@ def test_password_stack_reads_the_secret_and_forbids_tokens(
 def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
-    settled = _settled(template, CreatesDatabase=creates, UsesIam=True)
-    resources = settled["Resources"]
+    resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True)
+    resources = resolved["Resources"]
 
     assert _variables(resources["IngestFunction"]) == {
         "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
@@ -278,35 +282,35 @@ def test_iam_stack_allows_one_database_and_no_password(
     assert _statement(resources["IngestRole"], "ReadTheSecrets")["Resource"] == [
         {"Fn::GetAtt": ["Salt", "Id"]}
     ]
-    # Neither what is made, nor what is read or said, is a password.
+    # No resource, setting or output contains a password.
     assert resources.pop("WriterSecret")["Condition"] == "UsesPassword"
-    assert settled["Outputs"].pop("WriterSecretArn")["Condition"] == "UsesPassword"
-    assert "WriterSecret" not in json.dumps(settled)
+    assert resolved["Outputs"].pop("WriterSecretArn")["Condition"] == "UsesPassword"
+    assert "WriterSecret" not in json.dumps(resolved)
     cluster = resources["DatabaseCluster"]["Properties"]
     assert cluster["EnableIAMDatabaseAuthentication"] is True
 
 
 def test_changed_authentication_runs_the_migration(template: dict[str, Any]) -> None:
     by_password, by_iam = (
-        _settled(template, CreatesDatabase=True, UsesIam=uses_iam)["Resources"]["Schema"]
+        _resolve(template, CreatesDatabase=True, UsesIam=uses_iam)["Resources"]["Schema"]
         for uses_iam in (False, True)
     )
 
     assert by_password["Properties"]["Writer"] != by_iam["Properties"]["Writer"]
 
 
-def _settled(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - a template has all kinds
-    """Take the branches that these conditions lead to, and leave out what has no value."""
+def _resolve(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - of all JSON types
+    """Resolve Fn::If with these conditions, and remove values that are AWS::NoValue."""
     if isinstance(value, dict) and "Fn::If" in value:
         condition, yes, no = value["Fn::If"]
         if condition in conditions:
-            return _settled(yes if conditions[condition] else no, **conditions)
+            return _resolve(yes if conditions[condition] else no, **conditions)
     if isinstance(value, dict):
-        there = {name: _settled(one, **conditions) for name, one in value.items()}
-        return {name: one for name, one in there.items() if one != NO_VALUE}
+        present = {name: _resolve(item, **conditions) for name, item in value.items()}
+        return {name: item for name, item in present.items() if item != NO_VALUE}
     if isinstance(value, list):
-        there = [_settled(one, **conditions) for one in value]
-        return [one for one in there if one != NO_VALUE]
+        present = [_resolve(item, **conditions) for item in value]
+        return [item for item in present if item != NO_VALUE]
     return value
 
 
@@ -315,13 +319,13 @@ def _variables(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _statement(role: dict[str, Any], sid: str) -> dict[str, Any] | None:
-    """Find the statement of this name in the role's own policy."""
+    """Find a statement in the role's policy."""
     statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-    return next((one for one in statements if one["Sid"] == sid), None)
+    return next((statement for statement in statements if statement["Sid"] == sid), None)
 
 
 def _statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Find the statements of all policies, wherever they are."""
+    """Find the statements of all policies, at any depth."""
     for value in resources.values():
         if not isinstance(value, dict | list):
             continue
@@ -329,7 +333,7 @@ def _statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _statements(dict(enumerate(value)))
             continue
         for statement in value.get("Statement", []):
-            # A role's trust names no resource.
+            # The trust policy of a role has no resource.
             if "Resource" in statement:
                 yield statement
         yield from _statements(value)

@@ -1,4 +1,4 @@
-"""X-Ray's daemon, which takes the traces of functions as datagrams."""
+"""Simulates X-Ray's daemon, which receives traces as datagrams."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ LARGEST = 65_535
 
 @contextmanager
 def daemon(traces: list[str]) -> Iterator[str]:
-    """Collect what is sent to the address that is yielded, one text for each datagram."""
+    """Yield an address; collect the datagrams that are sent to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         host, port = receiver.getsockname()
@@ -24,6 +24,6 @@ def daemon(traces: list[str]) -> Iterator[str]:
 
 
 def _collect(receiver: socket.socket, traces: list[str]) -> None:
-    # An empty one is the last.
+    # An empty datagram ends the loop.
     while datagram := receiver.recv(LARGEST):
         traces.append(datagram.decode())

@@ -14,7 +14,7 @@ from dev import logins
 if TYPE_CHECKING:
     from torture.sqs import Delivery
 
-# Every raw value and user id starts with one of these, and nothing else does: a search finds all.
+# Every raw value and user id starts with a text below, and nothing else does: a search finds all.
 IP = "198.18."
 DEVICE_ID = "593-47-"
 USER_ID = "torture-user-"

@@ -20,7 +20,7 @@ class Direction(Enum):
 
 @dataclass(eq=False)
 class Cut:
-    """Cuts one connection: the one that carries the n-th byte from now on, after that byte."""
+    """Cuts the connection that carries the n-th byte from now on, after that byte."""
 
     direction: Direction
     bytes_left: int
@@ -111,7 +111,7 @@ class Proxy:
             while data := await source.read(CHUNK):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                # After one dropped byte, TLS could not decrypt any later one: drop all of them.
+                # After one dropped byte, TLS could not decrypt any later byte: drop all of them.
                 connection.lost_bytes |= self.black_hole
                 if connection.lost_bytes:
                     continue

@@ -36,7 +36,7 @@ SETTINGS = {
     "deadlock_timeout": "100ms",
 }
 
-# Keeps some transactions open for longer, so that more faults hit one.
+# Keeps some transactions open for longer, so that more faults hit a transaction.
 SLOW_TRIGGER = """
 CREATE FUNCTION sleep_sometimes() RETURNS trigger
 LANGUAGE plpgsql
