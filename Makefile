@@ -1,5 +1,7 @@
-# Every command of the project. What it needs beyond Rust, Python and a Postgres server is installed
-# by the targets themselves, pinned, under target/tools.
+# Every command of the project. You need Rust, Python and a Postgres server; the targets install all other
+# tools, in pinned versions, under target/tools.
+#
+# `make documents` compares the text behind each ## with the table in README.md.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,7 +12,7 @@ PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv/stamp
 LOCALSTACK := $(TOOLS)/localstack/stamp
-# LocalStack wants Python 3.13: what it imports came with that.
+# LocalStack imports modules that Python has from 3.13 on.
 PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python3.13; do \
     if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 DEPLOY := $(TOOLS)/deploy/stamp
@@ -20,7 +22,7 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked
 FUZZ := --locked --package login-etl-fuzz
-# What `-Zsanitizer` and cargo-fuzz ask of a nightly compiler, with the flags of a stable one.
+# The instrumentation that cargo-fuzz requests from a nightly compiler, as flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
     level=4 inline-8bit-counters pc-table trace-compares)
 BUILD := cargo lambda build --release --locked
@@ -29,35 +31,31 @@ LOCAL := python -m dev
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
-# Of a stack: `make deploy ENV=dev`.
+# The section of samconfig.toml that ENV names.
 WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
-# cargo-lambda, its zig and Python are those of the virtual environment.
+# cargo-lambda, zig and Python come from the virtual environment, before those of the system.
 export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR):$(CURDIR)/tests
-# The package is looked for here, wherever else its user lets cargo build.
+# The targets read what they built from here, so a CARGO_TARGET_DIR of the user would break them.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 .PHONY: help
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Seeing it work
+# The local stack
 
 .PHONY: run
-run: build ## Send a hundred logins from a queue into Postgres, show what became of them, clean up
+run: build ## Send 100 sample messages through a temporary local stack; print the result
 	@$(LOCAL) run
 
 .PHONY: up
-up: build ## Start the same and keep it running; print how to reach it
+up: build ## Start the local stack and keep it running; print its addresses
 	@$(LOCAL) up
 
-.PHONY: down
-down: $(VENV) ## Stop what `up` started
-	@$(LOCAL) down
-
 .PHONY: send
-send: $(VENV) ## Send each line of FILE=… to the queue that is up
+send: $(VENV) ## Send each line of FILE=… to the local queue
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) send
 else
@@ -65,30 +63,34 @@ else
 endif
 
 .PHONY: top
-top: $(VENV) ## Show the figures of what is up, as they happen
+top: $(VENV) ## Show live metrics of the local stack
 	@$(LOCAL) top
 
 .PHONY: report
-report: $(VENV) ## Draw the figures of what is up, or of the last run, or of FILES=… with logs, as a page
+report: $(VENV) ## Write target/report.html: charts of the local stack, the last run, or the logs in FILES=…
 	@$(LOCAL) report $(FILES)
 
 .PHONY: watch
-watch: $(VENV) ## Serve the function from its source, built again at every change, beside what is up
+watch: $(VENV) ## Serve the function from its source; rebuild it after each change
 	@$(LOCAL) watch
 
 .PHONY: invoke
-invoke: $(VENV) ## Invoke the function that `watch` serves with EVENT=…, and print its answer
+invoke: $(VENV) ## Invoke the function that `make watch` serves with EVENT=…
 	@$(LOCAL) invoke "$(or $(EVENT),$(error EVENT=… is missing))"
 
-# Making it
+.PHONY: down
+down: $(VENV) ## Stop the local stack
+	@$(LOCAL) down
+
+# Build and test
 
 .PHONY: build
-build: $(VENV) ## Build the release bootstrap and the migrate program, as they go to AWS
+build: $(VENV) ## Build the release binaries, bootstrap and migrate
 	@$(BUILD)
 
-# The same Rust, tools and home folder give the same bytes, whenever and in whichever folder.
+# The bytes are equal for the same Rust version, tools and home folder.
 .PHONY: reproduce
-reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare the bytes
+reproduce: $(VENV) ## Build the last commit twice, in two folders; compare the bytes
 	@rm -rf target/reproduce
 	@for folder in one the/other; do \
 	    git clone --quiet . target/reproduce/$$folder; \
@@ -99,26 +101,26 @@ reproduce: $(VENV) ## Build what is committed twice, in two folders, and compare
 	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
 	done
 
-# The processors as the template says it. Their other one's target is rustup's to install.
+# The processors, named as in the template.
 ARCH ?= x86_64 arm64
 LIMIT_MIB := 8
 
-# Under target/zip/<processor>/<program>, each with its checksum.
+# Writes target/zip/<processor>/<program>/bootstrap.zip and its checksum.
 .PHONY: zip
-zip: $(VENV) ## Zip both programs for ARCH=x86_64, arm64 or both; none may be 8 MiB or more
+zip: $(VENV) ## Zip both binaries for ARCH=x86_64, arm64 or both; limit 8 MiB
 	@for processor in $(ARCH); do \
 	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
 	    $(BUILD) --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
 	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
 	        bytes=$$(wc -c < "$$zip"); \
 	        printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
-	        ((bytes < $(LIMIT_MIB) << 20)) || { echo "It is too large." >&2; exit 1; }; \
+	        ((bytes < $(LIMIT_MIB) << 20)) || { echo "$$zip is not below $(LIMIT_MIB) MiB" >&2; exit 1; }; \
 	        (cd "$${zip%/*}"; sha256sum bootstrap.zip | tee bootstrap.zip.sha256); \
 	    done; \
 	done
 
 .PHONY: test
-test: build $(DEPLOY) ## Run every test: unit, doc, against Postgres, and from the queue to the table
+test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
 	$(LOCAL) with-services cargo test --locked --workspace
 	pytest tests/e2e
 	python -m torture --seconds 10 --seed 1
@@ -131,20 +133,20 @@ test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end
 RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)" \
     E2E_DATABASE_HOST="$(or $(DATABASE_HOST),host.docker.internal)"
 
-.PHONY: readme
-readme: build ## Run the commands of the README's table, those that take long for less
-	@python -m dev.checks.documents
+.PHONY: commands
+commands: build ## Run the commands that the documents show, the long ones shortened
+	@python -m dev.checks.commands
 
 .PHONY: python-localstack
 python-localstack:
 	@echo "$(PYTHON_LOCALSTACK)"
 
 .PHONY: torture
-torture: build ## Break everything for SECONDS=…, repeatable by SEED=…; demand nothing lost, doubled, leaked
+torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python template compose pipeline unused versions test-names audit ## Check format, lints, documentation, templates, pipeline and dependencies
+check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, template, pipeline, modules and dependencies
 
 .PHONY: fmt
 fmt:
@@ -164,6 +166,10 @@ python: $(VENV)
 	ruff format --no-cache --check $(PYTHON_CODE)
 	shellcheck .ci/run dev/compose/initdb.d/*.sh
 
+.PHONY: documents
+documents: $(VENV)
+	python -m dev.checks.documents
+
 .PHONY: template
 template: $(VENV)
 	cfn-lint template.yaml deploy/registry.yaml
@@ -173,15 +179,16 @@ template: $(VENV)
 compose: $(VENV)
 	docker-compose --file dev/compose.yaml config --quiet
 
-# What actionlint checks in shell commands, it asks shellcheck.
+# actionlint calls shellcheck for the shell commands in the workflow.
 .PHONY: pipeline
 pipeline: $(VENV)
 	actionlint
 	zizmor --offline --no-progress --quiet .
 
-# checkov takes a condition for what the parameters' defaults make of it, so it sees the template twice.
+# checkov evaluates conditions with the default parameters only. It reads the template twice, the second time
+# with CreateDatabase=true; otherwise it would skip the database and the network.
 .PHONY: validate
-validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint and checkov
+validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint and checkov
 	$(SAM) validate --lint --template template.yaml --region eu-central-1
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
@@ -193,6 +200,11 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template with sam, cfn-lint
 unused: $(VENV)
 	cargo shear --locked --deny-warnings
 
+.PHONY: modules
+modules: $(VENV)
+	pytest --quiet tests/checks
+	python -m dev.checks.modules
+
 .PHONY: versions
 versions: $(VENV)
 	python -m dev.checks.versions
@@ -201,7 +213,7 @@ versions: $(VENV)
 test-names: $(VENV)
 	python -m dev.checks.test_names
 
-# Advisories come from the network. Without it the rest is checked all the same, and that is said.
+# Advisories come from the network. Without a network, the other checks still run, and a line says so.
 .PHONY: audit
 audit: $(CARGO_DENY)
 	$(DENY) check --hide-inclusion-graph bans licenses sources
@@ -211,12 +223,12 @@ audit: $(CARGO_DENY)
 	    echo "advisory database could not be fetched; advisories NOT checked (bans, licences and sources were)"; \
 	fi
 
-# Attacking it
+# Fuzz
 
-# The targets share the SECONDS. An input that breaks one is kept in its corpus, for `make test` to replay
-# from then on; one that is merely new stays in target/, unless KEEP=1 adds what covers most.
+# Each target runs for half of SECONDS. An input that makes a target fail is written to its corpus, which
+# `make test` replays. Other new inputs stay in target/fuzz; KEEP=1 adds those that reach new code to the corpus.
 .PHONY: fuzz
-fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges the corpus
+fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 	@RUSTFLAGS="$(FUZZ_RUSTFLAGS)" cargo build --quiet --profile fuzz $(FUZZ) --features libfuzzer-sys --target $(HOST)
 	@for target in event body; do \
 	    fuzz="target/$(HOST)/fuzz/fuzz-$$target" kept="fuzz/corpus/$$target" new="target/fuzz/$$target"; \
@@ -227,22 +239,22 @@ fuzz: ## Fuzz the way from an event to its row for SECONDS=60; KEEP=1 enlarges t
 	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -use_counters=0 -verbosity=0 "$$kept" "$$new"; fi; \
 	done
 
-# Measuring it
+# Measure
 
 .PHONY: bench
-bench: build ## Measure the speed beside a bare COPY and Python; QUICK=1 for a look, ONLY=… for a part
+bench: build ## Measure the speed; QUICK=1 for a rough figure, ONLY=… for a part
 	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
 	@python -m benches $(if $(QUICK),--quick) $(ONLY)
 
 .PHONY: bench-instructions
-bench-instructions: $(VENV) ## Count the instructions of the pure stages, with valgrind
+bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs valgrind
 	@cargo bench --quiet --locked --bench instructions \
 	    --config "target.'cfg(all())'.runner = ['python', '-m', 'benches.instructions']"
 
 # Running it in AWS
 
 .PHONY: deploy
-deploy: $(VENV) $(DEPLOY) ## Build and deploy ENV=dev, staging or prod, as samconfig.toml says
+deploy: $(VENV) $(DEPLOY) ## Build and deploy the stack of ENV=dev, staging or prod
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy
@@ -252,23 +264,23 @@ else
 endif
 
 .PHONY: smoke
-smoke: $(VENV) ## Send messages through the queue of ENV=…, and see that it works
+smoke: $(VENV) ## Send test messages through a deployed stack; check the result
 	@python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 .PHONY: logs
-logs: $(DEPLOY) ## Follow what the functions of ENV=… log
+logs: $(DEPLOY) ## Follow the logs of the functions
 	$(SAM) logs $(WHERE) --tail
 
 .PHONY: redrive
-redrive: $(VENV) ## Have the dead letters of ENV=… written; those that are bad stay where they are
+redrive: $(VENV) ## Write the dead letters to the table; bad messages stay
 	@python -m deploy.operate redrive $(ENV)
 
 .PHONY: rotate
-rotate: $(VENV) ## Give the function of ENV=… a new password for the database
+rotate: $(VENV) ## Give login_writer a new database password
 	@python -m deploy.operate rotate $(ENV)
 
 .PHONY: delete
-delete: $(VENV) $(DEPLOY) ## Delete the stack of ENV=…; the salt, its key and the data stay
+delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else
@@ -278,20 +290,20 @@ endif
 IMAGE := target/image/$(ARCH)
 TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
 
-# Of one architecture and without a provenance, because Lambda takes no index of images.
+# Lambda rejects an image index, which a second platform or a provenance attestation would create.
 .PHONY: image
-image: $(VENV) ## Build the function as a container image for ARCH=x86_64 or arm64; needs Docker
+image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 	$(BUILD) --bin bootstrap --$(subst _,-,$(ARCH)) --lambda-dir $(IMAGE)
 	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86_64=amd64) \
 	    --tag login-etl:$(ARCH) --file deploy/Dockerfile $(IMAGE)/bootstrap
 
 .PHONY: image-registry
-image-registry: ## Create the registry for images, in the account of the AWS CLI
+image-registry: ## Create the ECR registry for images
 	aws cloudformation deploy --stack-name login-etl-images --template-file deploy/registry.yaml \
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: image ## Push the image to REGISTRY=…, tagged with the commit
+image-push: image ## Push the image to REGISTRY=…
 	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
 	docker push $(TAG)
 
@@ -301,19 +313,19 @@ $(VENV): dev/requirements.txt
 $(DEPLOY): deploy/requirements.txt
 $(CHECKOV): dev/requirements-checkov.txt
 $(VENV) $(DEPLOY) $(CHECKOV):
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=… names one." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; set PYTHON=… to its path." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*' -type f)
-	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack wants Python 3.13, and there is none: PYTHON_LOCALSTACK=… names one)) -m venv --clear $(@D)
+	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack requires Python 3.13, which was not found; set PYTHON_LOCALSTACK=… to its path)) -m venv --clear $(@D)
 	@echo "Installing LocalStack into $(@D)"
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement dev/localstack/requirements.txt
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation dev/localstack/executor
 	@touch $@
 
-# Without the target folder of the project, which another cargo may hold locked.
+# Not in the project's target folder, which a running cargo may hold locked.
 $(CARGO_DENY):
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny

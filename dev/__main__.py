@@ -147,6 +147,7 @@ def with_services(command: list[str]) -> int:
         environment = services.emulator.environment | {
             "TEST_DATABASE_URL": services.postgres.url(sslmode="disable"),
             "TEST_DATABASE_CA": str(services.postgres.certificate_authority),
+            "TEST_POSTGRES_BIN": str(services.postgres.binaries),
         }
         with subprocess.Popen(command, env=environment) as child:
             try:

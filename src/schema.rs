@@ -18,10 +18,10 @@ mod embedded {
 pub const WRITER: &str = "login_writer";
 
 /// Has the writer log in by IAM, and without a password.
-const LET_WRITER_IN_BY_IAM: &str = include_str!("schema/let_writer_in_by_iam.sql");
+const LET_WRITER_IN_BY_IAM: &str = include_str!("schema/grant_iam_login.sql");
 
 /// Has the writer log in by IAM no more.
-const END_IAM_OF_WRITER: &str = include_str!("schema/end_iam_of_writer.sql");
+const END_IAM_OF_WRITER: &str = include_str!("schema/revoke_iam_login.sql");
 
 /// Empties the days of the ledger that are too old to matter.
 const PRUNE: &str = include_str!("schema/prune.sql");

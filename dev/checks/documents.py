@@ -1,121 +1,102 @@
-"""Runs the commands of the README's table as a newcomer types them; what may take long, shortly."""
+"""Checks the documents, without running a command: part of `make check`.
 
-import os
+- Each command is run by `make commands` or by a test, or has a reason in commands.py why not.
+- Each relative link leads to a file, and each anchor to a heading.
+- The table of commands in README.md is what `make help` prints, and README.md stays short.
+"""
+
 import re
-import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from time import monotonic
+from pathlib import Path
 
 from dev import ROOT
+from dev.checks import markdown
+from dev.checks.commands import LEFT_OUT, RUN, TESTED, key
 
-# In the order in which one would type them; with what they print where all is well.
-PRINTS = {
-    "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
-    "make up": "psql as an analyst",
-    "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
-    "make report": "Wrote the metrics of",
-    "make invoke": "batchItemFailures",
-    "make down": "The system is stopped.",
-    "make torture": "0 lost, 0 duplicated, 0 leaked",
-    "make fuzz": "stat::number_of_executed_units",
-}
-LEFT_OUT = {
-    "make watch": "it runs beside `make invoke`",
-    "make top": "it runs until it is interrupted",
-    "make test": "it is run on its own, as is what follows",
-    "make test-localstack": "",
-    "make check": "",
-    "make validate": "",
-    "make bench": "it builds everything once more",
-    "make reproduce": "it builds everything twice more",
-    "make zip": "it builds everything once more",
-    "make image": "it wants Docker",
-    "make smoke": "it wants a stack on AWS",
-    "make logs": "as do these",
-    "make redrive": "",
-    "make rotate": "",
-    "make delete": "",
-}
-SECONDS = "10"
-PATIENCE_S = 900
+README = "README.md"
+MAX_LINES = 120
+MAX_WORDS = 900
 
 
-def commands() -> dict[str, str]:
-    """Read the table: each command as it is there, by its first two words."""
-    text = (ROOT / "README.md").read_text()
-    rows = re.findall(r"^\| (`make .*?) \|", f"{text}\n", re.MULTILINE)
-    written = ["make run", *(one for row in rows for one in re.findall(r"`(make [^`]+)`", row))]
-    return {" ".join(command.split()[:2]): command for command in written}
-
-
-def run(command: str) -> str:
-    """Run a command to its end, and return what it printed."""
-    done = subprocess.run(
-        _short(command),
-        cwd=ROOT,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
+def unknown_commands() -> Iterator[str]:
+    """Name the commands without a key, the keys without a command, and the keys in two lists."""
+    lists = [*RUN, *TESTED, *LEFT_OUT]
+    shown = markdown.commands()
+    for one in shown:
+        if key(one.text) is None:
+            where = f"{one.document}:{one.line}"
+            yield f"{where}: nothing runs `{one.text}`, and commands.py does not say why"
+    used = {key(one.text) for one in shown}
+    yield from (f"commands.py: no document shows `{one}`" for one in lists if one not in used)
+    yield from (
+        f"commands.py: `{one}` is in two lists" for one in set(lists) if lists.count(one) > 1
     )
-    if done.returncode:
-        raise SystemExit(f"{done.stdout}\n{command}: exit status {done.returncode}")
-    return done.stdout
 
 
-@contextmanager
-def watching() -> Iterator[None]:
-    """Keep `make watch` running, and end it as Ctrl-C does."""
-    log = ROOT / "target" / "watch.log"
-    with log.open("w") as output:
-        watch = subprocess.Popen(
-            ["make", "watch"],
-            cwd=ROOT,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            os.killpg(watch.pid, signal.SIGINT)
-            watch.wait(timeout=30)
+def lost_tests() -> Iterator[str]:
+    """Name the tests that do not exist or do not contain their text."""
+    for command, (name, text) in TESTED.items():
+        path = ROOT / name
+        if not path.is_file():
+            yield f"commands.py: {name}, which runs `{command}`, does not exist"
+        elif text not in path.read_text():
+            yield f"commands.py: {name}, which runs `{command}`, does not contain {text!r}"
+
+
+def broken_links() -> Iterator[str]:
+    """Name the relative links that lead to no file, and the anchors that lead to no heading."""
+    for document in markdown.documents():
+        for link in markdown.links(document):
+            if re.match(r"[a-z]+:", link.target):
+                continue
+            name, _, anchor = link.target.partition("#")
+            path = (ROOT / document).parent / name if name else ROOT / document
+            if not path.exists() or not path.resolve().is_relative_to(ROOT):
+                yield f"{document}:{link.line}: {link.target} does not exist"
+            elif anchor and anchor not in _anchors(path):
+                yield f"{document}:{link.line}: {link.target} leads to no heading"
+
+
+def wrong_table() -> Iterator[str]:
+    """Compare the table of commands with the texts that `make help` prints."""
+    makefile = (ROOT / "Makefile").read_text()
+    described = dict(re.findall(r"^([a-z-]+):.*## (.*)$", makefile, re.MULTILINE))
+    rows = markdown.table(README, r"`make [^|]+`")
+    table = {command.strip("`").split()[1]: text for command, text in rows}
+    for target in described.keys() | table.keys():
+        if described.get(target) != table.get(target):
+            yield f"{README} and `make help` differ in `make {target}`"
+
+
+def too_long() -> Iterator[str]:
+    """Check the length of README.md."""
+    text = (ROOT / README).read_text()
+    lines, words = len(text.splitlines()), len(text.split())
+    if lines > MAX_LINES or words > MAX_WORDS:
+        yield f"{README} has {lines} lines and {words} words; allowed: {MAX_LINES} and {MAX_WORDS}"
 
 
 def main() -> int:
-    """Run them all; the first that fails, or says something else than it should, ends it."""
-    there = commands()
-    if strangers := set(there) ^ (set(PRINTS) | set(LEFT_OUT)):
-        raise SystemExit(f"only one of README.md and {__file__} knows: {', '.join(strangers)}")
-    for name, expected in PRINTS.items():
-        started = monotonic()
-        if name == "make invoke":
-            with watching():
-                printed = run(there[name])
-        else:
-            printed = run(there[name])
-        if expected not in printed:
-            raise SystemExit(f"{printed}\n{there[name]}: does not say {expected!r}")
-        print(f"{monotonic() - started:6.1f} s  {shlex.join(_short(there[name]))}", flush=True)
-    return 0
+    """Print what is wrong with the documents."""
+    documents = markdown.documents()
+    problems = [
+        *(problem for document in documents for problem in markdown.unknown_languages(document)),
+        *unknown_commands(),
+        *lost_tests(),
+        *broken_links(),
+        *wrong_table(),
+        *too_long(),
+    ]
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{len(documents)} documents, {len(markdown.commands())} commands: no problem found")
+    return 1 if problems else 0
 
 
-def _short(command: str) -> list[str]:
-    return [re.sub(r"^SECONDS=.*", f"SECONDS={SECONDS}", word) for word in shlex.split(command)]
-
-
-def _environment() -> dict[str, str]:
-    """Leave out what make tells the makes that it starts: these are to stand alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+def _anchors(path: Path) -> set[str]:
+    return markdown.anchors(str(path.resolve().relative_to(ROOT)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
--- Empties the days of the ledger that SQS can no longer redeliver from. A message is kept for 14
--- days at most; 15 to 30 days back from today is old for certain, in every time zone and for a
--- clock that is a day wrong. Empty partitions are left alone: TRUNCATE locks.
+-- Empties the partitions of the ledger that are older than any message in SQS. SQS keeps a message for at
+-- most 14 days, and 31 days ago has the same partition as tomorrow: 16 to 30 days ago is right even if a
+-- clock is wrong by a day. Empty partitions are skipped, because TRUNCATE locks the partition.
 DO $$
 DECLARE
     today constant integer := (now() AT TIME ZONE 'UTC')::date - DATE '1970-01-01';

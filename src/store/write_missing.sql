@@ -1,7 +1,7 @@
--- Writes what is missing of a batch: the ledger takes every message that it does not hold yet, and
--- those alone become rows. Takes and returns what the function write_logins does.
+-- Writes the messages of a batch that the ledger does not have yet, and returns the number of rows inserted
+-- into user_logins. The parameters are those of the function write_logins; $9 is the salt's fingerprint.
 WITH arrived AS (
-    -- A message may be in its batch twice.
+    -- SQS can deliver a message twice in one batch.
     SELECT DISTINCT ON (sent_at, message_id)
         *,
         (sent_at AT TIME ZONE 'UTC')::date AS create_date
@@ -12,7 +12,7 @@ WITH arrived AS (
         sent_at, message_id,
         user_id, device_type, masked_ip, masked_device_id, locale, app_version
     )
-    -- Once, and not for each row.
+    -- The subquery makes Postgres call check_salt once, not for each row.
     WHERE (SELECT check_salt($9))
     ORDER BY sent_at, message_id
 ),

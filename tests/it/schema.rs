@@ -1,7 +1,10 @@
 //! The schema comes from wherever it stands to where this version wants it, and loses nothing.
 
+use std::path::Path;
+use std::process::Command;
+
 use login_etl::schema;
-use refinery::Target;
+use refinery::{Migration, Target};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -11,11 +14,17 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// The whole schema in one file, for readers.
+const SCHEMA: &str = include_str!("../../migrations/schema.sql");
+
 /// A new database, with the schema as it was at this version; zero is none at all.
 async fn database_at(version: i32) -> Client {
-    let name = unique_name();
+    named_database_at(&unique_name(), version).await
+}
+
+async fn named_database_at(name: &str, version: i32) -> Client {
     connect(&superuser()).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let mut admin = connect(superuser().dbname(&name)).await;
+    let mut admin = connect(superuser().dbname(name)).await;
     if version > 0 {
         let runner = embedded::migrations::runner().set_target(Target::Version(version));
         runner.run_async(&mut admin).await.unwrap();
@@ -24,7 +33,35 @@ async fn database_at(version: i32) -> Client {
 }
 
 fn newest() -> i32 {
-    embedded::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max().unwrap()
+    newest_migration().version()
+}
+
+fn newest_migration() -> Migration {
+    let runner = embedded::migrations::runner();
+    runner.get_migrations().iter().max_by_key(|migration| migration.version()).unwrap().clone()
+}
+
+/// The schema of a database as the server's own `pg_dump` writes it, without refinery's table and without
+/// the `\restrict` lines, which hold a random key.
+fn dump(database: &str) -> Vec<String> {
+    let folder = std::env::var("TEST_POSTGRES_BIN").expect("TEST_POSTGRES_BIN is set, as `make test` does");
+    let server = superuser();
+    let output = Command::new(Path::new(&folder).join("pg_dump"))
+        .args(["--schema-only", "--exclude-table=refinery_schema_history", database])
+        .env("PGHOST", "localhost")
+        .env("PGPORT", server.get_ports()[0].to_string())
+        .env("PGUSER", server.get_user().unwrap())
+        .env("PGPASSWORD", str::from_utf8(server.get_password().unwrap()).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with('\\')).map(ToOwned::to_owned).collect()
+}
+
+/// The lines of `left` that `right` lacks: short enough to read in a failed assertion.
+fn missing<'l>(left: &'l [String], right: &[String]) -> Vec<&'l str> {
+    left.iter().filter(|line| !right.contains(line)).map(String::as_str).collect()
 }
 
 async fn user_ids(admin: &Client) -> Vec<String> {
@@ -102,4 +139,25 @@ async fn a_migration_that_fails_says_why_and_the_next_call_goes_on_from_there() 
     assert_eq!(refusal, format!("a migration failed: {reason}"));
     assert_eq!(applied.len(), usize::try_from(newest() - 1).unwrap());
     assert_eq!(user_ids(&admin).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn schema_file_equals_all_migrations() {
+    let (migrated, loaded) = (unique_name(), unique_name());
+    named_database_at(&migrated, newest()).await;
+    named_database_at(&loaded, 0).await.batch_execute(SCHEMA).await.unwrap();
+
+    let (migrated, loaded) = (dump(&migrated), dump(&loaded));
+
+    assert_eq!(missing(&migrated, &loaded), [""; 0], "these lines are missing from schema.sql");
+    assert_eq!(missing(&loaded, &migrated), [""; 0], "no migration makes these lines of schema.sql");
+    assert_eq!(loaded, migrated);
+}
+
+/// A dump shows no rows and no attributes of roles, so a migration that changes only these needs this line.
+#[test]
+fn schema_file_names_the_newest_migration() {
+    let first_line = SCHEMA.lines().next().unwrap();
+
+    assert_eq!(first_line, format!("-- Schema as of {}", newest_migration()));
 }

@@ -1,0 +1,200 @@
+"""What runs each command that the documents show; as a program, it runs those of a newcomer.
+
+A key is the beginning of a command: `make deploy` stands for `make deploy ENV=dev`, and the longest
+key counts. `make check` verifies that each command has a key here (documents.py).
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+from dev import ROOT
+from dev.checks import markdown
+
+# Run by this program, in this order, as the documents show them; with a text that each must print.
+RUN = {
+    "make help": "List these commands",
+    "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
+    "make up": "psql as an analyst",
+    "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
+    "make top": "batches",
+    "make report": "report.html",
+    "make invoke": "batchItemFailures",
+    "make down": "The system is stopped.",
+    "make torture": "0 lost, 0 duplicated, 0 leaked",
+    "make fuzz": "stat::number_of_executed_units",
+    "cargo test --locked --package login": "test result: ok",
+    "python -m dev with-services cargo test": "test result: ok",
+}
+
+DOCUMENTS = "tests/e2e/test_documents.py"
+# Runs each `aws` command of docs/operations.md.
+OPERATIONS = "tests/e2e/test_commands.py"
+LOCALSTACK = "tests/e2e/test_localstack.py"
+
+# Run by the file beside them, which contains this text.
+TESTED = {
+    "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
+    "make build": ("Makefile", "commands: build"),
+    "make check": (".ci/run", "make check"),
+    "make validate": (".ci/run", "make validate"),
+    "make test": (".ci/run", "make test\n"),
+    "make test-localstack": (".ci/run", "make test-localstack\n"),
+    "make commands": (".ci/run", "make commands"),
+    "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
+    "make delete": ("tests/e2e/test_sam.py", '"delete"'),
+    "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
+    "make send ENV=localstack": (LOCALSTACK, '"send"'),
+    "make delete ENV=localstack": (LOCALSTACK, '"delete"'),
+    "make test-localstack ENDPOINT": (LOCALSTACK, "E2E_ENDPOINT_URL"),
+    "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
+    "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
+    "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
+    "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
+    "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
+    "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
+    "printf 'ip:199.172.111.135' | openssl": (DOCUMENTS, "Verify a token"),
+    "aws cloudformation describe-stacks": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda invoke": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda list-event-source-mappings": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda update-event-source-mapping": (OPERATIONS, 'startswith("aws ")'),
+    "aws lambda update-function-configuration": (OPERATIONS, 'startswith("aws ")'),
+    "aws secretsmanager list-secret-version-ids": (OPERATIONS, 'startswith("aws ")'),
+    "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
+    "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
+    "sam validate --lint": ("Makefile", "validate --lint"),
+    "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
+    "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
+    "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
+    "SQL: SELECT pg_has_role('login_writer', 'rds_iam', 'MEMBER')": (
+        "tests/e2e/test_iam.py",
+        "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",
+    ),
+    "SQL: ALTER ROLE login_writer LOGIN": (
+        "tests/e2e/incidents.py",
+        "ALTER ROLE login_writer LOGIN",
+    ),
+    "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
+    "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
+}
+
+# The one list of commands that nothing runs, each with its reason.
+LEFT_OUT = {
+    "make bench": "builds the project once more, and takes minutes on an idle machine",
+    "make bench-instructions": "needs valgrind",
+    "make zip": "makes a release build for each processor; the pipeline runs it",
+    "make reproduce": "makes two release builds from nothing",
+    "make image": "needs Docker; the pipeline runs it",
+    "make image-registry": "needs an AWS account",
+    "make image-push": "needs Docker and an AWS account",
+    "make logs": "needs an AWS account, and runs until it is interrupted",
+    "rustup target add": "changes the machine's toolchain; the pipeline runs it",
+    "aws rds": "needs RDS, which no emulator has",
+    "aws logs describe-query-definitions": "needs saved queries, which no emulator has",
+    "docker": "needs Docker",
+    "LOCALSTACK_VERSION=latest": "needs Docker, and an account of LocalStack",
+    "mkdir -p target/localstack": "goes with the `docker compose cp` below it",
+    ".ci/run": "runs this check",
+    "export PATH": "sets what the Makefile sets for everything that it runs",
+    "INSTA_UPDATE=always": "overwrites the snapshots that the tests compare with",
+    "SQL: ALTER TABLE user_logins ADD COLUMN": "an example of a migration",
+    "SQL: CREATE INDEX CONCURRENTLY": "an example of what a migration cannot run",
+}
+
+SECONDS = "10"
+TOP_S = 5
+PATIENCE_S = 900
+
+
+def key(command: str) -> str | None:
+    """Find the longest key that a command starts with, at best with the variables before it."""
+    for text in (command, markdown.program(command)):
+        keys = [one for one in {**RUN, **TESTED, **LEFT_OUT} if _starts(text, one)]
+        if keys:
+            return max(keys, key=len)
+    return None
+
+
+def main() -> int:
+    """Run the commands; the first that fails or prints something else ends the program."""
+    shown = [one.text for one in markdown.commands()]
+    for name, expected in RUN.items():
+        command = next(one for one in shown if key(one) == name)
+        started = monotonic()
+        if name == "make invoke":
+            with _beside("make watch"):
+                printed = _run(command)
+        elif name == "make top":
+            with _beside(command) as log:
+                sleep(TOP_S)
+            printed = log.read_text()
+        else:
+            printed = _run(command)
+        if expected not in printed:
+            raise SystemExit(f"{printed}\n{command}: does not print {expected!r}")
+        print(f"{monotonic() - started:6.1f} s  {shlex.join(_words(command))}", flush=True)
+    return 0
+
+
+def _starts(text: str, start: str) -> bool:
+    """Tell whether a text starts with these words; the last one may go on as a path or a value."""
+    return text.startswith(start) and text[len(start) : len(start) + 1] in ("", " ", "/", "=")
+
+
+def _run(command: str) -> str:
+    """Run a command to its end, and return what it printed."""
+    done = subprocess.run(
+        _words(command),
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\n{command}: exit status {done.returncode}")
+    return done.stdout
+
+
+@contextmanager
+def _beside(command: str) -> Iterator[Path]:
+    """Keep a command running, and end it as Ctrl-C does; yield the file that it prints to."""
+    log = ROOT / "target" / f"{command.replace(' ', '-')}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            _words(command),
+            cwd=ROOT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield log
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=30)
+
+
+def _words(command: str) -> list[str]:
+    return [re.sub(r"^SECONDS=.*", f"SECONDS={SECONDS}", word) for word in shlex.split(command)]
+
+
+def _environment() -> dict[str, str]:
+    """Remove the variables of this make, which would change the makes that the commands start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The AWS commands of docs/operations.md, run as they are written, on the stack of the tests."""
+
+import os
+import re
+import shlex
+import subprocess
+
+from dev import ROOT, TARGET
+from e2e.driver import Driver
+
+AWS = TARGET / "tools" / "deploy" / "bin" / "aws"
+TEXT = (ROOT / "docs" / "operations.md").read_text()
+# The stack that the document takes as its example.
+EXAMPLE = "login-etl-prod"
+NOT_RUN = {
+    "aws logs describe-query-definitions": "no emulator saves queries",
+    "aws rds restore-db-cluster-to-point-in-time": "its arguments depend on the cluster",
+}
+
+
+def test_documented_aws_commands_succeed(driver: Driver) -> None:
+    emulator, deployed = driver.system.emulator, driver.system.stack
+    secrets, functions = emulator.client("secretsmanager"), emulator.client("lambda")
+    salt = driver.salt
+    secrets.put_secret_value(
+        SecretId=deployed.salt_id, SecretString="of somebody who made a mistake"
+    )
+    commands = _commands()
+    left_out = {name for name in NOT_RUN if any(one.startswith(name) for one in commands)}
+    values = _values(driver)
+
+    try:
+        for command in commands:
+            if not command.startswith(tuple(NOT_RUN)):
+                _run(driver, re.sub(r"<([^>]+)>", lambda found: values[found[1]], command))
+        restored = driver.salt
+    finally:
+        secrets.put_secret_value(SecretId=deployed.salt_id, SecretString=salt)
+        functions.update_function_configuration(FunctionName=deployed.function, MemorySize=256)
+
+    assert len(commands) > 8
+    assert left_out == set(NOT_RUN)
+    assert restored == salt
+
+
+def _commands() -> list[str]:
+    """Find the commands, in code blocks and in the text."""
+    blocks = re.findall(r"^```sh\n(.+?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", "").splitlines()
+    return [line for line in lines if line.startswith("aws ")] + re.findall(r"`(aws [^`]+)`", TEXT)
+
+
+def _values(driver: Driver) -> dict[str, str]:
+    """Find what the placeholders stand for: outputs of the stack, a mapping, and two versions."""
+    emulator, deployed = driver.system.emulator, driver.system.stack
+    [found] = emulator.client("cloudformation").describe_stacks(StackName=deployed.name)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    answer = emulator.client("lambda").list_event_source_mappings(FunctionName=deployed.function)
+    [mapping] = [
+        one["UUID"]
+        for one in answer["EventSourceMappings"]
+        if one["EventSourceArn"].endswith("-logins")
+    ]
+    answer = emulator.client("secretsmanager").list_secret_version_ids(SecretId=deployed.salt_id)
+    versions = {
+        f"id with {label}": version["VersionId"]
+        for version in answer["Versions"]
+        for label in version["VersionStages"]
+    }
+    return outputs | versions | {"UUID": mapping}
+
+
+def _run(driver: Driver, command: str) -> None:
+    emulator = driver.system.emulator
+    program, *arguments = shlex.split(command.replace(EXAMPLE, driver.system.stack.name))
+    assert program == "aws"
+    done = subprocess.run(
+        [AWS, *arguments, "--endpoint-url", emulator.endpoint],
+        check=False,
+        env=emulator.environment
+        | {"AWS_DEFAULT_REGION": emulator.environment["AWS_REGION"], "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
