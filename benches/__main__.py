@@ -1,7 +1,8 @@
 """Measure the release build, end to end: the command behind `make bench`.
 
-All measurements take about 10 minutes on 2 cores, with --quick 1 to 2 minutes. Nothing else should
-run on the machine at that time. Postgres runs on the same machine and shares its cores.
+All measurements take about 5 minutes on 2 idle cores, with --quick about 30 seconds. Before them,
+`make bench` builds the programs and runs the Rust benchmarks of the stages. Nothing else should run
+on the machine: the functions, Postgres and this benchmark share its cores.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def bench(names: list[str], effort: measure.Effort) -> None:
     console.print(
         f"Took {monotonic() - started:.0f} s. Saved in {RESULTS}: results.json, results.md"
     )
-    # The documents show this plot, so only a complete run at full effort replaces it.
+    # docs/performance.md shows this plot, so a quick run must not replace it.
     if effort is measure.FULL and "speed" in results:
         plot.save(results["speed"]["rows"], report.conditions(results, "speed"))
 

@@ -1,23 +1,23 @@
 //! A batch as SQS delivers it, and the pure stages as the handler runs them, for both benchmarks.
 //!
-//! A stage is never inlined, because callgrind knows it by its name.
+//! The stages are never inlined: callgrind finds them by their names.
 
 use std::fmt::Write as _;
-use std::iter;
 use std::time::SystemTime;
 
-use login::decode::{self, Login, Scratch};
+use login::decode::{self, Login};
 use login::event::{self, SqsMessage};
 use login::mask::{self, LoginRow};
+use login::message_key::MessageKey;
 use login::pii::Masker;
 
-/// How many messages the batch has.
+/// Number of messages in the batch.
 pub(crate) const MESSAGES: usize = 1_000;
 
 /// When the first message was sent, in milliseconds.
 const SENT_AT: u64 = 1_773_791_997_120;
 
-/// Writes the event of a batch: the same text at every run, every message unlike any other.
+/// Writes the event of a batch. The text is the same at every run, and all messages differ.
 pub(crate) fn event() -> String {
     let mut event = String::from(r#"{"Records":["#);
     for number in 0..MESSAGES {
@@ -30,7 +30,7 @@ pub(crate) fn event() -> String {
     event
 }
 
-/// Makes a masker with a salt that is no secret.
+/// Makes a masker with a public salt.
 pub(crate) fn masker() -> Masker {
     Masker::new(&"0123456789abcdef0123456789abcdef".into())
         .unwrap_or_else(|_| unreachable!("the salt is long enough"))
@@ -42,33 +42,30 @@ pub(crate) fn read(event: &str) -> Vec<SqsMessage<'_>> {
     event::read(event.as_bytes()).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-/// Makes room for every message.
-pub(crate) fn scratches() -> Vec<Scratch> {
-    iter::repeat_with(Scratch::default).take(MESSAGES).collect()
-}
-
-/// Decodes every message, each in a room of its own, so that all of them are there at once.
+/// Reads the key of every message, and decodes it.
 #[inline(never)]
-pub(crate) fn decode<'m: 's, 's>(
-    messages: &[SqsMessage<'m>],
-    scratches: &'s mut [Scratch],
-) -> Vec<Login<'m, 's>> {
-    let decoded = messages.iter().zip(scratches).enumerate().map(|(position, (message, scratch))| {
-        let arrival = decode::arrival(message, position, SystemTime::UNIX_EPOCH)?;
-        decode::decode(message, arrival, scratch)
+pub(crate) fn decode<'m>(messages: &'m [SqsMessage<'m>]) -> Vec<(MessageKey<'m>, Login<'m>)> {
+    let decoded = messages.iter().enumerate().map(|(position, message)| {
+        let key = MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
+        Ok((key, decode::decode(message)?))
     });
-    decoded.map(|login| login.unwrap_or_else(|error| unreachable!("{error}"))).collect()
+    decoded
+        .map(|login: Result<_, decode::DecodeError>| login.unwrap_or_else(|error| unreachable!("{error}")))
+        .collect()
 }
 
 /// Masks every login.
 #[inline(never)]
-pub(crate) fn mask<'m>(logins: Vec<Login<'m, '_>>, masker: &mut Masker) -> Vec<LoginRow<'m>> {
-    logins.into_iter().map(|login| mask::mask(login, masker)).collect()
+pub(crate) fn mask<'m>(
+    logins: Vec<(MessageKey<'m>, Login<'m>)>,
+    masker: &mut Masker,
+) -> Vec<(MessageKey<'m>, LoginRow<'m>)> {
+    logins.into_iter().map(|(key, login)| (key, mask::mask(login, masker))).collect()
 }
 
-/// Writes one message the way Lambda does, with a body like those of `events/login-queue.jsonl`.
+/// Writes a message as Lambda does, with a body like those of `events/login-queue.jsonl`.
 fn record(event: &mut String, number: usize) -> std::fmt::Result {
-    // A multiplication by an odd number scatters the numbers without repeating one.
+    // Multiplying by an odd number scatters the numbers and repeats none.
     let random = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let uuid = format!("{:08x}-1b28-499c-8a6d-{:012x}", random >> 32, random & 0xffff_ffff_ffff);
     let [a, b, c, d, ..] = random.to_be_bytes();

@@ -57,15 +57,15 @@ def _bodies() -> list[dict[str, Any]]:
     return list(_make_bodies(random.Random(1)))
 
 
-def _make_bodies(dice: random.Random) -> Iterator[dict[str, Any]]:
+def _make_bodies(rng: random.Random) -> Iterator[dict[str, Any]]:
     for _ in range(_LARGEST_BATCH):
         yield logins.login(
-            user_id=str(UUID(int=dice.getrandbits(128), version=4)),
-            app_version=f"{dice.randrange(10)}.{dice.randrange(10)}.{dice.randrange(10)}",
-            device_type=dice.choice(["android", "ios"]),
-            ip=".".join(str(dice.randrange(1, 255)) for _ in range(4)),
-            locale=dice.choice([None, "RU", "ID"]),
-            device_id=f"{dice.randrange(1000):03}-{dice.randrange(100):02}-{dice.randrange(10000):04}",
+            user_id=str(UUID(int=rng.getrandbits(128), version=4)),
+            app_version=f"{rng.randrange(10)}.{rng.randrange(10)}.{rng.randrange(10)}",
+            device_type=rng.choice(["android", "ios"]),
+            ip=".".join(str(rng.randrange(1, 255)) for _ in range(4)),
+            locale=rng.choice([None, "RU", "ID"]),
+            device_id=f"{rng.randrange(1000):03}-{rng.randrange(100):02}-{rng.randrange(10000):04}",
         )
 
 

@@ -20,7 +20,7 @@ from benches import RESULTS
 from dev import processes
 from dev.processes import Process
 
-PATIENCE_S = 60
+INVOCATION_TIMEOUT_S = 60
 
 
 @dataclass
@@ -113,7 +113,7 @@ class RuntimeApi:
         with suppress(TimeoutError):
             self._connection, _ = self._listener.accept()
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection.settimeout(PATIENCE_S)
+            self._connection.settimeout(INVOCATION_TIMEOUT_S)
             self._requests = self._connection.makefile("rb")
         return self._connection is not None
 
@@ -131,7 +131,7 @@ class RuntimeApi:
         head = (
             "HTTP/1.1 200 OK\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {uuid4()}\r\n"
-            f"Lambda-Runtime-Deadline-Ms: {int((time.time() + PATIENCE_S) * 1000)}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {int((time.time() + INVOCATION_TIMEOUT_S) * 1000)}\r\n"
             "Lambda-Runtime-Invoked-Function-Arn: "
             "arn:aws:lambda:us-east-1:123456789012:function:bench\r\n"
             "Content-Type: application/json\r\n"

@@ -8,7 +8,6 @@ fn main() {
     let event = batch::event();
     let mut masker = batch::masker();
     let messages = batch::read(&event);
-    let mut scratches = batch::scratches();
-    let logins = batch::decode(&messages, &mut scratches);
+    let logins = batch::decode(&messages);
     black_box(batch::mask(logins, &mut masker));
 }

@@ -46,7 +46,7 @@ class Effort:
 
 FULL = Effort(
     # Between runs, the medians of 300 small batches differ by 3 %, those of 900 by 1 %. The largest
-    # batches come first: they fill Postgres's buffers, as in a server that has run for a while.
+    # batches come first: they fill Postgres's buffers, as in a server that has run for some time.
     rounds={10_000: 15, 1_000: 60, 100: 900, 10: 900},
     cold_starts=15,
     growth_rows=10_000_000,

@@ -21,8 +21,8 @@ from dev.stack import Stack
 DATABASE = "logins"
 MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
 
-# Short times, so that nobody waits: a bad message is tried twice and is in the dead-letter queue
-# after 2 x 3 seconds. With the template's defaults that takes more than an hour.
+# Short times: a bad message is tried twice and reaches the dead-letter queue after 2 x 3 seconds.
+# With the template's defaults that takes more than an hour.
 FAST_PARAMETERS = {
     "FunctionTimeout": 3,
     "VisibilityTimeout": 3,
@@ -107,7 +107,7 @@ def start(
 ) -> LocalSystem:
     """Start the system; if a part fails, stop the parts that run."""
     services = start_services(logs, settings)
-    # An emulator that somebody else started may have a stack of ours already.
+    # A random name: an emulator that was not started here may have the stack of another run.
     name = f"login-etl-{secrets.token_hex(3)}"
     try:
         return _deploy(services, name, parameters)

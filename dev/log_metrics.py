@@ -61,7 +61,7 @@ def read(lines: Iterable[str]) -> LogMetrics:
             case "batch failed":
                 metrics.batches.append(fields)
                 metrics.error_types[fields["error_type"]] += 1
-            case "messages failed":
+            case "failures by reason":
                 metrics.reasons[fields["reason"]] += fields["failed"]
     metrics.batches.sort(key=lambda batch: batch["timestamp"])
     return metrics

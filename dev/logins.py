@@ -96,7 +96,7 @@ def raw_values(message: str) -> set[str]:
     return {value.strip() for value in values if value.strip()}
 
 
-def disguises(value: str) -> set[str]:
+def encodings(value: str) -> set[str]:
     """Return a value in each encoding that hides it in a text without protecting it."""
     plain = value.encode()
     forms = {value, value.upper(), value.lower(), quote(value, safe=""), plain.hex()}

@@ -242,7 +242,7 @@ def count(emulator: Emulator, queue_url: str) -> int:
 
 
 def peek(emulator: Emulator, queue_url: str) -> list[dict[str, Any]]:
-    """Read the messages of a queue without deleting them; nobody else may read it meanwhile."""
+    """Read the messages of a queue without deleting them; no other program may read them."""
     sqs = emulator.client("sqs")
     messages: dict[str, dict[str, Any]] = {}
     while len(messages) < count(emulator, queue_url):

@@ -1,4 +1,4 @@
-//! What the programs ask of AWS, and what AWS asks of them.
+//! AWS: the secrets, the login to RDS by IAM, and CloudFormation's requests.
 
 pub mod custom_resource;
 pub mod rds_auth_token;

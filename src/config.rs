@@ -1,4 +1,4 @@
-//! Settings, read once from the environment. Errors name the variable, never its value.
+//! The settings, read once from environment variables. Errors name the variable, never its value.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,39 +6,36 @@ use std::time::Duration;
 
 use tokio_postgres::config::SslMode;
 
-use crate::aws::secrets::SecretError;
-use login::pii::ShortSalt;
-
-/// Names the salt's secret.
+/// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
-/// Names the secret with the database's credentials.
+/// The name or ARN of the secret with the database's credentials.
 pub const DATABASE_SECRET_ID: &str = "DATABASE_SECRET_ID";
-/// How to log in to the database: with a `password`, which is the default, or by `iam`.
+/// How to log in to the database: with a `password` (the default), or by `iam`.
 pub const DATABASE_AUTHENTICATION: &str = "DATABASE_AUTHENTICATION";
-/// The database's host, where the secret does not say or says otherwise.
+/// The database's host. It overrides the secret.
 pub const DATABASE_HOST: &str = "DATABASE_HOST";
-/// The database's port, likewise.
+/// The database's port. It overrides the secret.
 pub const DATABASE_PORT: &str = "DATABASE_PORT";
-/// The database's name, likewise.
+/// The database's name. It overrides the secret.
 pub const DATABASE_NAME: &str = "DATABASE_NAME";
-/// Whom to log in as by IAM; a password's user is where the password is.
+/// The user to log in as by IAM. (With a password, the user is in the secret or the URL.)
 pub const DATABASE_USER: &str = "DATABASE_USER";
-/// Says all of it in one libpq URL instead.
+/// A libpq URL that replaces the settings above.
 pub const DATABASE_URL: &str = "DATABASE_URL";
-/// A file with certificates to trust beside the system's.
+/// A PEM file of certificates to trust in addition to the system's.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
-/// Names the secret with the credentials that `migrate` gives to `login_writer`.
+/// The name or ARN of the secret with the password that `migrate` sets for `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
-/// How `migrate` has `login_writer` log in: with a `password`, or by `iam`.
+/// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
-/// Where the X-Ray daemon is, an address and a port; Lambda sets it where tracing is on.
+/// The address and port of the X-Ray daemon. Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
-/// Postgres's port where no other is said.
+/// The default port of Postgres.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
 
-/// How long one address of the database may take to answer, unless the URL says otherwise.
+/// How long an address of the database may take to answer, unless the URL sets a timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of the ingest function.
@@ -46,60 +43,60 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The name or ARN of the salt's secret.
     pub salt_secret_id: String,
-    /// Where the database is.
+    /// The database.
     pub database: DatabaseSettings,
-    /// Where traces are sent; nowhere if it is not set.
+    /// The X-Ray daemon; without it no traces are sent.
     pub xray_daemon: Option<String>,
 }
 
-/// Where the database is, and what its certificate is verified with.
+/// The database's address and credentials, and the certificates to trust.
 #[derive(Debug)]
 pub struct DatabaseSettings {
-    /// The address and the credentials, or where they are kept.
+    /// The address and the credentials, or the secret that holds them.
     pub source: DatabaseSource,
-    /// A PEM bundle to trust beside the system's certificates.
+    /// A PEM bundle to trust in addition to the system's certificates.
     pub ca_bundle: Option<PathBuf>,
 }
 
-/// Where the database's address and credentials come from.
+/// The source of the database's address and credentials.
 pub enum DatabaseSource {
-    /// From `DATABASE_URL`.
+    /// `DATABASE_URL`.
     Url(Box<tokio_postgres::Config>),
-    /// From a secret, of which the environment may override parts.
+    /// A secret, parts of which the environment may override.
     Secret {
         /// The secret's name or ARN.
         id: String,
-        /// Instead of the secret's `host`.
+        /// Overrides the secret's `host`.
         host: Option<String>,
-        /// Instead of the secret's `port`.
+        /// Overrides the secret's `port`.
         port: Option<u16>,
-        /// Instead of the secret's `dbname`.
+        /// Overrides the secret's `dbname`.
         name: Option<String>,
     },
-    /// From the environment, with a token for each connection in place of a password.
+    /// The environment, with an IAM token for each connection instead of a password.
     Iam(IamLogin),
 }
 
-/// Who logs in by IAM, and where.
+/// A login by IAM.
 pub struct IamLogin {
-    /// The host, by the name that RDS gave it: the token is for this name.
+    /// The host name that RDS gave the database: the token is signed for this name.
     pub host: String,
     /// The port.
     pub port: u16,
     /// The database's name.
     pub name: String,
-    /// Whom to log in as.
+    /// The user.
     pub user: String,
 }
 
-/// How `migrate` has `login_writer` log in.
+/// How `login_writer` may log in after `migrate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriterLogin {
-    /// As it did before.
+    /// As before.
     Unchanged,
     /// With a password.
     Password {
-        /// The name or ARN of the secret that holds it.
+        /// The name or ARN of the secret with the password.
         secret_id: String,
     },
     /// By IAM.
@@ -109,41 +106,27 @@ pub enum WriterLogin {
 /// A variable that is missing or wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// It is not set, or set to nothing.
+    /// A variable is not set, or blank.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// Neither of two is set.
+    /// Neither of two variables is set.
     #[error("neither {0} nor {1} is set")]
     MissingBoth(&'static str, &'static str),
-    /// Two are set that exclude each other.
-    #[error("{0} and {1} are both set, and which one is meant is a guess")]
+    /// Two variables are set that exclude each other.
+    #[error("{0} and {1} are both set; set only one")]
     Conflict(&'static str, &'static str),
-    /// It is set to something of no use.
+    /// A variable has a value that cannot be used.
     #[error("{variable} {problem}")]
     Invalid {
         /// The variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         problem: &'static str,
     },
 }
 
-/// Why the process cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting is missing or wrong.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-    /// A secret cannot be had, or is not what it should be.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The salt does not protect what it masks.
-    #[error("{SALT_SECRET_ID}: {0}")]
-    Salt(#[from] ShortSalt),
-}
-
 impl Settings {
-    /// Reads the settings with `variable`, which gives the value of an environment variable.
+    /// Reads the settings. `variable` returns the value of an environment variable.
     ///
     /// # Errors
     ///
@@ -159,7 +142,7 @@ impl Settings {
 }
 
 impl DatabaseSettings {
-    /// Reads the database's part of the settings, which is all that `migrate` needs.
+    /// Reads the settings of the database, the only ones that `migrate` needs.
     ///
     /// # Errors
     ///
@@ -177,7 +160,7 @@ impl DatabaseSettings {
 impl DatabaseSource {
     fn with_password(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
         if variable(DATABASE_USER).is_some() {
-            let problem = "is set, and without DATABASE_AUTHENTICATION=iam the user is where the password is";
+            let problem = "is set, but without DATABASE_AUTHENTICATION=iam the user comes with the password";
             return Err(SettingError::Invalid { variable: DATABASE_USER, problem });
         }
         match (variable(DATABASE_URL), variable(DATABASE_SECRET_ID)) {
@@ -199,7 +182,7 @@ impl IamLogin {
         if let Some(set) =
             [DATABASE_URL, DATABASE_SECRET_ID].into_iter().find(|name| variable(name).is_some())
         {
-            let problem = "is set, and DATABASE_AUTHENTICATION=iam takes no password";
+            let problem = "is set, but DATABASE_AUTHENTICATION=iam uses no password";
             return Err(SettingError::Invalid { variable: set, problem });
         }
         let required = |name| variable(name).ok_or(SettingError::Missing(name));
@@ -213,7 +196,7 @@ impl IamLogin {
 }
 
 impl WriterLogin {
-    /// Reads how the writer is to log in.
+    /// Reads the settings of the writer's login.
     ///
     /// # Errors
     ///
@@ -224,7 +207,7 @@ impl WriterLogin {
             (Some(Authentication::Iam), None) => Ok(Self::Iam),
             (Some(Authentication::Iam), Some(_)) => Err(SettingError::Invalid {
                 variable: WRITER_SECRET_ID,
-                problem: "is set, and WRITER_AUTHENTICATION=iam takes no password",
+                problem: "is set, but WRITER_AUTHENTICATION=iam uses no password",
             }),
             (_, Some(secret_id)) => Ok(Self::Password { secret_id }),
             (Some(Authentication::Password), None) => Err(SettingError::Missing(WRITER_SECRET_ID)),
@@ -249,8 +232,8 @@ impl fmt::Debug for DatabaseSource {
     }
 }
 
-/// Gives a connection the timeouts that every one of ours has.
-pub(crate) fn with_timeouts(mut config: tokio_postgres::Config) -> tokio_postgres::Config {
+/// Sets the connect timeout and the application name, where the URL does not.
+pub(crate) fn with_defaults(mut config: tokio_postgres::Config) -> tokio_postgres::Config {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
@@ -260,14 +243,14 @@ pub(crate) fn with_timeouts(mut config: tokio_postgres::Config) -> tokio_postgre
     config
 }
 
-/// Whether a variable is set to something: what a template leaves empty is not set.
+/// Whether a variable's value counts as set. A template leaves unused variables empty.
 #[must_use]
 #[expect(clippy::ptr_arg, reason = "`Option<String>::filter` gives a `&String`")]
 pub fn is_set(value: &String) -> bool {
     !value.trim().is_empty()
 }
 
-/// How somebody logs in.
+/// How a role logs in.
 enum Authentication {
     Password,
     Iam,
@@ -291,9 +274,9 @@ fn port(variable: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>
     variable(DATABASE_PORT).map(parse).transpose().map_err(invalid)
 }
 
-/// Parses a libpq URL. The client knows fewer of [libpq's `sslmode`s][modes] than there are, so that
-/// parameter is taken out and read here: `disable` is what it says, and every other mode, as well as
-/// none, is encrypted and verified.
+/// Parses a libpq URL. The Postgres client knows only some of [libpq's `sslmode`s][modes], so this function
+/// takes `sslmode` out of the URL and reads it: `disable` turns TLS off. With any other mode, and without
+/// one, TLS is on and the certificate is verified.
 ///
 /// [modes]: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
 fn parse_url(url: &str) -> Result<tokio_postgres::Config, SettingError> {
@@ -318,12 +301,12 @@ fn parse_url(url: &str) -> Result<tokio_postgres::Config, SettingError> {
         }
     }
     let url = format!("{address}?{}", parameters.join("&"));
-    // The parser's error may quote the password.
+    // The parser's error is dropped: it may quote the password.
     let mut config: tokio_postgres::Config =
         url.parse().map_err(|_| invalid("is not a URL that names a Postgres"))?;
     if config.get_hosts().is_empty() {
         return Err(invalid("names no host"));
     }
     config.ssl_mode(ssl_mode);
-    Ok(with_timeouts(config))
+    Ok(with_defaults(config))
 }

@@ -1,11 +1,11 @@
-//! The time that an invocation has left.
+//! The time that is left to an invocation.
 
 use std::time::{Duration, Instant, SystemTime};
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// The moment until which work may wait: a little before Lambda ends the invocation, so that there
-/// is time to answer with an error that says what was waited for.
+/// The moment until which work may wait. It is shortly before Lambda ends the invocation, which leaves
+/// time to answer with an error that says what took too long.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -15,13 +15,13 @@ pub struct Deadline {
 /// The deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the invocation's time is nearly up")]
-pub struct Passed;
+pub struct DeadlinePassed;
 
 impl Deadline {
-    /// Leaves a tenth of what remains until `end`, one second at most, for the answer.
+    /// Reserves 10 % of the time until `end` for the answer, one second at most.
     ///
-    /// An `end` within the year 1970 is taken for the time that remains, because that is what
-    /// `cargo lambda watch` (as of 1.9.2) sends in place of a date.
+    /// An `end` in the year 1970 is taken as the remaining time: `cargo lambda watch` (as of 1.9.2) sends
+    /// this in place of a date.
     #[must_use]
     pub fn before(end: SystemTime) -> Self {
         let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -30,42 +30,41 @@ impl Deadline {
         } else {
             end.duration_since(SystemTime::now()).unwrap_or_default()
         };
-        let for_the_answer = (left / 10).min(Duration::from_secs(1));
-        Self { at: Instant::now() + left.saturating_sub(for_the_answer), grace: for_the_answer / 2 }
+        let reserved = (left / 10).min(Duration::from_secs(1));
+        Self { at: Instant::now() + left.saturating_sub(reserved), grace: reserved / 2 }
     }
 
-    /// The deadline that is `left` from now, and does not mind some grace.
+    /// Returns the deadline that is `left` from now.
     #[must_use]
     pub fn within(left: Duration) -> Self {
         Self { at: Instant::now() + left, grace: Duration::from_millis(500) }
     }
 
-    /// Half of what is left, so that after a failure there is time for another try.
+    /// Returns the deadline after half of the time left, so that time remains for a second attempt.
     #[must_use]
     pub fn halved(self) -> Self {
         Self { at: Instant::now() + self.left() / 2, ..self }
     }
 
-    /// How long work may still wait.
+    /// Returns how long work may still wait.
     #[must_use]
     pub fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// How long may be spent on leaving things in order when the deadline has passed, without being
-    /// late with the answer.
+    /// Returns how long a clean-up after the deadline may take without delaying the answer too much.
     #[must_use]
     pub fn grace(self) -> Duration {
         self.grace
     }
 
-    /// Waits for `work` until the deadline, no longer.
+    /// Waits for `work` until the deadline.
     ///
     /// # Errors
     ///
-    /// [`Passed`] if the work was not done by then; it is dropped where it stood.
-    pub async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, Passed> {
-        tokio::time::timeout_at(self.at.into(), work).await.map_err(|_| Passed)
+    /// [`DeadlinePassed`]: the unfinished work is dropped.
+    pub async fn timeout<T>(self, work: impl Future<Output = T>) -> Result<T, DeadlinePassed> {
+        tokio::time::timeout_at(self.at.into(), work).await.map_err(|_| DeadlinePassed)
     }
 }
 
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_time_left_for_the_answer() {
+    fn there_is_time_left_reserved() {
         let now = SystemTime::now();
 
         assert!((26_000..=29_000).contains(&left(now + Duration::from_secs(30))));
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_in_place_of_a_date_is_the_time_left() {
+    fn duration_in_place_of_date_is_time_left() {
         let sent_by_cargo_lambda = SystemTime::UNIX_EPOCH + Duration::from_mins(10);
 
         assert!((590_000..=599_000).contains(&left(sent_by_cargo_lambda)));

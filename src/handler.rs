@@ -1,90 +1,44 @@
-//! Takes one batch through the stages.
+//! Drives one batch through the stages.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use std::vec;
 
 use aws_lambda_events::sqs::SqsBatchResponse;
-use lambda_runtime::{Context, Diagnostic};
-use strum::VariantNames;
+use lambda_runtime::Context;
+use login::decode::decode;
+use login::event::{self, SqsMessage};
+use login::failures::{FailureReason, Failures};
+use login::mask::mask;
+use login::message_key::MessageKey;
+use login::pii::{Masker, SaltFingerprint};
 
 use crate::aws::secrets::Secrets;
-use crate::config::{Settings, StartError};
+use crate::config::Settings;
 use crate::deadline::Deadline;
-use crate::report::{Failure, Failures, Reason, report};
-use crate::store::{Spent, Store, StoreError};
-use crate::telemetry::batch::Batch;
+use crate::error::{BatchError, StartError};
+use crate::store::error::StoreError;
+use crate::store::{KeyedRow, ROWS_PER_STATEMENT, Store, WarmUp, Written};
+use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
-use login::decode::{Arrival, Scratch, arrival, decode};
-use login::event::{self, EventError, SqsMessage};
-use login::mask::{LoginRow, mask};
-use login::pii::{Fingerprint, Masker};
 
-/// How long a cold start waits for Postgres before it does without.
+/// How long a cold start waits for Postgres. After that it starts without a connection.
 const WARM_UP: Duration = Duration::from_secs(4);
 
 /// The ingest function.
 #[derive(Debug)]
 pub struct Ingest {
     masker: Masker,
-    /// Of the masker's salt.
-    salt: Fingerprint,
+    salt_fingerprint: SaltFingerprint,
     store: Store,
     tracer: Option<Tracer>,
-    /// What the start spent time on, for the first batch to tell.
-    start: Spent,
-    warm: AtomicBool,
-}
-
-/// Why a whole batch failed: nothing of it was committed, or it is safe to repeat.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BatchError {
-    /// The payload cannot be read.
-    #[error(transparent)]
-    Event(#[from] EventError),
-    /// The rows could not be written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl BatchError {
-    /// Every `errorType` that there is.
-    pub fn error_types() -> impl Iterator<Item = &'static str> {
-        EventError::VARIANTS.iter().chain(StoreError::VARIANTS).copied()
-    }
-
-    /// The `errorType` of the invocation, which is stable.
-    #[must_use]
-    pub fn error_type(&self) -> &'static str {
-        match self {
-            Self::Event(error) => error.error_type(),
-            Self::Store(error) => error.error_type(),
-        }
-    }
-
-    /// Whether it is the database that is in trouble.
-    #[must_use]
-    pub fn is_of_database(&self) -> bool {
-        !matches!(self, Self::Event(_) | Self::Store(StoreError::SaltChanged | StoreError::Secret(_)))
-    }
-
-    /// What Postgres said, where it did.
-    #[must_use]
-    pub fn sqlstate(&self) -> Option<&str> {
-        match self {
-            Self::Event(_) => None,
-            Self::Store(error) => error.sqlstate(),
-        }
-    }
-}
-
-impl From<BatchError> for Diagnostic {
-    fn from(error: BatchError) -> Self {
-        Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
-    }
+    /// Cold-start timings, reported with the first batch.
+    cold_start: WarmUp,
+    had_batch: AtomicBool,
 }
 
 impl Ingest {
-    /// Fetches the secrets and connects to Postgres, at the same time where they can be.
+    /// Fetches the secrets and connects to Postgres, in parallel where possible.
     ///
     /// # Errors
     ///
@@ -95,133 +49,168 @@ impl Ingest {
         let started = Instant::now();
         let masker = async {
             let salt = secrets.salt(&settings.salt_secret_id).await?;
-            Ok((Masker::new(&salt)?, started.elapsed()))
+            Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
         };
-        let warm_up = store.warm_up(Deadline::within(WARM_UP));
-        let ((masker, salt_fetched), mut start) = tokio::try_join!(masker, warm_up)?;
-        start.fetching = start.fetching.max(salt_fetched);
+        let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP)).await?) };
+        let ((masker, salt_fetched), mut cold_start) = tokio::try_join!(masker, warm_up)?;
+        cold_start.fetching = cold_start.fetching.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
-        Ok(Self { tracer, start, ..Self::new(masker, store) })
+        Ok(Self { tracer, cold_start, ..Self::new(masker, store) })
     }
 
-    /// Puts the parts together.
+    /// Makes a function without traces.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
-        let start = Spent::default();
-        Self { salt: masker.fingerprint(), masker, store, tracer: None, start, warm: AtomicBool::new(false) }
+        Self {
+            salt_fingerprint: masker.salt_fingerprint(),
+            masker,
+            store,
+            tracer: None,
+            cold_start: WarmUp::default(),
+            had_batch: AtomicBool::new(false),
+        }
     }
 
-    /// Sends traces too.
+    /// Sends traces, too.
     #[must_use]
     pub fn traced(self, tracer: Tracer) -> Self {
         Self { tracer: Some(tracer), ..self }
     }
 
-    /// Handles one invocation: writes what can be written of the batch, logs every failure, and
-    /// answers with the ids of the messages that failed.
+    /// Handles one invocation: writes the good messages of the batch, logs every failure, and answers with
+    /// the ids of the failed messages.
     ///
     /// # Errors
     ///
-    /// [`BatchError`], upon which SQS delivers the whole batch again.
-    pub async fn handle(&self, payload: &[u8], context: &Context) -> Result<SqsBatchResponse, BatchError> {
+    /// [`BatchError`]: SQS delivers the whole batch again.
+    pub async fn handle(&self, event: &[u8], context: &Context) -> Result<SqsBatchResponse, BatchError> {
         let deadline = Deadline::before(context.deadline());
-        let mut batch = Batch::begin(&context.request_id, &context.env_config.function_name, deadline.left());
+        let mut log =
+            BatchLog::begin(&context.request_id, &context.env_config.function_name, deadline.left());
         if let (Some(tracer), Some(header)) = (&self.tracer, &context.xray_trace_id) {
-            batch.trace = tracer.follow(header);
+            log.trace = tracer.follow(header);
         }
-        if !self.warm.swap(true, Ordering::Relaxed) {
-            batch.is_first(self.start);
+        if !self.had_batch.swap(true, Ordering::Relaxed) {
+            log.cold_start(self.cold_start);
         }
-        match self.ingest(payload, deadline, &mut batch).await {
-            Ok((response, written)) => {
-                batch.done(written);
+        match self.ingest(event, deadline, &mut log).await {
+            Ok((response, inserted)) => {
+                log.done(inserted);
                 Ok(response)
             }
             Err(error) => {
-                batch.failed(&error);
+                log.failed(&error);
                 Err(error)
             }
         }
     }
 
-    /// Takes the batch through the stages, and returns the answer and how many rows were written.
+    /// Takes the batch through the stages. Returns the answer and the number of rows inserted.
     async fn ingest(
         &self,
-        payload: &[u8],
+        event: &[u8],
         deadline: Deadline,
-        batch: &mut Batch<'_>,
+        log: &mut BatchLog<'_>,
     ) -> Result<(SqsBatchResponse, u64), BatchError> {
-        let messages = event::read(payload)?;
-        let mut failures = Failures::default();
-        let arrivals = arrivals(&messages, &mut failures);
-        batch.read(messages.len(), oldest(&messages, &arrivals));
-        let rows = self.rows(&messages, arrivals, &mut failures);
-        let written = self.store.write(rows, &self.salt, deadline, &mut batch.spent).await;
-        batch.stored();
+        let messages = event::read(event)?;
+        let mut failures = Failures::new(&messages);
+        let keys = message_keys(&messages, &mut failures);
+        log.read(messages.len(), oldest(&messages, &keys));
+        let written = self.write(&messages, keys, &mut failures, deadline, log).await;
+        log.stored();
         let written = written?;
-        for refused in written.refused {
-            let reason = refused.sqlstate.map_or(Reason::HeldBack, Reason::RowRefused);
-            let position = refused.position;
-            failures.add(&messages[position], Failure { position, reason });
+        for row in written.failed_rows {
+            failures.add(row.position, row.reason);
         }
-        let failures = failures.into_list();
-        for failure in &failures {
-            batch.message_failed(&messages[failure.position], &failure.reason);
+        for (message, reason) in failures.in_order() {
+            log.message_failed(message, reason);
         }
-        Ok((report(&messages, &failures), written.inserted))
+        Ok((response(&mut failures), written.inserted))
     }
 
-    /// Decodes and masks one message after the other, and adds those to the failures that cannot be.
-    fn rows<'m>(
+    /// Decodes and masks the messages, and hands their rows to the writer. Postgres writes the first rows
+    /// of a large batch while the next rows are decoded.
+    async fn write<'m>(
         &self,
         messages: &'m [SqsMessage<'m>],
-        arrivals: Vec<Arrival>,
+        keys: Vec<MessageKey<'m>>,
         failures: &mut Failures<'m>,
-    ) -> impl Iterator<Item = LoginRow<'m>> {
-        let mut scratch = Scratch::default();
+        deadline: Deadline,
+        log: &mut BatchLog<'_>,
+    ) -> Result<Written, StoreError> {
+        let mut keys = keys.into_iter();
         let mut masker = self.masker.clone();
-        arrivals.into_iter().filter_map(move |arrival| {
-            let position = arrival.position;
-            let message = &messages[position];
-            let reason = if failures.hold_back(message, position) {
-                Reason::HeldBack
-            } else {
-                match decode(message, arrival, &mut scratch) {
-                    Ok(login) => return Some(mask(login, &mut masker)),
-                    Err(error) => error.into(),
-                }
-            };
-            failures.add(message, Failure { position, reason });
-            None
-        })
-    }
-}
-
-/// What identifies the messages, in the order in which they are written.
-fn arrivals<'m>(messages: &'m [SqsMessage<'_>], failures: &mut Failures<'m>) -> Vec<Arrival> {
-    let today = today();
-    let mut arrivals = Vec::with_capacity(messages.len());
-    for (position, message) in messages.iter().enumerate() {
-        match arrival(message, position, today) {
-            Ok(arrival) => arrivals.push(arrival),
-            Err(error) => failures.add(message, Failure { position, reason: error.into() }),
+        let mut writer = self.store.writer(&self.salt_fingerprint, deadline, &mut log.connecting);
+        loop {
+            let started = Instant::now();
+            let rows = next_rows(messages, &mut keys, failures, &mut masker);
+            log.decoding += started.elapsed();
+            if keys.as_slice().is_empty() {
+                return writer.finish(rows).await;
+            }
+            writer.send(rows).await;
         }
     }
-    // A FIFO queue's messages stay in their order, so that one that fails is seen before the later
-    // ones of its group. No two batches hold messages of one group at the same time.
-    if messages.iter().all(|message| message.group.is_none()) {
-        arrivals.sort_unstable();
+}
+
+/// Reads the messages' keys, and sorts them in the order in which the rows are written.
+fn message_keys<'m>(messages: &'m [SqsMessage<'m>], failures: &mut Failures<'m>) -> Vec<MessageKey<'m>> {
+    let today = today();
+    let mut keys = Vec::with_capacity(messages.len());
+    for (position, message) in messages.iter().enumerate() {
+        match MessageKey::read(message, position, today) {
+            Ok(key) => keys.push(key),
+            Err(error) => failures.add(position, error),
+        }
     }
-    arrivals
+    // On a FIFO queue the order of the batch is kept, so that a failed message is seen before the later
+    // ones of its group. Two batches never hold messages of one group at the same time.
+    if messages.iter().all(|message| message.group.is_none()) {
+        keys.sort_unstable();
+    }
+    keys
 }
 
-/// When the oldest message was sent, of those that say when.
-fn oldest(messages: &[SqsMessage<'_>], arrivals: &[Arrival]) -> Option<SystemTime> {
-    let dated = arrivals.iter().filter(|arrival| messages[arrival.position].sent_timestamp.is_some());
-    dated.map(|arrival| arrival.sent_at).min()
+/// Decodes and masks messages until the rows fill a statement or no key is left.
+fn next_rows<'m>(
+    messages: &'m [SqsMessage<'m>],
+    keys: &mut vec::IntoIter<MessageKey<'m>>,
+    failures: &mut Failures<'m>,
+    masker: &mut Masker,
+) -> Vec<KeyedRow<'m>> {
+    let mut rows = Vec::with_capacity(keys.len().min(ROWS_PER_STATEMENT));
+    while rows.len() < ROWS_PER_STATEMENT
+        && let Some(key) = keys.next()
+    {
+        let position = key.position;
+        if failures.hold_back(position) {
+            failures.add(position, FailureReason::HeldBack);
+            continue;
+        }
+        match decode(&messages[position]) {
+            Ok(login) => rows.push(KeyedRow { key, row: mask(login, masker) }),
+            Err(error) => failures.add(position, error),
+        }
+    }
+    rows
 }
 
-/// The beginning of this day in UTC.
+/// Makes the answer that has SQS redrive the failed messages.
+fn response(failures: &mut Failures<'_>) -> SqsBatchResponse {
+    let mut response = SqsBatchResponse::default();
+    for message_id in failures.message_ids() {
+        response.add_failure(message_id);
+    }
+    response
+}
+
+/// Returns when the oldest message was sent, among those that say when.
+fn oldest(messages: &[SqsMessage<'_>], keys: &[MessageKey<'_>]) -> Option<SystemTime> {
+    let dated = keys.iter().filter(|key| messages[key.position].has_sent_timestamp());
+    dated.map(|key| key.sent_at).min()
+}
+
+/// Returns the beginning of the current day in UTC.
 fn today() -> SystemTime {
     const DAY: u64 = 24 * 60 * 60;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

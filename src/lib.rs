@@ -1,32 +1,24 @@
-//! Writes login messages from an SQS queue to Postgres, masked, exactly once.
+//! Writes login messages from an SQS queue to Postgres: masked, and each exactly once.
 //!
 //! ```text
-//! SqsEvent ── decode ──▶ Login ── mask ──▶ LoginRow ── store ──▶ Postgres
-//!               │                                        │
-//!               └───────────── Failure ──── report ──────┴──▶ SqsBatchResponse
+//! event ── event::read ──▶ SqsMessage ── decode ──▶ Login ── mask ──▶ LoginRow ── Writer ──▶ Postgres
+//!                              └───────────────── Failures ───────────────┴──▶ SqsBatchResponse
 //! ```
 //!
-//! An invocation goes through the modules in this order:
+//! [`runtime`] receives an invocation, and [`handler`] drives its batch: the stages of the crate [`login`] up
+//! to the masked row, then [`store`] within the [`deadline`]. [`telemetry`] logs, measures and traces.
 //!
-//! - [`handler`] takes the batch through the stages and logs what becomes of it,
-//! - [`event`] reads the payload as messages,
-//! - [`decode`] turns a message into a [`Login`](decode::Login), with [`flatten`] for its body,
-//! - [`mask`] turns that into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
-//! - [`store`] writes the rows within the [`deadline`],
-//! - [`report`] answers with what failed.
+//! At the start, [`config`] reads the settings and [`aws`] fetches the secrets. [`schema`] belongs to the
+//! program `migrate`, which a deployment runs.
 //!
-//! Around them, [`payload`] brings the event past the runtime, [`config`] and [`secrets`] say what to start with, [`iam`] signs what may stand for a
-//! password, [`telemetry`] logs, and [`schema`] is the database's, brought up to date by the program
-//! `migrate`, which a deployment runs as a [`custom_resource`].
-//!
-//! Three kinds of failure have a type each: [`DecodeError`](decode::DecodeError) fails one message,
-//! [`BatchError`](handler::BatchError) the batch, and [`StartError`](config::StartError) the process.
+//! Each kind of failure has a type: [`DecodeError`](login::decode::DecodeError) fails a message,
+//! [`BatchError`](error::BatchError) fails a batch, [`StartError`](error::StartError) fails the process.
 
 pub mod aws;
 pub mod config;
 pub mod deadline;
+pub mod error;
 pub mod handler;
-pub mod report;
 pub mod runtime;
 pub mod schema;
 pub mod store;

@@ -2,41 +2,39 @@
 
 use std::process::ExitCode;
 
-use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use lambda_runtime::Error;
 use login_etl::config::Settings;
 use login_etl::handler::Ingest;
-use login_etl::runtime::{self, PayloadLayer};
+use login_etl::runtime::serve;
 use login_etl::telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match serve().await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::fatal(&*error);
+            telemetry::startup_failed(&*error);
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve() -> Result<(), lambda_runtime::Error> {
+async fn run() -> Result<(), Error> {
     let variable = |name: &str| std::env::var(name).ok();
     telemetry::start(variable)?;
     keep_memory_private()?;
     let ingest = Ingest::start(Settings::read(variable)?).await?;
-    let handle = async |event: LambdaEvent<()>| ingest.handle(&runtime::current(), &event.context).await;
-    // Boxed, since it holds the future of every stage, many kilobytes.
-    Box::pin(Runtime::new(service_fn(handle)).layer(PayloadLayer).run()).await
+    serve(ingest).await
 }
 
-/// Keeps the memory, in which raw values and the salt are, out of core files, and from debuggers.
+/// Keeps the process's memory, which holds raw values and the salt, out of core files and debuggers.
 #[cfg(target_os = "linux")]
 fn keep_memory_private() -> std::io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Does nothing where no function is deployed.
+/// Does nothing: functions are deployed on Linux only.
 #[cfg(not(target_os = "linux"))]
 fn keep_memory_private() -> std::io::Result<()> {
     Ok(())

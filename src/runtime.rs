@@ -1,41 +1,55 @@
-//! Takes an invocation's payload past the runtime: it would read all of it as JSON, and copy it, before the
-//! function does, which was a sixth of what a large batch took of the processor.
+//! Serves the Lambda Runtime API, and takes the event of an invocation past the runtime.
+//!
+//! The runtime would read the whole event as JSON and copy it before the handler reads it again: 17 % of
+//! the processor time of a large batch. So a layer takes the event out of the invocation, and the runtime
+//! reads `null`. The event reaches the handler as a task-local value, because the runtime's own types
+//! between layer and handler have no room for it.
 
 use std::mem;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use lambda_runtime::tower::Layer;
-use lambda_runtime::{LambdaInvocation, Service};
+use lambda_runtime::{Error, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
 use tokio::task::futures::TaskLocalFuture;
 
+use crate::handler::Ingest;
+
 tokio::task_local! {
-    static PAYLOAD: Bytes;
+    /// The event of the current invocation.
+    static EVENT: Bytes;
 }
 
-/// The payload of the invocation that is being handled; empty outside of any.
-#[must_use]
-pub fn current() -> Bytes {
-    PAYLOAD.try_with(Bytes::clone).unwrap_or_default()
+/// Handles invocations until Lambda ends the process.
+///
+/// # Errors
+///
+/// The runtime's own errors: the Runtime API is out of reach, or refuses an answer.
+pub async fn serve(ingest: Ingest) -> Result<(), Error> {
+    let handle = async |event: LambdaEvent<()>| {
+        let raw = EVENT.get();
+        ingest.handle(&raw, &event.context).await
+    };
+    // Boxed: it holds the future of every stage, many kilobytes.
+    Box::pin(Runtime::new(service_fn(handle)).layer(RawEventLayer).run()).await
 }
 
-/// Keeps the payload for [`current`], and hands the runtime `null` in its place.
-#[derive(Clone, Copy, Debug)]
-pub struct PayloadLayer;
+/// Wraps the runtime's service in a [`RawEventService`].
+#[derive(Clone, Copy)]
+struct RawEventLayer;
 
-/// What [`PayloadLayer`] makes of a service.
-#[derive(Debug)]
-pub struct PayloadService<S>(S);
+/// Keeps the event in [`EVENT`], and leaves `null` in its place.
+struct RawEventService<S>(S);
 
-impl<S> Layer<S> for PayloadLayer {
-    type Service = PayloadService<S>;
+impl<S> Layer<S> for RawEventLayer {
+    type Service = RawEventService<S>;
 
-    fn layer(&self, inner: S) -> PayloadService<S> {
-        PayloadService(inner)
+    fn layer(&self, inner: S) -> RawEventService<S> {
+        RawEventService(inner)
     }
 }
 
-impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for PayloadService<S> {
+impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawEventService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = TaskLocalFuture<Bytes, S::Future>;
@@ -45,7 +59,7 @@ impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for PayloadService<
     }
 
     fn call(&mut self, mut invocation: LambdaInvocation) -> Self::Future {
-        let payload = mem::replace(&mut invocation.body, Bytes::from_static(b"null"));
-        PAYLOAD.scope(payload, self.0.call(invocation))
+        let event = mem::replace(&mut invocation.body, Bytes::from_static(b"null"));
+        EVENT.scope(event, self.0.call(invocation))
     }
 }

@@ -1,4 +1,4 @@
-//! The database's schema: the migrations under `migrations`, and the upkeep of the ledger.
+//! The database's schema: runs the migrations of the folder `migrations`, and prunes the ledger.
 
 use postgres_protocol::password::scram_sha_256;
 use refinery::error::Kind;
@@ -8,55 +8,50 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use login::pii::Fingerprint;
+use login::pii::SaltFingerprint;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// The role that the function logs in as.
+/// The role of the ingest function.
 pub const WRITER: &str = "login_writer";
 
-/// Has the writer log in by IAM, and without a password.
-const LET_WRITER_IN_BY_IAM: &str = include_str!("schema/grant_iam_login.sql");
-
-/// Has the writer log in by IAM no more.
-const END_IAM_OF_WRITER: &str = include_str!("schema/revoke_iam_login.sql");
-
-/// Empties the days of the ledger that are too old to matter.
+const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
+const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
-
-/// Accepts a salt by its fingerprint.
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
-/// Any number, so long as nobody else's migrations take the same one.
+/// Waits for the batches that are written with the old salt. Later batches wait for the lock, and then
+/// compare their salt with the new fingerprint.
+const LOCK_OUT_BATCHES: &str = "LOCK TABLE user_logins IN SHARE MODE";
+
+/// An arbitrary number that no other program's migrations should use: the bytes of `loginetl`.
 const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// A migration failed; those before it stay.
+    /// A migration failed. The migrations before it stay applied.
     #[error("a migration failed: {}", reason(.0))]
     Migration(#[source] Box<refinery::Error>),
     /// A statement around the migrations failed.
     #[error("Postgres refused: {}", postgres_reason(.0))]
     Postgres(#[from] tokio_postgres::Error),
-    /// Postgres is not Amazon's.
-    #[error(
-        "there is no role rds_iam, so this is no Postgres of RDS or Aurora, and knows no IAM authentication"
-    )]
+    /// The server is not RDS or Aurora.
+    #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
     NoIam,
 }
 
-/// Brings the schema up to date, and returns the names of the migrations that it took.
+/// Applies the migrations that are missing, and returns their names.
 ///
-/// Those who call at the same time wait for each other. `user_logins` is created where it is absent
-/// and left as it is where it exists. A schema that is newer than this program is left alone: a
-/// deployment that was rolled back brings the older program to it, and migrations only add.
+/// Concurrent calls wait for each other. A table `user_logins` that exists is not altered. A schema that
+/// is newer than this program is not altered either: a deployment that is rolled back runs the older
+/// program on it, and migrations only add.
 ///
 /// # Errors
 ///
-/// [`SchemaError`]; what was done before stays done, and the next call goes on from there.
+/// [`SchemaError`]: the next call continues after the last migration that was applied.
 pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
     let outcome = run(client).await;
@@ -64,39 +59,38 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     outcome.map_err(|error| SchemaError::Migration(Box::new(error)))
 }
 
-/// Has [`WRITER`] log in with this password, and not by IAM.
+/// Sets the password of [`WRITER`], and revokes its login by IAM.
 ///
-/// Postgres gets the SCRAM verifier, as from libpq's `PQencryptPasswordConn`, so the password itself
-/// is in no statement that it might log.
+/// The statement holds the SCRAM verifier, as libpq's `PQencryptPasswordConn` makes it, and not the
+/// password: Postgres may log statements.
 ///
 /// # Errors
 ///
-/// [`SchemaError::Postgres`]; also where the writer stays a member of `rds_iam`, since another role made
-/// it one.
-pub async fn let_writer_in_by_password(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
+/// [`SchemaError::Postgres`]; also if another role granted `rds_iam` to the writer, because only that role
+/// can revoke it.
+pub async fn set_writer_password(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    // ALTER ROLE takes no parameters. A verifier has no character that needs escaping. Sent together,
-    // the two are one transaction.
-    let statements = format!("{END_IAM_OF_WRITER}; ALTER ROLE {WRITER} PASSWORD '{verifier}'");
+    // ALTER ROLE has no parameters, and a verifier needs no escaping. Both statements are one transaction.
+    let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER} PASSWORD '{verifier}'");
     Ok(client.batch_execute(&statements).await?)
 }
 
-/// Has [`WRITER`] log in [by IAM], with tokens and without a password: RDS asks each member of the role
-/// `rds_iam` for a token, and for nothing else.
+/// Grants [`WRITER`] the login [by IAM], and removes its password: RDS accepts only tokens from members of
+/// the role `rds_iam`.
 ///
 /// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
 ///
 /// # Errors
 ///
-/// [`SchemaError::NoIam`] where there is no such role, and [`SchemaError::Postgres`].
-pub async fn let_writer_in_by_iam(client: &Client) -> Result<(), SchemaError> {
-    match client.batch_execute(LET_WRITER_IN_BY_IAM).await {
+/// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, and [`SchemaError::Postgres`].
+pub async fn grant_writer_iam_login(client: &Client) -> Result<(), SchemaError> {
+    match client.batch_execute(GRANT_IAM_LOGIN).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Err(SchemaError::NoIam),
         outcome => Ok(outcome?),
     }
 }
 
-/// Drops the ledger's entries that SQS cannot redeliver any more. Harmless to miss, and to repeat.
+/// Drops the ledger's entries whose messages SQS can no longer redeliver. Safe to skip and to repeat.
 ///
 /// # Errors
 ///
@@ -105,18 +99,19 @@ pub async fn prune(client: &Client) -> Result<(), SchemaError> {
     Ok(client.batch_execute(PRUNE).await?)
 }
 
-/// Accepts the salt with this fingerprint, and returns whether it is another one than before: from
-/// here on a function with another salt is refused, and tokens match no older row.
+/// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then
+/// on a function with another salt is refused, and new rows cannot be joined with older rows.
 ///
 /// # Errors
 ///
 /// [`SchemaError::Postgres`].
-pub async fn accept_salt(client: &mut Client, salt: &Fingerprint) -> Result<bool, SchemaError> {
+pub async fn accept_salt(
+    client: &mut Client,
+    salt_fingerprint: &SaltFingerprint,
+) -> Result<bool, SchemaError> {
     let transaction = client.transaction().await?;
-    // Waits for the batches that are being written with the old salt; those that come later wait
-    // for us, and then see the new one.
-    transaction.batch_execute("LOCK TABLE user_logins IN SHARE MODE").await?;
-    let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt.as_str(), Type::TEXT)]).await?;
+    transaction.batch_execute(LOCK_OUT_BATCHES).await?;
+    let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt_fingerprint.as_str(), Type::TEXT)]).await?;
     transaction.commit().await?;
     Ok(changed > 0)
 }
@@ -145,11 +140,11 @@ fn reason(error: &refinery::Error) -> String {
     error.to_string()
 }
 
-/// Postgres's message and code. The message of a refused DDL statement names objects and roles;
-/// it is in `DETAIL` that Postgres quotes rows, and that stays behind.
+/// Returns Postgres's message and code. The message of a refused DDL statement names objects and roles.
+/// Postgres quotes rows only in `DETAIL`, which is dropped.
 fn postgres_reason(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(refusal) => format!("{}, SQLSTATE {}", refusal.message(), refusal.code().code()),
-        None => crate::store::connect::cause(error),
+        None => crate::store::error::connection_failure(error),
     }
 }

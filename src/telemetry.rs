@@ -1,8 +1,7 @@
 //! Logs and metrics: lines on standard output, which Lambda sends to CloudWatch.
 //!
-//! Only this crate's own lines are logged, whatever the filter says. Those of libraries are not ours
-//! to vouch for: at `trace` the Lambda runtime prints the payload, and at `debug` the Postgres client
-//! prints what it sends.
+//! Only this crate's own lines are logged, whatever the filter says. Libraries log personal values: the
+//! Lambda runtime logs the event at `trace`, and the Postgres client logs its parameters at `debug`.
 
 use std::fmt::{self, Debug};
 use std::panic::PanicHookInfo;
@@ -22,45 +21,44 @@ pub mod batch;
 pub mod metrics;
 pub mod trace;
 
-/// The log filter: a level, or pairs of a module's path and a level. It goes before
-/// `AWS_LAMBDA_LOG_LEVEL`, being the finer of the two.
+/// The log filter: a level, or pairs of a module path and a level. It overrides `AWS_LAMBDA_LOG_LEVEL`.
 pub const RUST_LOG: &str = "RUST_LOG";
 
-/// What the function's [logging configuration][controls] sets: `TRACE` to `FATAL`.
+/// The log level of the function's [logging configuration][controls]: `TRACE` to `FATAL`.
 ///
 /// [controls]: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
 pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
-/// Likewise: `JSON` or `Text`.
+/// The log format of the same configuration: `JSON` or `Text`.
 pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 
-/// How a log line is written.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As a JSON object.
+    /// A JSON object.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// Starts logging to standard output, as the environment says: with a filter like `info` or
-/// `login_etl::store=debug`, by default `info`; and in a format, by default JSON.
+/// Starts to log to standard output. The environment sets the filter, such as `info` (the default) or
+/// `login_etl::store=debug`, and the format, by default JSON.
 ///
 /// # Errors
 ///
-/// [`SettingError`] if `RUST_LOG` is not a filter. Logging has started all the same, at `info`.
+/// [`SettingError`] if `RUST_LOG` is not a filter. Logging starts all the same, at `info`.
 pub fn start(variable: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
     let parsed = filter(&variable);
     let filter = parsed.clone().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
     let text = variable(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
     let format = if text { Format::Text } else { Format::Json };
-    tracing_subscriber::registry().with(lines(filter, format, std::io::stdout)).init();
+    tracing_subscriber::registry().with(log_layer(filter, format, std::io::stdout)).init();
     std::panic::set_hook(Box::new(log_panic));
     parsed.map(drop)
 }
 
-/// The log: this crate's events that pass the filter, a line each, and what [`metrics`] writes,
-/// which passes always and is JSON always, because CloudWatch takes the metrics from it.
-pub fn lines<S, W>(filter: Targets, format: Format, writer: W) -> impl Layer<S>
+/// Makes the layer that writes this crate's events which pass the filter, and the lines of [`metrics`]: no
+/// filter applies to these, and they are always JSON, because CloudWatch reads the metrics from them.
+pub fn log_layer<S, W>(filter: Targets, format: Format, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
@@ -76,19 +74,19 @@ where
         metadata.target().starts_with("login_etl") && metadata.target() != metrics::TARGET
     });
     let log = layer.with_filter(filter).with_filter(ours);
-    let metrics = tracing_subscriber::fmt::layer().event_format(AsItIs).with_writer(writer);
+    let metrics = tracing_subscriber::fmt::layer().event_format(Verbatim).with_writer(writer);
     log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == metrics::TARGET)))
 }
 
-/// Logs what ends the process.
-pub fn fatal(error: &dyn std::error::Error) {
-    error!(error = %error, "cannot go on");
+/// Logs an error that ends the process.
+pub fn startup_failed(error: &dyn std::error::Error) {
+    error!(error = %error, "startup failed");
 }
 
-/// Writes an event as the text of its only field.
-struct AsItIs;
+/// Writes the only field of an event, without formatting it.
+struct Verbatim;
 
-impl<S, N> FormatEvent<S, N> for AsItIs
+impl<S, N> FormatEvent<S, N> for Verbatim
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     N: for<'w> FormatFields<'w> + 'static,
@@ -112,7 +110,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingE
         return filter.parse().map_err(|_| invalid);
     }
     let level = match set(AWS_LAMBDA_LOG_LEVEL) {
-        // Lambda knows one level more than we do.
+        // `tracing` has no level FATAL.
         Some(level) if level.eq_ignore_ascii_case("fatal") => tracing::Level::ERROR,
         Some(level) => level.parse().unwrap_or(tracing::Level::INFO),
         None => tracing::Level::INFO,
@@ -120,7 +118,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingE
     Ok(Targets::new().with_default(level))
 }
 
-/// A panic's message may quote a value; its place does not.
+/// Logs where a panic happened. The panic's message may quote a value, so it is not logged.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     error!(place, "panicked");
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_finer_filter_goes_before_the_coarser() {
+    fn rust_log_overrides_the_level() {
         let coarse = (AWS_LAMBDA_LOG_LEVEL, "WARN");
 
         assert_eq!(filter_of(&[]).unwrap(), "info");
@@ -156,32 +154,33 @@ mod tests {
     }
 
     #[test]
-    fn no_filter_and_no_format_keeps_the_metrics_from_the_log() {
+    fn metrics_pass_every_filter_and_format() {
         let log = Log::default();
         let writer = log.clone();
         let strict = Targets::new().with_default(tracing::Level::ERROR);
-        let layer = lines(strict, Format::Text, move || writer.clone());
+        let layer = log_layer(strict, Format::Text, move || writer.clone());
 
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            tracing::warn!("a line that is filtered out");
+            tracing::warn!("a line below the level");
             tracing::error!("a line for people");
-            let mut batch = batch::Batch::begin("request", "function", Duration::from_secs(1));
+            let mut batch = batch::BatchLog::begin("request", "function", Duration::from_secs(1));
             batch.read(1, None);
             batch.done(1);
         });
 
         let log = log.0.lock().unwrap();
-        let [people, metrics] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
-        assert!(people.ends_with("ERROR login_etl::telemetry::tests: a line for people"), "{people}");
+        let [text, metrics] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+        assert!(text.ends_with("ERROR login_etl::telemetry::tests: a line for people"), "{text}");
         let metrics: serde_json::Value = serde_json::from_str(metrics).unwrap();
         assert_eq!(metrics["message"], "batch done");
         assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"], "login-etl");
     }
 
     #[test]
-    fn a_filter_that_is_none_is_refused() {
+    fn bad_filter_is_refused() {
         assert!(filter_of(&[(RUST_LOG, "a=b=c")]).is_err());
     }
+
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<String>>);
 

@@ -11,7 +11,7 @@ PYTHON = re.compile(r"^(?:async )?def test_(\w+)", re.MULTILINE)
 # A test attribute, then any other attributes and comments, then the function.
 RUST = re.compile(r"#\[(?:\w+::)*test[^\]]*\]\s*(?:(?:#\[.*\]|//.*)\s*)*(?:async )?fn (\w+)")
 SOURCES = [
-    (PYTHON, "tests/e2e/test_*.py"),
+    (PYTHON, "tests/**/test_*.py"),
     *((RUST, f"{folder}/**/*.rs") for folder in ("src", "crates", "tests", "fuzz")),
 ]
 

@@ -15,21 +15,25 @@ use std::time::{Duration, SystemTime};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use login::decode::{DecodeError, Scratch, arrival, decode};
+use login::decode::{DecodeError, decode};
 use login::event::{EventError, SqsMessage, read};
 use login::mask::mask;
+use login::message_key::MessageKey;
 use login::pii::Masker;
 use model::SALT;
+use row::Row;
 
 mod model;
+mod row;
 
 /// Every word of our errors, in their texts and in their `Debug`.
 static VOCABULARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
     "
-    the message has no body is not Unicode text JSON at line column a object more than envelopes there once
+    the message has no body is not Unicode text JSON at line column a object more than envelopes occurs once
     missing an array boolean number string empty longer characters holds character U 0000 version of one to three
     numbers SentTimestamp milliseconds payload SQS event position messageId
     user_id app_version device_type ip locale device_id
+    UserId AppVersion DeviceType Ip Locale DeviceId
     MissingBody NotText NotJson NotAnObject TooManyEnvelopes Ambiguous MissingField WrongType EmptyText TooLong
     NulCharacter BadVersion BadSentTimestamp MalformedEvent MissingMessageId
     field found limit Boolean Number Array Object
@@ -47,17 +51,6 @@ const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 /// Four envelopes take more than this many bytes.
 const FOUR_ENVELOPES: usize = 4 * r#"{"detail-type":0,"detail":}"#.len();
 
-/// A row as plain texts.
-#[derive(Debug, PartialEq, Eq)]
-struct Row {
-    user_id: String,
-    device_type: Option<String>,
-    masked_ip: Option<String>,
-    masked_device_id: Option<String>,
-    locale: Option<String>,
-    app_version: Option<i32>,
-}
-
 /// Takes an event all the way to its rows.
 pub fn check_event(event: &[u8]) {
     let text = &String::from_utf8_lossy(event);
@@ -65,19 +58,19 @@ pub fn check_event(event: &[u8]) {
         Ok(messages) => messages,
         Err(error) => return quotes_nothing(&error, &event_places(&error), text),
     };
-    let mut arrivals = Vec::new();
+    let mut keys = Vec::new();
     for (position, message) in messages.iter().enumerate() {
         assert!(!message.id.is_empty(), "a message without an id");
         if let Err(error) = take(message, position) {
             quotes_nothing(&error, &places(&error), text);
         }
-        let arrival = arrival(message, position, SystemTime::UNIX_EPOCH);
-        arrivals.extend(arrival.map(|arrival| (&message.id, arrival)));
+        let key = MessageKey::read(message, position, SystemTime::UNIX_EPOCH);
+        keys.extend(key.map(|key| (&message.id, key)));
     }
-    for (id, arrival) in &arrivals {
-        assert!(arrival.sent_at <= SystemTime::UNIX_EPOCH + Duration::from_millis(MAX_SENT_MILLIS));
-        for (other_id, other) in &arrivals {
-            assert_eq!(id == other_id, arrival.ledger_id == other.ledger_id, "two ids are one in the ledger");
+    for (id, key) in &keys {
+        assert!(key.sent_at <= SystemTime::UNIX_EPOCH + Duration::from_millis(MAX_SENT_MILLIS));
+        for (other_id, other) in &keys {
+            assert_eq!(id == other_id, key.ledger_id == other.ledger_id, "two ids are one in the ledger");
         }
     }
     if let Ok(value) = serde_json::from_slice::<Value>(event) {
@@ -190,9 +183,8 @@ fn by_number(text: &str) -> String {
 
 /// Takes a message to its row, which must be one that the table can hold.
 fn take(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
-    let mut scratch = Scratch::default();
-    let login = decode(message, arrival(message, position, SystemTime::UNIX_EPOCH)?, &mut scratch)?;
-    let row = mask(login, &mut MASKER.clone());
+    MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
+    let row = mask(decode(message)?, &mut MASKER.clone());
     let row = Row {
         user_id: row.user_id.into_owned(),
         device_type: row.device_type.map(Cow::into_owned),

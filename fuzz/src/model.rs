@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::Row;
+use crate::row::Row;
 
 pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 

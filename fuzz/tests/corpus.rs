@@ -17,7 +17,7 @@ fn every_kept_body_holds() {
 
 #[test]
 fn every_sample_event_holds() {
-    replay("../../events", check_event);
+    replay("../events", check_event);
 }
 
 fn replay(folder: &str, check: fn(&[u8])) {

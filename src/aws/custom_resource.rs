@@ -1,5 +1,5 @@
-//! CloudFormation's custom resources: a request that comes as an event, and an answer that goes to
-//! the URL in it, after the [reference].
+//! The protocol of CloudFormation's custom resources: the request arrives as an event, and the response is
+//! sent to the URL in the request. See the [reference].
 //!
 //! [reference]: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
 
@@ -13,52 +13,51 @@ use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use serde::{Deserialize, Serialize};
 
-/// The answer may have 4096 bytes; this leaves room for its other fields.
+/// A response may have 4096 bytes. This limit leaves room for its other fields.
 const REASON_CHARS: usize = 1000;
 
-/// A change that CloudFormation asks for. (`aws_lambda_events` has a type for each kind of request; of what
-/// they hold these fields are enough, and they print the URL.)
+/// A request of CloudFormation. (The types of `aws_lambda_events` are not used: their `Debug` prints the
+/// URL.)
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Change {
-    /// What is to become of the resource.
-    #[serde(rename = "RequestType")]
-    pub kind: ChangeKind,
+pub struct CustomResourceRequest {
+    /// What happens to the resource.
+    pub request_type: RequestType,
     request_id: String,
     stack_id: String,
     logical_resource_id: String,
-    /// None before the resource is created.
+    /// `None` before the resource exists.
     physical_resource_id: Option<String>,
-    /// Signed: whoever has it can answer in our place.
+    /// Secret: anyone who has this signed URL can send the response.
     #[serde(rename = "ResponseURL")]
     response_url: String,
 }
 
-/// What is to become of a resource.
+/// What happens to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum ChangeKind {
-    /// It is new in the stack.
+pub enum RequestType {
+    /// The resource is new in the stack.
     Create,
-    /// Its properties changed.
+    /// The resource's properties changed.
     Update,
-    /// It leaves the stack.
+    /// The resource leaves the stack.
     Delete,
 }
 
-/// The answer could not be delivered.
+/// The response could not be delivered.
 #[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
-    /// The URL is none, or there is no way to it.
+pub enum ResponseError {
+    /// The URL is not valid, or its host is out of reach.
     #[error("CloudFormation cannot be answered: {0}")]
     Undeliverable(String),
-    /// The other side does not take it.
+    /// The host refused the response.
     #[error("CloudFormation cannot be answered: HTTP status {0}")]
-    Refused(u16),
+    HttpStatus(u16),
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer<'r> {
+struct Response<'r> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -68,31 +67,32 @@ struct Answer<'r> {
     logical_resource_id: &'r str,
 }
 
-impl Change {
-    /// Answers with the outcome. A failure fails the deployment, with the error's text as its reason.
+impl CustomResourceRequest {
+    /// Sends the outcome to CloudFormation. A failure fails the deployment, and the error's text becomes
+    /// its reason.
     ///
     /// # Errors
     ///
-    /// [`AnswerError`]; the answer may be sent again.
-    pub async fn answer<E: fmt::Display>(&self, outcome: Result<(), E>) -> Result<(), AnswerError> {
-        let body = serde_json::to_string(&self.answer_to(outcome)).map_err(undeliverable)?;
+    /// [`ResponseError`]: the response may be sent again.
+    pub async fn respond<E: fmt::Display>(&self, outcome: Result<(), E>) -> Result<(), ResponseError> {
+        let body = serde_json::to_string(&self.response(outcome)).map_err(undeliverable)?;
         let mut request = HttpRequest::new(body.into());
         request.set_method("PUT").map_err(undeliverable)?;
-        // Said without the error, which might quote the URL. It is signed for no content type.
-        request.set_uri(&*self.response_url).map_err(|_| undeliverable("its address is not a URL"))?;
+        // The error is dropped: it may quote the URL. No content type is sent, because none is signed.
+        request.set_uri(&*self.response_url).map_err(|_| undeliverable("the ResponseURL is not a URL"))?;
         let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
         let response = connector.call(request).await.map_err(undeliverable)?;
         if response.status().is_success() {
             return Ok(());
         }
-        Err(AnswerError::Refused(response.status().as_u16()))
+        Err(ResponseError::HttpStatus(response.status().as_u16()))
     }
 
-    fn answer_to<E: fmt::Display>(&self, outcome: Result<(), E>) -> Answer<'_> {
-        Answer {
+    fn response<E: fmt::Display>(&self, outcome: Result<(), E>) -> Response<'_> {
+        Response {
             status: if outcome.is_ok() { "SUCCESS" } else { "FAILED" },
             reason: outcome.err().map(|error| error.to_string().chars().take(REASON_CHARS).collect()),
-            // The same for ever: another one would tell CloudFormation to delete the old resource.
+            // Always the same: a new id would make CloudFormation delete the old resource.
             physical_resource_id: self.physical_resource_id.as_deref().unwrap_or(&self.logical_resource_id),
             stack_id: &self.stack_id,
             request_id: &self.request_id,
@@ -101,14 +101,16 @@ impl Change {
     }
 }
 
-impl fmt::Debug for Change {
+impl fmt::Debug for CustomResourceRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("CustomResourceRequest")
+            .field("request_type", &self.request_type)
+            .finish_non_exhaustive()
     }
 }
 
-fn undeliverable(error: impl Into<Box<dyn Error + Send + Sync>>) -> AnswerError {
-    AnswerError::Undeliverable(error.into().to_string())
+fn undeliverable(error: impl Into<Box<dyn Error + Send + Sync>>) -> ResponseError {
+    ResponseError::Undeliverable(error.into().to_string())
 }
 
 #[cfg(test)]
@@ -117,10 +119,10 @@ mod tests {
 
     use super::*;
 
-    /// A change as the reference shows it.
-    fn change(kind: &str, physical_id: Option<&str>) -> Change {
+    /// A request as the reference shows it.
+    fn request(request_type: &str, physical_id: Option<&str>) -> CustomResourceRequest {
         let mut event = json!({
-            "RequestType": kind,
+            "RequestType": request_type,
             "RequestId": "unique-1",
             "ResponseURL": "https://bucket.s3.amazonaws.com/answer?X-Amz-Signature=hunter2",
             "ResourceType": "Custom::Schema",
@@ -134,14 +136,14 @@ mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    fn answer(change: &Change, outcome: Result<(), &str>) -> Value {
-        serde_json::to_value(change.answer_to(outcome)).unwrap()
+    fn response(request: &CustomResourceRequest, outcome: Result<(), &str>) -> Value {
+        serde_json::to_value(request.response(outcome)).unwrap()
     }
 
     #[test]
-    fn a_success_names_the_resource_as_it_was_named_before() {
-        let created = answer(&change("Create", None), Ok(()));
-        let updated = answer(&change("Update", Some("Older")), Ok(()));
+    fn physical_id_never_changes() {
+        let created = response(&request("Create", None), Ok(()));
+        let updated = response(&request("Update", Some("Older")), Ok(()));
 
         assert_eq!(
             created,
@@ -157,28 +159,28 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_why_in_no_more_than_the_answer_can_hold() {
-        let short = answer(&change("Create", None), Err("a migration failed"));
-        let long = answer(&change("Create", None), Err(&"é".repeat(5000)));
+    fn long_reasons_are_cut() {
+        let short = response(&request("Create", None), Err("a migration failed"));
+        let long = response(&request("Create", None), Err(&"é".repeat(5000)));
 
         assert_eq!((&short["Status"], &short["Reason"]), (&json!("FAILED"), &json!("a migration failed")));
         assert!(long.to_string().len() < 4096);
     }
 
     #[test]
-    fn the_url_is_not_printed() {
-        let change = change("Delete", Some("Schema"));
+    fn debug_prints_no_url() {
+        let request = request("Delete", Some("Schema"));
 
-        assert_eq!(format!("{change:?}"), "Change { kind: Delete, .. }");
+        assert_eq!(format!("{request:?}"), "CustomResourceRequest { request_type: Delete, .. }");
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_takes_is_an_error_without_the_url() {
-        let mut change = change("Create", None);
+    async fn errors_hold_no_url() {
+        let mut request = request("Create", None);
         for url in ["http://127.0.0.1:9/answer?X-Amz-Signature=hunter2", "no url, hunter2"] {
-            change.response_url = url.into();
+            request.response_url = url.into();
 
-            let error = change.answer(Ok::<_, &str>(())).await.unwrap_err().to_string();
+            let error = request.respond(Ok::<_, &str>(())).await.unwrap_err().to_string();
 
             assert!(error.starts_with("CloudFormation cannot be answered: "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");

@@ -1,7 +1,7 @@
-//! IAM authentication: the token that RDS takes in place of a password.
+//! Signs the token that RDS accepts instead of a password.
 //!
-//! It is [a request to `rds-db`][guide] that is signed for a while and sent to nobody: its address
-//! without the scheme is the token, and RDS tells from the signature whose it is.
+//! The token is the URL, without its scheme, of [a signed request to `rds-db`][guide] that is never sent. RDS
+//! checks the signature to find out who logs in.
 //!
 //! [guide]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html
 
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::config::Credentials;
 use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningError, SigningSettings, sign,
+    SignableBody, SignableRequest, SignatureLocation, SigningError, SigningSettings, sign as sign_request,
 };
 use aws_sigv4::sign::v4::SigningParams;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,38 +18,37 @@ use secrecy::SecretString;
 
 use crate::config::IamLogin;
 
-/// How long a token lets somebody in: [as long as RDS takes one][limit]. A connection that it let in
-/// lasts longer.
+/// How long a token is valid: [as long as RDS accepts it][limit]. A connection outlives its token.
 ///
 /// [limit]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html
 pub const VALIDITY: Duration = Duration::from_mins(15);
 
-/// What a [signature's query][encoding] does not leave as it is.
+/// The characters that are percent-encoded in the [query of a signed request][encoding].
 ///
 /// [encoding]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Why a token could not be signed.
+/// The host cannot be part of a URL.
 #[derive(Debug, thiserror::Error)]
 #[error("DATABASE_HOST is not the name of a host")]
-pub struct NotSigned(#[from] SigningError);
+pub struct BadHost(#[from] SigningError);
 
-/// Signs a token, to the byte as [botocore] does.
+/// Signs a token, equal to the byte to the token of [botocore].
 ///
 /// [botocore]: https://docs.aws.amazon.com/boto3/latest/reference/services/rds/client/generate_db_auth_token.html
 ///
 /// # Errors
 ///
-/// [`NotSigned`] if the host can be in no address.
-pub fn token(
+/// [`BadHost`].
+pub fn sign(
     credentials: Credentials,
     region: &str,
     login: &IamLogin,
     at: SystemTime,
-) -> Result<SecretString, NotSigned> {
+) -> Result<SecretString, BadHost> {
     let IamLogin { host, port, user, .. } = login;
     let query = format!("Action=connect&DBUser={}", utf8_percent_encode(user, ENCODED));
-    // What is signed is the host's name in lower case.
+    // RDS checks the signature of the host name in lower case.
     let address = format!("https://{}:{port}/?{query}", host.to_lowercase());
     let request = SignableRequest::new("GET", address, std::iter::empty(), SignableBody::empty())?;
 
@@ -64,13 +63,13 @@ pub fn token(
         .time(at)
         .settings(settings)
         .build()
-        .unwrap_or_else(|_| unreachable!("all that is required is set"));
-    let (instructions, signature) = sign(request, &params.into())?.into_parts();
+        .unwrap_or_else(|_| unreachable!("all required parameters are set"));
+    let (instructions, signature) = sign_request(request, &params.into())?.into_parts();
 
     let mut token = format!("{host}:{port}/?{query}");
     let signature = ("X-Amz-Signature", signature.as_str().into());
-    let but_the_signature = instructions.params().iter().filter(|(name, _)| *name != signature.0);
-    for (name, value) in but_the_signature.chain([&signature]) {
+    let parameters = instructions.params().iter().filter(|(name, _)| *name != signature.0);
+    for (name, value) in parameters.chain([&signature]) {
         let _ = write!(token, "&{name}={}", utf8_percent_encode(value, ENCODED));
     }
     Ok(token.into())

@@ -1,5 +1,5 @@
-//! What is asked of AWS: the salt and the database credentials, from Secrets Manager, and what a token
-//! for the database is signed with.
+//! Fetches the salt and the database's credentials from Secrets Manager, and signs IAM tokens for the
+//! database with the AWS SDK's own credentials.
 
 use std::error::Error;
 use std::fmt;
@@ -17,60 +17,60 @@ use serde_json::Value;
 use crate::aws::rds_auth_token;
 use crate::config::{DATABASE_AUTHENTICATION, IamLogin, SALT_SECRET_ID};
 
-/// One try, and all of them: a cold start has [10 seconds][init] before Lambda starts it over.
+/// The timeouts of one attempt and of all attempts: Lambda ends a cold start after [10 seconds][init].
 ///
 /// [init]: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A client of Secrets Manager, and whom it is for.
+/// A client of Secrets Manager, with the identity that it acts as.
 #[derive(Clone)]
 pub struct Secrets {
     client: Client,
-    /// Holds the credentials' provider and the region.
+    /// The credentials' provider and the region, to sign tokens.
     sdk: SdkConfig,
 }
 
-/// The database's credentials, and its address as far as the secret has it: the [JSON that RDS
+/// The database's credentials, and those parts of its address that the secret holds: the [JSON that RDS
 /// keeps][rds].
 ///
 /// [rds]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html
 #[derive(Debug, Deserialize)]
 pub struct Credentials {
-    /// Whom to log in as.
+    /// The user.
     pub username: String,
     /// The password.
     #[serde(deserialize_with = "secret_string")]
     pub password: SecretString,
-    /// The host's name.
+    /// The host name.
     pub host: Option<String>,
-    /// The port: a number, or the digits of one.
+    /// The port: a JSON number, or a string of digits.
     #[serde(default, deserialize_with = "port")]
     pub port: Option<u16>,
     /// The database's name.
     pub dbname: Option<String>,
 }
 
-/// Why a secret is of no use. It names the setting that names the secret.
+/// Why a secret cannot be used. The text names the setting that names the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// Secrets Manager refused, or could not be asked.
-    #[error("{setting}: Secrets Manager did not give the secret: {cause}")]
+    /// Secrets Manager refused, or is out of reach.
+    #[error("{setting}: Secrets Manager did not return the secret: {cause}")]
     Unavailable {
         /// The setting.
         setting: &'static str,
-        /// Why. Nothing of a secret is in it, since none was given.
+        /// Why. It holds no secret, because none was returned.
         cause: String,
     },
-    /// The secret is not what the setting is for.
+    /// The secret has the wrong shape for its setting.
     #[error("{setting}: {problem}")]
     WrongShape {
         /// The setting.
         setting: &'static str,
-        /// What is wrong, in words that hold nothing of the secret.
+        /// What is wrong. It holds nothing of the secret.
         problem: &'static str,
     },
-    /// There is nothing to sign a token for the database with.
+    /// No token for the database can be signed.
     #[error("{DATABASE_AUTHENTICATION}: no token can be signed: {cause}")]
     NoToken {
         /// Why.
@@ -79,7 +79,7 @@ pub enum SecretError {
 }
 
 impl Secrets {
-    /// Makes a client from the AWS SDK's own variables.
+    /// Makes a client from the AWS SDK's own environment variables.
     pub async fn from_env() -> Self {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -97,53 +97,53 @@ impl Secrets {
     ///
     /// [`SecretError`], naming `SALT_SECRET_ID`.
     pub async fn salt(&self, id: &str) -> Result<SecretString, SecretError> {
-        let text = self.text(SALT_SECRET_ID, id).await?;
+        let text = self.fetch(SALT_SECRET_ID, id).await?;
         match serde_json::from_str(text.expose_secret()) {
             Ok(Value::Object(mut object)) => match object.remove("salt") {
                 Some(Value::String(salt)) => Ok(salt.into()),
                 _ => Err(SecretError::WrongShape {
                     setting: SALT_SECRET_ID,
-                    problem: "the secret is a JSON object without a text under the key salt",
+                    problem: "the secret is a JSON object whose key salt is missing or not a string",
                 }),
             },
             _ => Ok(text),
         }
     }
 
-    /// Fetches credentials of the database, from the secret that this setting names.
+    /// Fetches the database's credentials from the secret `id`, which `setting` names.
     ///
     /// # Errors
     ///
     /// [`SecretError`], naming the setting.
     pub async fn credentials(&self, setting: &'static str, id: &str) -> Result<Credentials, SecretError> {
-        let text = self.text(setting, id).await?;
-        // The parser's error would quote what it refuses.
+        let text = self.fetch(setting, id).await?;
+        // The parser's error is dropped: it quotes values.
         serde_json::from_str(text.expose_secret()).map_err(|_| SecretError::WrongShape {
             setting,
-            problem: "the secret is not a JSON object with username, password and, where it has them, \
-                      host, port and dbname",
+            problem: "the secret is not a JSON object with username and password, and optionally host, \
+                      port and dbname",
         })
     }
 
-    /// Signs a token that lets this user in for as long as [`rds_auth_token::VALIDITY`], with the credentials and
-    /// in the region of the AWS SDK.
+    /// Signs a token for this login with the credentials and the region of the AWS SDK. The token is valid
+    /// for [`rds_auth_token::VALIDITY`].
     ///
     /// # Errors
     ///
     /// [`SecretError::NoToken`].
-    pub async fn token(&self, login: &IamLogin) -> Result<SecretString, SecretError> {
-        let none = |cause: &str| SecretError::NoToken { cause: cause.to_owned() };
-        let region = self.sdk.region().ok_or_else(|| none("the AWS SDK finds no region"))?;
+    pub async fn rds_auth_token(&self, login: &IamLogin) -> Result<SecretString, SecretError> {
+        let no_token = |cause: &str| SecretError::NoToken { cause: cause.to_owned() };
+        let region = self.sdk.region().ok_or_else(|| no_token("the AWS SDK finds no region"))?;
         let provider =
-            self.sdk.credentials_provider().ok_or_else(|| none("the AWS SDK finds no credentials"))?;
+            self.sdk.credentials_provider().ok_or_else(|| no_token("the AWS SDK finds no credentials"))?;
         let credentials = Box::pin(provider.provide_credentials()).await;
-        let credentials = credentials.map_err(|error| SecretError::NoToken { cause: causes(&error) })?;
-        rds_auth_token::token(credentials, region.as_ref(), login, SystemTime::now())
-            .map_err(|error| none(&error.to_string()))
+        let credentials = credentials.map_err(|error| SecretError::NoToken { cause: cause_chain(&error) })?;
+        rds_auth_token::sign(credentials, region.as_ref(), login, SystemTime::now())
+            .map_err(|error| no_token(&error.to_string()))
     }
 
-    async fn text(&self, setting: &'static str, id: &str) -> Result<SecretString, SecretError> {
-        // Boxed, since the SDK's future is tens of kilobytes large.
+    async fn fetch(&self, setting: &'static str, id: &str) -> Result<SecretString, SecretError> {
+        // Boxed: the SDK's future is tens of kilobytes large.
         let answer = Box::pin(self.client.get_secret_value().secret_id(id).send()).await;
         let answer = answer.map_err(|error| SecretError::Unavailable { setting, cause: cause(&error) })?;
         answer
@@ -159,7 +159,7 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// What went wrong, as far as it is known: the service's own words, or the way to it.
+/// Returns why a request failed: the service's own error, or what happened on the way to the service.
 fn cause<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(refusal) = error.as_service_error() {
         let code = refusal.code().unwrap_or("an error without a code");
@@ -168,11 +168,11 @@ fn cause<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> Stri
             None => code.to_owned(),
         };
     }
-    causes(error)
+    cause_chain(error)
 }
 
-/// An error's own words and those of what caused it.
-fn causes(error: &(dyn Error + 'static)) -> String {
+/// Joins the texts of an error and its causes.
+fn cause_chain(error: &(dyn Error + 'static)) -> String {
     let mut causes = vec![error.to_string()];
     let mut next = error.source();
     while let Some(error) = next {

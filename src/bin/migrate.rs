@@ -1,19 +1,19 @@
-//! Brings the database's schema and the writer's way to log in up to date, and drops old entries of the
-//! ledger.
+//! Applies the migrations, sets how `login_writer` logs in, and drops old entries of the ledger.
 //!
-//! It takes the database's settings as the function does, and a role that may create tables and
-//! roles. As a Lambda function it does the same for every event: CloudFormation's, which it answers,
-//! and any other, such as the daily one.
+//! It reads the same settings of the database as the ingest function, but logs in as a role that may create
+//! tables and roles. As a Lambda function it does the same for every event: the requests of CloudFormation,
+//! which it answers, and the daily event.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{LambdaEvent, service_fn};
 use login::pii::Masker;
-use login_etl::aws::custom_resource::{Change, ChangeKind};
+use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, Settings, StartError, WRITER_SECRET_ID, WriterLogin, is_set};
+use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterLogin, is_set};
 use login_etl::deadline::Deadline;
+use login_etl::error::StartError;
 use login_etl::schema::{self, WRITER};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::telemetry;
@@ -21,15 +21,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info};
 
-/// The target of this program's log lines: those of `login_etl` alone are logged.
+/// The target of this program's log lines. Only targets within `login_etl` are logged.
 const LOG: &str = "login_etl::migrate";
 
-/// Set by Lambda, for whatever it starts.
+/// Lambda sets it for every program that it starts.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
 type Outcome = Result<(), lambda_runtime::Error>;
 
-/// Brings the schema of the login database up to date, and drops old entries of the ledger.
+/// Applies the migrations of the login database, and drops old entries of the ledger.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -38,7 +38,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Accepts the salt that `SALT_SECRET_ID` holds now, after which tokens match no older row.
+    /// Accepts the salt in `SALT_SECRET_ID`. New rows cannot be joined with older rows after that.
     AcceptSalt,
 }
 
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::fatal(&*error);
+            telemetry::startup_failed(&*error);
             ExitCode::FAILURE
         }
     }
@@ -69,28 +69,29 @@ async fn serve() -> Outcome {
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
-/// Handles one event. What is wrong with the settings comes out here and not at the start, so that
-/// CloudFormation is told, and does not wait for an answer in vain.
+/// Handles one event. The settings are read here and not at the start: CloudFormation then receives their
+/// errors, and does not wait for a response until its timeout.
 async fn handle(event: LambdaEvent<Value>) -> Outcome {
     let deadline = Deadline::before(event.context.deadline());
     if event.payload.get("RequestType").is_none() {
-        return within(deadline).await;
+        return migrate_within(deadline).await;
     }
-    // The parser's error may quote what it refuses.
-    let change = Change::deserialize(event.payload).map_err(|_| "the event is not CloudFormation's")?;
-    let outcome = match change.kind {
-        ChangeKind::Create | ChangeKind::Update => within(deadline).await,
-        // The data are not the stack's to delete.
-        ChangeKind::Delete => Ok(()),
+    // The parser's error is dropped: it may quote values.
+    let request = CustomResourceRequest::deserialize(event.payload)
+        .map_err(|_| "the event is not a request of CloudFormation")?;
+    let outcome = match request.request_type {
+        RequestType::Create | RequestType::Update => migrate_within(deadline).await,
+        // The data outlive the stack.
+        RequestType::Delete => Ok(()),
     };
     if let Err(error) = &outcome {
         error!(target: LOG, error = %error, "the deployment is refused");
     }
-    Ok(change.answer(outcome).await?)
+    Ok(request.respond(outcome).await?)
 }
 
-async fn within(deadline: Deadline) -> Outcome {
-    deadline.bound(Box::pin(migrate())).await?
+async fn migrate_within(deadline: Deadline) -> Outcome {
+    deadline.timeout(Box::pin(migrate())).await?
 }
 
 async fn migrate() -> Outcome {
@@ -101,14 +102,14 @@ async fn migrate() -> Outcome {
     }
     match WriterLogin::read(variable)? {
         WriterLogin::Unchanged => {}
-        WriterLogin::Iam => schema::let_writer_in_by_iam(connection.client()).await?,
+        WriterLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
         WriterLogin::Password { secret_id } => {
             let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
             if writer.username != WRITER {
                 let problem = "the username in the secret is not login_writer";
                 return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
             }
-            schema::let_writer_in_by_password(connection.client(), &writer.password).await?;
+            schema::set_writer_password(connection.client(), &writer.password).await?;
         }
     }
     schema::prune(connection.client()).await?;
@@ -121,14 +122,14 @@ async fn accept_salt() -> Outcome {
     let settings = Settings::read(variable)?;
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
-    let fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.fingerprint();
+    let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
     let mut connection = connect(settings.database, secrets).await?;
-    let changed = schema::accept_salt(connection.client_mut(), &fingerprint).await?;
+    let changed = schema::accept_salt(connection.client_mut(), &salt_fingerprint).await?;
     info!(target: LOG, changed, "the salt is accepted");
     Ok(())
 }
 
-/// The value of an environment variable; one that is set to nothing is not set.
+/// Returns the value of an environment variable. A blank variable counts as not set.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(is_set)
 }

@@ -1,4 +1,4 @@
-//! TLS to Postgres: whom to trust, and with what keys.
+//! TLS to Postgres: the certificates to trust, and the key exchange.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{DATABASE_CA_BUNDLE, SettingError};
 
-/// The authorities of Amazon RDS, compiled in, because `sam build` packages the binary and nothing
-/// beside it. Their source and date are in the file.
-const RDS_AUTHORITIES: &[u8] = include_bytes!("rds-global-bundle.pem");
+/// The certificate authorities of Amazon RDS. They are compiled in, because `sam build` packages only the
+/// binary. The file names its source and date.
+const RDS_CERTIFICATES: &[u8] = include_bytes!("rds-global-bundle.pem");
 
-/// TLS with a verified certificate and host name, whatever a server would settle for. It trusts the
-/// system's authorities, those of Amazon RDS (who sign nothing else), and those of the bundle.
+/// Makes a connector that verifies the server's certificate and host name. It trusts the authorities of the
+/// system, of Amazon RDS (which sign only databases), and of the bundle.
 ///
 /// # Errors
 ///
 /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
-pub(super) fn verified(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, SettingError> {
+pub(super) fn connector(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, SettingError> {
     let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE, problem };
     let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(of_the_system());
-    authorities.add_parsable_certificates(certificates(RDS_AUTHORITIES));
+    authorities.add_parsable_certificates(system_certificates());
+    authorities.add_parsable_certificates(certificates(RDS_CERTIFICATES));
     if let Some(path) = ca_bundle {
         let pem = std::fs::read(path).map_err(|_| invalid("cannot be read"))?;
         let (trusted, refused) = authorities.add_parsable_certificates(certificates(&pem));
@@ -33,7 +33,7 @@ pub(super) fn verified(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, Se
             return Err(invalid("is not a file of PEM certificates"));
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(cryptography()))
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|_| invalid("cannot be used by the TLS library"))?
         .with_root_certificates(authorities)
@@ -41,27 +41,28 @@ pub(super) fn verified(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, Se
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// The library's own choice, but for the group that a client sends its key share in: P-256 is what
-/// Postgres takes [unless it is told otherwise][ecdh], and another costs a round trip.
+/// Returns the library's default provider with P-256 as the first key exchange group: Postgres uses P-256
+/// [by default][ecdh], and a key share of another group costs a round trip.
 ///
 /// [ecdh]: https://www.postgresql.org/docs/15/runtime-config-connection.html#GUC-SSL-ECDH-CURVE
-fn cryptography() -> CryptoProvider {
+fn crypto_provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::secp256r1);
     provider
 }
 
-/// The system's authorities, as far as they can be read. Where it has them in one file they are read from
-/// that alone: the folders have the same in many files, and reading those takes longer than connecting.
-fn of_the_system() -> Vec<CertificateDer<'static>> {
-    let told = openssl_probe::has_ssl_cert_env_vars();
+/// Reads the certificate authorities of the system, as far as they can be read. If the system has one file
+/// of them, only this file is read: its folders hold the same certificates in many files, and reading these
+/// takes longer than connecting.
+fn system_certificates() -> Vec<CertificateDer<'static>> {
+    let is_configured = openssl_probe::has_ssl_cert_env_vars();
     match openssl_probe::probe().cert_file {
-        Some(file) if !told => rustls_native_certs::load_certs_from_paths(Some(&file), None).certs,
+        Some(file) if !is_configured => rustls_native_certs::load_certs_from_paths(Some(&file), None).certs,
         _ => rustls_native_certs::load_native_certs().certs,
     }
 }
 
-/// The certificates of a PEM file; none if it is not one.
+/// Reads the certificates of a PEM file; none if the file is not PEM.
 fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().unwrap_or_default()
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_authorities_of_each_of_27_regions_are_compiled_in() {
-        assert_eq!(certificates(RDS_AUTHORITIES).len(), 3 * 27);
+    fn three_certificates_for_each_of_27_regions() {
+        assert_eq!(certificates(RDS_CERTIFICATES).len(), 3 * 27);
     }
 }

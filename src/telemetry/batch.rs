@@ -1,86 +1,93 @@
-//! A batch as it is seen from outside: a line of its own with its metrics, a line for each message
-//! that failed, and a metric for each reason.
+//! The log of a batch: a line with its metrics, a line for each message that failed, and a metric for each
+//! reason.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use login::event::SqsMessage;
+use login::failures::FailureReason;
 use tracing::warn;
 
-use super::metrics::{Level, Line, Measured, Metric};
+use super::metrics::{Level, LogLine, Metric, MetricName, MetricValue};
 use super::trace::{Annotations, Trace};
-use crate::handler::BatchError;
-use crate::report::Reason;
-use crate::store::Spent;
-use login::event::SqsMessage;
+use crate::error::BatchError;
+use crate::store::WarmUp;
 
-/// What is known of a batch so far.
+/// What is measured of a batch.
 #[derive(Debug)]
-pub struct Batch<'a> {
-    /// What its writing spends time on.
-    pub spent: Spent,
-    /// The invocation that it is traced in, if it is.
+pub struct BatchLog<'a> {
+    /// Time spent on decoding and masking.
+    pub decoding: Duration,
+    /// Time spent on connecting to Postgres; zero where there was a connection.
+    pub connecting: Duration,
+    /// The traced invocation; `None` where it is not sampled.
     pub trace: Option<Trace<'a>>,
     request_id: &'a str,
     function: &'a str,
     started: Instant,
     /// How long the batch may take.
-    allowed: Duration,
-    /// What the start of the process spent time on, if this is its first batch.
-    start: Option<Spent>,
+    time_limit: Duration,
+    /// Cold-start timings, on the first batch of a process.
+    cold_start: Option<WarmUp>,
     messages: Option<usize>,
-    /// The age of the oldest message when it was read.
+    /// The age of the oldest message when the event was read.
     oldest: Option<Duration>,
-    /// How long it took to read the payload.
+    /// Time spent on reading the event.
     reading: Duration,
-    /// How long the store had it, the making of the rows included.
+    /// Time from the end of reading to the end of writing: decoding, connecting and writing.
     storing: Duration,
     written: Option<u64>,
-    /// How many messages failed for each reason.
+    /// Number of failed messages by reason.
     failed: BTreeMap<&'static str, u64>,
+    /// Number of rows that Postgres refused.
+    refused: u64,
 }
 
-impl<'a> Batch<'a> {
-    /// Begins to measure a batch that may take as long as is `allowed`.
+impl<'a> BatchLog<'a> {
+    /// Begins to measure a batch, which may take `time_limit`.
     #[must_use]
-    pub fn begin(request_id: &'a str, function: &'a str, allowed: Duration) -> Self {
+    pub fn begin(request_id: &'a str, function: &'a str, time_limit: Duration) -> Self {
         Self {
-            spent: Spent::default(),
+            decoding: Duration::ZERO,
+            connecting: Duration::ZERO,
             trace: None,
             request_id,
             function,
             started: Instant::now(),
-            allowed,
-            start: None,
+            time_limit,
+            cold_start: None,
             messages: None,
             oldest: None,
             reading: Duration::ZERO,
             storing: Duration::ZERO,
             written: None,
             failed: BTreeMap::new(),
+            refused: 0,
         }
     }
 
-    /// Tells that it is the first batch of a process whose start spent this time.
-    pub fn is_first(&mut self, start: Spent) {
-        self.start = Some(start);
+    /// Marks the batch as the first of its process.
+    pub fn cold_start(&mut self, timings: WarmUp) {
+        self.cold_start = Some(timings);
     }
 
-    /// Tells that the payload is read: how many messages there are, and when the oldest was sent.
+    /// Marks the event as read.
     pub fn read(&mut self, messages: usize, oldest: Option<SystemTime>) {
         self.messages = Some(messages);
-        // A sender whose clock is ahead of ours has sent it just now.
+        // If the sender's clock is ahead of ours, the age is zero.
         self.oldest = oldest.map(|sent| SystemTime::now().duration_since(sent).unwrap_or_default());
         self.reading = self.started.elapsed();
     }
 
-    /// Tells that the store is done, well or not.
+    /// Marks the writing as ended, also where it failed.
     pub fn stored(&mut self) {
         self.storing = self.started.elapsed().saturating_sub(self.reading);
     }
 
     /// Logs and counts a message that failed.
-    pub fn message_failed(&mut self, message: &SqsMessage<'_>, reason: &Reason) {
+    pub fn message_failed(&mut self, message: &SqsMessage<'_>, reason: &FailureReason) {
         *self.failed.entry(reason.code()).or_default() += 1;
+        self.refused += u64::from(matches!(reason, FailureReason::RowRefused { .. }));
         warn!(
             request_id = self.request_id,
             message_id = &*message.id,
@@ -93,34 +100,40 @@ impl<'a> Batch<'a> {
         );
     }
 
-    /// Logs a batch that is done, with so many rows more in the table.
-    pub fn done(mut self, written: u64) {
-        self.written = Some(written);
+    /// Logs a batch that was written, with the number of rows inserted.
+    pub fn done(mut self, inserted: u64) {
+        self.written = Some(inserted);
         self.end_trace(None);
-        self.line(Level::Info, "batch done", &[], &self.metrics(None), None);
+        self.write_line(Level::Info, "batch done", &[], &self.metrics(None), None);
         for (reason, count) in &self.failed {
-            let by = ("reason", ("failed", Measured::Count(*count)));
-            self.line(Level::Warn, "messages failed", &[("reason", reason)], &[], Some(by));
+            let by_reason = ("reason", (MetricName::Failed, MetricValue::Count(*count)));
+            self.write_line(Level::Warn, "failures by reason", &[("reason", reason)], &[], Some(by_reason));
         }
     }
 
-    /// Logs a batch that failed.
+    /// Logs a batch that failed as a whole.
     pub fn failed(self, error: &BatchError) {
         self.end_trace(Some(error.error_type()));
         let text = error.to_string();
         let mut texts = vec![("error_type", error.error_type()), ("error", &text)];
         texts.extend(error.sqlstate().map(|sqlstate| ("sqlstate", sqlstate)));
-        let by = ("error_type", ("batch_failed", Measured::Count(1)));
-        self.line(Level::Error, "batch failed", &texts, &self.metrics(Some(error)), Some(by));
+        let by_error_type = ("error_type", (MetricName::BatchFailed, MetricValue::Count(1)));
+        self.write_line(
+            Level::Error,
+            "batch failed",
+            &texts,
+            &self.metrics(Some(error)),
+            Some(by_error_type),
+        );
     }
 
     fn end_trace(&self, error_type: Option<&'static str>) {
         let Some(trace) = &self.trace else {
             return;
         };
-        let connected = self.reading + self.spent.connecting;
+        let connected = self.reading + self.connecting;
         let mut stages = vec![("read", Duration::ZERO, self.reading)];
-        if !self.spent.connecting.is_zero() {
+        if !self.connecting.is_zero() {
             stages.push(("connect", self.reading, connected));
         }
         if !self.storing.is_zero() {
@@ -136,62 +149,60 @@ impl<'a> Batch<'a> {
     }
 
     fn metrics(&self, error: Option<&BatchError>) -> Vec<Metric> {
-        use Measured::{Count, Percent, Time};
+        use MetricValue::{Count, Percent, Time};
 
         let flag = |is: bool| Count(u64::from(is));
         let elapsed = self.started.elapsed();
         let mut metrics = Vec::with_capacity(16);
         if let Some(messages) = self.messages {
-            metrics.push(("messages", Count(messages as u64)));
+            metrics.push((MetricName::Messages, Count(messages as u64)));
         }
         if let (Some(messages), Some(written)) = (self.messages, self.written) {
             let failed: u64 = self.failed.values().sum();
             let duplicates = (messages as u64).saturating_sub(failed + written);
-            let refused = self.failed.get("RowRefused").copied().unwrap_or_default();
             metrics.extend([
-                ("written", Count(written)),
-                ("duplicates", Count(duplicates)),
-                ("failed", Count(failed)),
-                ("failed_percent", Percent(share(failed, messages as u64))),
-                ("refused", Count(refused)),
+                (MetricName::Written, Count(written)),
+                (MetricName::Duplicates, Count(duplicates)),
+                (MetricName::Failed, Count(failed)),
+                (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
+                (MetricName::Refused, Count(self.refused)),
             ]);
         }
         metrics.extend([
-            ("batch_failed", flag(error.is_some())),
-            ("database_error", flag(error.is_some_and(BatchError::is_of_database))),
-            ("cold_start", flag(self.start.is_some())),
+            (MetricName::BatchFailed, flag(error.is_some())),
+            (MetricName::DatabaseError, flag(error.is_some_and(BatchError::is_database_error))),
+            (MetricName::ColdStart, flag(self.cold_start.is_some())),
         ]);
-        let start = self.start.unwrap_or_default();
-        let connecting = start.connecting + self.spent.connecting;
+        let connecting = self.cold_start.unwrap_or_default().connecting + self.connecting;
+        let writing = self.storing.saturating_sub(self.decoding + self.connecting);
         let times = [
-            ("oldest_ms", self.oldest),
-            ("secrets_ms", self.start.map(|start| start.fetching)),
-            ("connect_ms", Some(connecting).filter(|time| !time.is_zero())),
-            ("decode_ms", Some(self.reading + self.spent.making)),
-            ("write_ms", Some(self.storing.saturating_sub(self.spent.making + self.spent.connecting))),
-            ("elapsed_ms", Some(elapsed)),
+            (MetricName::OldestMs, self.oldest),
+            (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching)),
+            (MetricName::ConnectMs, Some(connecting).filter(|time| !time.is_zero())),
+            (MetricName::DecodeMs, Some(self.reading + self.decoding)),
+            (MetricName::WriteMs, Some(writing)),
+            (MetricName::ElapsedMs, Some(elapsed)),
         ];
         metrics.extend(times.into_iter().filter_map(|(name, time)| Some((name, Time(time?)))));
-        let used = elapsed.as_secs_f64() / self.allowed.as_secs_f64();
-        metrics.push(("used_percent", Percent((used * 100.0).min(100.0))));
+        let used = elapsed.as_secs_f64() / self.time_limit.as_secs_f64();
+        metrics.push((MetricName::UsedPercent, Percent((used * 100.0).min(100.0))));
         metrics
     }
 
-    fn line(
+    fn write_line(
         &self,
         level: Level,
         message: &'static str,
         texts: &[(&'static str, &str)],
         metrics: &[Metric],
-        by: Option<(&'static str, Metric)>,
+        by_text: Option<(&'static str, Metric)>,
     ) {
         let Self { request_id, function, .. } = *self;
-        Line { level, message, request_id, function, texts, metrics, by }.write();
+        LogLine { level, message, request_id, function, texts, metrics, by_text }.write();
     }
 }
 
-/// How many of a hundred.
-#[expect(clippy::cast_precision_loss, reason = "a share of a batch needs no more than three digits")]
-fn share(part: u64, whole: u64) -> f64 {
+#[expect(clippy::cast_precision_loss, reason = "a percentage of a batch needs three digits at most")]
+fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
 }

@@ -1,12 +1,10 @@
-//! Metrics: lines in CloudWatch's [Embedded Metric Format][emf], which are log lines too.
+//! Metrics: log lines in CloudWatch's [Embedded Metric Format][emf].
 //!
-//! A batch is one line, written when all of it is known, so that what is counted and what is read are
-//! the same figures under the same names. Written here and not by a crate: AWS's own `metrique` would
-//! bring three dozen crates along, and what the `metrics` facade counts is kept for the whole process,
-//! not for a batch.
+//! A batch writes one line at its end, so that the log and the metrics have the same figures under the same
+//! names. No crate does this: AWS's `metrique` would bring three dozen crates, and the `metrics` facade
+//! counts for the whole process, not for a batch.
 //!
-//! A personal value cannot get in: what is measured is a number or a time, and the texts are named
-//! one by one.
+//! No personal value can get in: a metric is a number or a time, and the texts are listed one by one.
 //!
 //! [emf]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
@@ -17,62 +15,85 @@ use serde::{Serialize, Serializer};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
-/// The target of the lines, which no filter concerns.
+/// The target of the lines. No log filter applies to it.
 pub const TARGET: &str = "login_etl::metrics";
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "login-etl";
 
-/// The dimension that every metric has: the function's name, which tells stages and stacks apart.
+/// The dimension of every metric: the function's name, which differs between stacks.
 const FUNCTION: &str = "function";
 
 /// A log line with metrics.
 #[derive(Debug)]
-pub struct Line<'a> {
-    /// How bad it is.
+pub struct LogLine<'a> {
+    /// The severity.
     pub level: Level,
-    /// What happened.
+    /// What happened: the line's name.
     pub message: &'static str,
     /// The id of the invocation.
     pub request_id: &'a str,
     /// The function's name.
     pub function: &'a str,
-    /// What else is to be read, and is no metric.
+    /// The line's other fields, which are not metrics.
     pub texts: &'a [(&'static str, &'a str)],
     /// The metrics of the function.
     pub metrics: &'a [Metric],
-    /// The name of one of the texts, and a metric of the function and this text. Each of the text's
-    /// values is one metric more to pay for, so they must be few.
-    pub by: Option<(&'static str, Metric)>,
+    /// The name of one of the texts, and a metric that has this text as a second dimension. CloudWatch
+    /// charges for each value of the text, so the values must be few.
+    pub by_text: Option<(&'static str, Metric)>,
 }
 
-/// The level of a line, as Lambda reads it.
+/// The level of a line, in Lambda's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
-    /// All is well.
+    /// A batch was written.
     Info,
-    /// A message failed.
+    /// Messages failed.
     Warn,
     /// The batch failed.
     Error,
 }
 
-/// A metric's name, and what it says this time.
-pub type Metric = (&'static str, Measured);
+/// The metrics, whose names are their fields in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "docs/operations.md explains each")]
+pub enum MetricName {
+    Messages,
+    Written,
+    Duplicates,
+    Failed,
+    FailedPercent,
+    Refused,
+    BatchFailed,
+    DatabaseError,
+    ColdStart,
+    OldestMs,
+    SecretsMs,
+    ConnectMs,
+    DecodeMs,
+    WriteMs,
+    ElapsedMs,
+    UsedPercent,
+}
 
-/// What a metric says.
+/// A metric's name and its value.
+pub type Metric = (MetricName, MetricValue);
+
+/// The value of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Measured {
-    /// How many there were.
+pub enum MetricValue {
+    /// A number of things.
     Count(u64),
-    /// How many of a hundred.
+    /// 0 to 100.
     Percent(f64),
-    /// How long it took, in milliseconds where it is written.
+    /// A time, written in milliseconds.
     Time(Duration),
 }
 
-impl Line<'_> {
+impl LogLine<'_> {
     /// Writes the line to the log.
     pub fn write(&self) {
         if let Ok(line) = serde_json::to_string(self) {
@@ -81,7 +102,7 @@ impl Line<'_> {
     }
 }
 
-impl Serialize for Line<'_> {
+impl Serialize for LogLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &timestamp())?;
@@ -92,20 +113,20 @@ impl Serialize for Line<'_> {
         for (name, text) in self.texts {
             map.serialize_entry(name, text)?;
         }
-        for (name, measured) in self.metrics {
-            map.serialize_entry(name, measured)?;
+        for (name, value) in self.metrics {
+            map.serialize_entry(name, value)?;
         }
-        let metric = self.by.map(|(_, metric)| metric);
-        // A metric that is counted in both ways stands there once.
-        if let Some((name, measured)) = metric.filter(|metric| !self.metrics.contains(metric)) {
-            map.serialize_entry(name, &measured)?;
+        let metric = self.by_text.map(|(_, metric)| metric);
+        // A metric with one and with two dimensions is one field.
+        if let Some((name, value)) = metric.filter(|metric| !self.metrics.contains(metric)) {
+            map.serialize_entry(&name, &value)?;
         }
         map.serialize_entry("_aws", &Metadata::of(self))?;
         map.end()
     }
 }
 
-impl Serialize for Measured {
+impl Serialize for MetricValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => serializer.serialize_u64(*count),
@@ -115,7 +136,7 @@ impl Serialize for Measured {
     }
 }
 
-/// What tells CloudWatch which of the line's members are metrics.
+/// Tells CloudWatch which fields of the line are metrics.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {
@@ -136,15 +157,15 @@ struct Directive {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Definition {
-    name: &'static str,
+    name: MetricName,
     unit: &'static str,
 }
 
 impl Metadata {
-    fn of(line: &Line<'_>) -> Self {
+    fn of(line: &LogLine<'_>) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let of_the_function = Directive::new(vec![FUNCTION], line.metrics);
-        let of_the_text = line.by.map(|(text, metric)| Directive::new(vec![FUNCTION, text], &[metric]));
+        let of_the_text = line.by_text.map(|(text, metric)| Directive::new(vec![FUNCTION, text], &[metric]));
         Self {
             timestamp: since_1970.as_millis().try_into().unwrap_or_default(),
             directives: of_the_text
@@ -157,13 +178,13 @@ impl Metadata {
 
 impl Directive {
     fn new(dimensions: Vec<&'static str>, metrics: &[Metric]) -> Self {
-        let definition = |(name, measured): &Metric| {
-            let unit = match measured {
-                Measured::Count(_) => "Count",
-                Measured::Percent(_) => "Percent",
-                Measured::Time(_) => "Milliseconds",
+        let definition = |(name, value): &Metric| {
+            let unit = match value {
+                MetricValue::Count(_) => "Count",
+                MetricValue::Percent(_) => "Percent",
+                MetricValue::Time(_) => "Milliseconds",
             };
-            Definition { name, unit }
+            Definition { name: *name, unit }
         };
         Self {
             namespace: NAMESPACE,
@@ -173,10 +194,10 @@ impl Directive {
     }
 }
 
-/// The time as the other lines have it.
+/// Formats the current time as the other log lines do.
 fn timestamp() -> String {
     let mut text = String::with_capacity(27);
-    // Only a clock before 1970 cannot be written.
+    // It fails only on a clock before 1970.
     let _ = time::SystemTime.format_time(&mut Writer::new(&mut text));
     text
 }

@@ -1,11 +1,11 @@
 //! Traces: the stages of a batch, sent to the X-Ray daemon that Lambda runs beside a function.
 //!
-//! The invocation itself is traced by Lambda, which also [links][links] it to the traces of those who sent
-//! the messages; here is what only the function knows, in one datagram for a batch, and none where the
-//! invocation is not sampled. Written here and not by a crate: X-Ray's own SDK has no Rust, and
-//! OpenTelemetry's needs a collector beside the function, which takes longer to start than the function.
+//! Lambda traces the invocation itself, and [links][links] it to the traces of the messages' senders. The
+//! function adds its stages: one datagram for a batch, and none if the invocation is not sampled. No crate
+//! does this: X-Ray has no SDK for Rust, and OpenTelemetry needs a collector beside the function, which
+//! takes longer to start than the function.
 //!
-//! A personal value cannot get in: names, times and counts are all that there is.
+//! No personal value can get in: a trace holds only names, times and counts.
 //!
 //! [links]: https://docs.aws.amazon.com/xray/latest/devguide/xray-tracelinking.html
 
@@ -15,18 +15,18 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-/// What [every datagram][daemon] to the daemon begins with.
+/// The first line of [every datagram][daemon] to the daemon.
 ///
 /// [daemon]: https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html#xray-api-daemon
 const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
-/// Sends traces.
+/// Sends traces to the daemon.
 #[derive(Debug)]
 pub struct Tracer {
     daemon: UdpSocket,
 }
 
-/// The invocation that a batch is traced in.
+/// A sampled invocation.
 #[derive(Debug)]
 pub struct Trace<'a> {
     tracer: &'a Tracer,
@@ -35,19 +35,19 @@ pub struct Trace<'a> {
     began: SystemTime,
 }
 
-/// A stage: its name, and when it began and ended after the batch began.
+/// A stage: its name, its begin and its end, both counted from the begin of the batch.
 pub type Stage = (&'static str, Duration, Duration);
 
-/// What a batch came to, to search traces by.
+/// The results of a batch, to search traces by.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Annotations {
-    /// How many messages there were, where they could be read.
+    /// Number of messages, where the event could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<usize>,
-    /// How many rows the table has more, where the batch did not fail.
+    /// Number of rows inserted, where the batch did not fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written: Option<u64>,
-    /// How many messages failed.
+    /// Number of failed messages.
     pub failed: u64,
     /// The `errorType`, where the batch failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,18 +55,18 @@ pub struct Annotations {
 }
 
 impl Tracer {
-    /// Prepares to send to the daemon at this address; `None` where it cannot be sent to, since a trace
-    /// is no reason not to start.
+    /// Opens a socket to the daemon at this address; `None` on failure, because the function starts without
+    /// traces, too.
     #[must_use]
     pub fn new(daemon: &str) -> Option<Self> {
-        // Any port: nothing is received, and from nobody but the daemon.
+        // Any port: the socket receives nothing, and is connected to the daemon only.
         let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
         socket.connect(daemon).ok()?;
         socket.set_nonblocking(true).ok()?;
         Some(Self { daemon: socket })
     }
 
-    /// Follows the invocation with this [tracing header][header], if it is sampled.
+    /// Starts to trace the invocation with this [tracing header][header]; `None` if it is not sampled.
     ///
     /// [header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
     #[must_use]
@@ -79,7 +79,7 @@ impl Tracer {
 }
 
 impl Trace<'_> {
-    /// Sends the batch with its stages. What the daemon does not get is lost: no batch waits for it.
+    /// Sends the batch with its stages. A lost datagram is not sent again: no batch waits for its trace.
     pub fn end(&self, stages: &[Stage], elapsed: Duration, annotations: Annotations) {
         let segment = |name, from, to| Segment {
             id: Id::new(),
@@ -87,7 +87,7 @@ impl Trace<'_> {
             start_time: Moment(self.began + from),
             end_time: Moment(self.began + to),
         };
-        let batch = Batch {
+        let batch = BatchSegment {
             segment: segment("batch", Duration::ZERO, elapsed),
             kind: "subsegment",
             trace_id: self.root,
@@ -97,7 +97,6 @@ impl Trace<'_> {
             subsegments: stages.iter().map(|&(name, from, to)| segment(name, from, to)).collect(),
         };
         if let Ok(document) = serde_json::to_string(&batch) {
-            // Whether it arrives or not.
             let _ = self.tracer.daemon.send(format!("{HEADER}{document}").as_bytes());
         }
     }
@@ -107,7 +106,7 @@ impl Trace<'_> {
 ///
 /// [document]: https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
 #[derive(Serialize)]
-struct Batch<'a> {
+struct BatchSegment<'a> {
     #[serde(flatten)]
     segment: Segment,
     #[serde(rename = "type")]
@@ -127,7 +126,7 @@ struct Segment {
     end_time: Moment,
 }
 
-/// 64 bits that are no other segment's.
+/// A segment's id: 64 random bits.
 struct Id(u64);
 
 /// Written as seconds since 1970.
@@ -135,7 +134,7 @@ struct Moment(SystemTime);
 
 impl Id {
     fn new() -> Self {
-        // Keyed with random numbers, and with others each time.
+        // Each `RandomState` has new random keys.
         Self(RandomState::new().build_hasher().finish())
     }
 }

@@ -71,7 +71,7 @@ def test_circle_between_siblings_in_a_folder_is_found() -> None:
     assert found == ["a/x.rs:1: circle a::x -> a::y -> a::x, see also a/y.rs:1"]
 
 
-def test_circle_between_folders_is_found_without_a_circle_between_files() -> None:
+def test_circle_of_folders_alone_is_found() -> None:
     found = findings(
         lib="mod a; mod b;",
         a="mod x; mod y;",

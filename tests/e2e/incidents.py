@@ -1,4 +1,4 @@
-"""The incidents of the runbook, as context managers that end each as the runbook says."""
+"""The incidents of the runbook: each context causes an incident and repairs it by the runbook."""
 
 import os
 import subprocess

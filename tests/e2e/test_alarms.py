@@ -64,7 +64,7 @@ def _logins_during(incident: incidents.Incident) -> Cause:
 @contextmanager
 def _sender_with_wrong_key(cloudwatch: CloudWatch) -> Iterator[Trigger]:
     driver = cloudwatch.driver
-    yield lambda: _send(driver, login(user_id=..., userId="somebody"))
+    yield lambda: _send(driver, login(user_id=..., userId="wrong-key"))
     # Nothing can repair these messages.
     _settle(driver)
     sqs = driver.system.emulator.client("sqs")
@@ -129,7 +129,7 @@ CAUSES: dict[str, Cause] = {
 # A line that the row's query must find.
 FOUND: dict[str, dict[str, Any]] = {
     "dead-letters": {"reason": "RowRefused", "sqlstate": "23514"},
-    "function-errors": {"message": "cannot go on", "error": "DATABASE_PORT is not a port number"},
+    "function-errors": {"message": "startup failed", "error": "DATABASE_PORT is not a port number"},
     "failed-messages": {"reason": "MissingField", "field": "user_id"},
     "database-errors": {"error_type": "DatabaseUnreachable"},
     "near-timeout": {"message": "batch failed", "used_percent": 100},

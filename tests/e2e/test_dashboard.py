@@ -111,13 +111,13 @@ def test_every_metric_used_is_published(session_driver: Driver) -> None:
 
 
 def test_every_line_names_our_queues_or_function() -> None:
-    ours = {
+    expected = {
         "QueueName": {"${LoginQueue.QueueName}", "${DeadLetterQueue.QueueName}"},
         "FunctionName": {"${IngestFunction}"},
         "function": {"${IngestFunction}"},
     }
 
-    assert all(line[3] in ours[line[2]] for line in LINES if len(line) > 1)
+    assert all(line[3] in expected[line[2]] for line in LINES if len(line) > 1)
 
 
 def _metrics_of_graphs() -> Iterator[Metric]:

@@ -292,8 +292,8 @@ def test_contradictory_parameters_are_refused_with_a_reason(
 
 @contextmanager
 def _refusing_every_row(database: Database) -> Iterator[None]:
-    database.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
+    database.execute("ALTER TABLE user_logins ADD CONSTRAINT refuse_all CHECK (false)")
     try:
         yield
     finally:
-        database.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")
+        database.execute("ALTER TABLE user_logins DROP CONSTRAINT refuse_all")

@@ -16,7 +16,7 @@ from deploy import operate
 from dev import ROOT, TARGET, logs, ministack
 from dev.emulator import REGION, Feature
 from dev.local_system import Services, running_services
-from dev.logins import disguises, login
+from dev.logins import encodings, login
 from e2e import function
 from e2e.conftest import VERBOSE_FUNCTION, VERBOSE_POSTGRES
 from e2e.deployment import STACK, Database
@@ -92,14 +92,14 @@ def test_expected_tokens_equal_those_of_botocore() -> None:
 def test_only_a_valid_token_is_accepted(services: Services, verifier: TokenVerifier) -> None:
     verifier.keys[KEYS.access_key] = KEYS
     now, here = datetime.now(UTC), verifier.server
-    good = token_at(now, KEYS, here, "somebody")
+    good = token_at(now, KEYS, here, "other_user")
     bad = {
-        "expired": token_at(now - VALIDITY, KEYS, here, "somebody"),
-        "of tomorrow": token_at(now + timedelta(days=1), KEYS, here, "somebody"),
-        "forged": token_at(now, OTHER_KEYS, here, "somebody"),
-        "of another region": token_at(now, KEYS, replace(here, region="eu-west-1"), "somebody"),
-        "for another host": token_at(now, KEYS, replace(here, host="localhost"), "somebody"),
-        "for another port": token_at(now, KEYS, replace(here, port=here.port + 1), "somebody"),
+        "expired": token_at(now - VALIDITY, KEYS, here, "other_user"),
+        "of tomorrow": token_at(now + timedelta(days=1), KEYS, here, "other_user"),
+        "forged": token_at(now, OTHER_KEYS, here, "other_user"),
+        "of another region": token_at(now, KEYS, replace(here, region="eu-west-1"), "other_user"),
+        "for another host": token_at(now, KEYS, replace(here, host="localhost"), "other_user"),
+        "for another port": token_at(now, KEYS, replace(here, port=here.port + 1), "other_user"),
         "for another user": token_at(now, KEYS, here, "login_writer"),
         "prolonged": good.replace("X-Amz-Expires=900", "X-Amz-Expires=9000"),
         "none": "password",
@@ -107,15 +107,15 @@ def test_only_a_valid_token_is_accepted(services: Services, verifier: TokenVerif
 
     def accepts(token: str) -> bool:
         try:
-            services.postgres.connect(user="somebody", password=token).close()
+            services.postgres.connect(user="other_user", password=token).close()
         except psycopg.OperationalError:
             return False
         return True
 
     with services.postgres.connect() as admin:
-        admin.execute("CREATE ROLE somebody LOGIN PASSWORD 'password' IN ROLE rds_iam")
+        admin.execute("CREATE ROLE other_user LOGIN PASSWORD 'password' IN ROLE rds_iam")
         let_in = [name for name, token in ({"good": good} | bad).items() if accepts(token)]
-        admin.execute("DROP ROLE somebody")
+        admin.execute("DROP ROLE other_user")
 
     assert let_in == ["good"]
 
@@ -251,7 +251,7 @@ def test_most_verbose_logs_contain_no_token(verifier: TokenVerifier, database: D
         f"{name} logged {secret!r}"
         for name, text in logged.items()
         for secret in secrets
-        if any(form in text for form in disguises(secret))
+        if any(form in text for form in encodings(secret))
     ]
     assert found == []
 
@@ -330,11 +330,11 @@ def _for_another_host(_database: Database, verifier: TokenVerifier) -> Iterator[
 @contextmanager
 def _as_another_user(database: Database, _judge: TokenVerifier) -> Iterator[None]:
     """Log in as a user that exists, but that the policy does not allow."""
-    database.execute("CREATE ROLE somebody LOGIN IN ROLE login_writer, rds_iam")
-    function.configure(database.emulator, database.stack, DATABASE_USER="somebody")
+    database.execute("CREATE ROLE other_user LOGIN IN ROLE login_writer, rds_iam")
+    function.configure(database.emulator, database.stack, DATABASE_USER="other_user")
     yield
     function.configure(database.emulator, database.stack, DATABASE_USER="login_writer")
-    database.execute("DROP ROLE somebody")
+    database.execute("DROP ROLE other_user")
 
 
 @contextmanager

@@ -20,17 +20,17 @@ LIBRARIES = {
 
 
 def test_bootstrap_needs_no_newer_glibc_than_lambdas() -> None:
-    asked = re.findall(r"GLIBC_(\d+)\.(\d+)", _readelf("--version-info"))
+    required = re.findall(r"GLIBC_(\d+)\.(\d+)", _readelf("--version-info"))
 
-    assert asked != []
-    assert max((int(major), int(minor)) for major, minor in asked) <= GLIBC_OF_AL2023
+    assert required != []
+    assert max((int(major), int(minor)) for major, minor in required) <= GLIBC_OF_AL2023
 
 
 def test_bootstrap_links_only_glibc() -> None:
-    asked = set(re.findall(r"\(NEEDED\).*\[(.+)\]", _readelf("--dynamic")))
+    required = set(re.findall(r"\(NEEDED\).*\[(.+)\]", _readelf("--dynamic")))
 
-    assert "libc.so.6" in asked
-    assert asked <= LIBRARIES
+    assert "libc.so.6" in required
+    assert required <= LIBRARIES
 
 
 def test_image_puts_bootstrap_where_lambda_looks() -> None:

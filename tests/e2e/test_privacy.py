@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dev import EVENTS, logs
-from dev.logins import disguises, raw_values
+from dev.logins import encodings, raw_values
 from e2e.driver import Driver
 
 
@@ -48,7 +48,7 @@ def _found(driver: Driver, logged: dict[str, str]) -> list[str]:
         f"{name} has {value!r}"
         for name, text in logged.items()
         for value in sent_values | secrets
-        if any(form in text for form in disguises(value))
+        if any(form in text for form in encodings(value))
     ]
 
 

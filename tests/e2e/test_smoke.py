@@ -28,12 +28,12 @@ def test_messages_left_in_the_queue_are_reported(driver: Driver) -> None:
 
 
 def test_messages_that_become_no_rows_are_reported(driver: Driver) -> None:
-    driver.execute("ALTER TABLE user_logins ADD CONSTRAINT nobody CHECK (false)")
+    driver.execute("ALTER TABLE user_logins ADD CONSTRAINT refuse_all CHECK (false)")
     try:
         with pytest.raises(SmokeError, match="only 0 of 10 messages were written"):
             _run_smoke_test(driver, patience_s=15)
     finally:
-        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT nobody")
+        driver.execute("ALTER TABLE user_logins DROP CONSTRAINT refuse_all")
 
 
 def _run_smoke_test(driver: Driver, patience_s: float = 60) -> None:

@@ -74,7 +74,7 @@ def test_failures_are_counted_by_reason_and_error_type(
     driver.invoke(*bad)
     driver.invoke_event(NO_ID)
     request_id = _line(driver, message_id=bad[0]["messageId"])["request_id"]
-    by_reason = _lines(driver, message="messages failed", request_id=request_id)
+    by_reason = _lines(driver, message="failures by reason", request_id=request_id)
     batch = _line(driver, error_type="MissingMessageId")
 
     assert {line["reason"]: line["failed"] for line in by_reason} == {

@@ -80,7 +80,7 @@ fn enveloped(times: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_bad_body_fails_alone_and_is_logged_by_its_place() {
+async fn bad_body_fails_alone_and_logs_its_place() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -113,7 +113,7 @@ async fn a_bad_body_fails_alone_and_is_logged_by_its_place() {
 }
 
 #[tokio::test]
-async fn a_body_with_half_a_surrogate_pair_in_the_event_itself_fails_alone() {
+async fn lone_surrogate_fails_its_message_alone() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let event = batch([login("a", "a"), record("b", "BODY"), login("c", "c")]).to_string();
@@ -126,7 +126,7 @@ async fn a_body_with_half_a_surrogate_pair_in_the_event_itself_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_timestamp_that_is_not_a_number_fails_its_message_alone() {
+async fn bad_timestamp_fails_its_message_alone() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let bad = [
@@ -153,7 +153,7 @@ async fn a_timestamp_that_is_not_a_number_fails_its_message_alone() {
 }
 
 #[tokio::test]
-async fn a_character_escaped_by_its_number_is_that_character() {
+async fn escaped_characters_are_unescaped() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let notification = json!({"Type": "KIND", "Message": body("b").to_string()}).to_string();
@@ -169,7 +169,7 @@ async fn a_character_escaped_by_its_number_is_that_character() {
 }
 
 #[tokio::test]
-async fn a_message_without_an_id_fails_the_whole_batch() {
+async fn missing_message_id_fails_the_batch() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -189,7 +189,7 @@ async fn a_message_without_an_id_fails_the_whole_batch() {
 }
 
 #[tokio::test]
-async fn what_is_not_an_sqs_event_is_an_error_that_quotes_nothing() {
+async fn malformed_event_error_quotes_nothing() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -215,7 +215,7 @@ async fn what_is_not_an_sqs_event_is_an_error_that_quotes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_an_error_that_says_where() {
+async fn json_error_names_line_and_column() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -233,7 +233,7 @@ async fn what_is_not_json_is_an_error_that_says_where() {
 }
 
 #[tokio::test]
-async fn an_event_without_records_is_done() {
+async fn event_without_records_succeeds() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -243,7 +243,7 @@ async fn an_event_without_records_is_done() {
 }
 
 #[tokio::test]
-async fn a_failed_message_holds_back_the_later_ones_of_its_fifo_group_and_no_others() {
+async fn failed_message_holds_back_its_fifo_group() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let good = |user: &str| body(user).to_string();
@@ -263,7 +263,7 @@ async fn a_failed_message_holds_back_the_later_ones_of_its_fifo_group_and_no_oth
 }
 
 #[tokio::test]
-async fn the_groups_of_a_standard_queue_promise_no_order() {
+async fn standard_queue_groups_hold_nothing_back() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let grouped = |mut record: Value| {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use login_etl::deadline::Deadline;
-use login_etl::store::{Spent, Written};
+use login_etl::store::Written;
 
 use crate::support::{
     Database, Logs, address, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_connection_that_died_between_batches_is_replaced() {
+async fn dead_connection_is_replaced() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
@@ -24,7 +24,7 @@ async fn a_connection_that_died_between_batches_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_locked_table_ends_in_an_answer_before_the_deadline_and_in_no_stuck_session() {
+async fn locked_table_times_out_and_leaves_no_session() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let locker = connect(superuser().dbname(&database.name)).await;
@@ -50,7 +50,7 @@ async fn a_locked_table_ends_in_an_answer_before_the_deadline_and_in_no_stuck_se
 
 /// A function that vanishes in the middle of a transaction leaves its locks to nobody.
 #[tokio::test]
-async fn every_transaction_of_more_than_a_statement_gives_up_when_its_function_is_silent() {
+async fn transactions_of_a_silent_function_end() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let note = "CREATE TABLE noted (setting text);
@@ -78,7 +78,7 @@ async fn every_transaction_of_more_than_a_statement_gives_up_when_its_function_i
 }
 
 #[tokio::test]
-async fn an_invocation_with_no_time_left_writes_nothing() {
+async fn invocation_without_time_writes_nothing() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -88,7 +88,7 @@ async fn an_invocation_with_no_time_left_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_postgres_that_cannot_be_reached_fails_the_batch_and_not_the_start() {
+async fn unreachable_postgres_fails_the_batch_only() {
     let logs = Logs::capture();
     // The discard port, where nothing listens.
     let ingest = ingest_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
@@ -101,7 +101,7 @@ async fn a_postgres_that_cannot_be_reached_fails_the_batch_and_not_the_start() {
 }
 
 #[tokio::test]
-async fn each_trouble_of_the_whole_batch_has_its_error_type() {
+async fn each_batch_failure_has_its_error_type() {
     let database = Database::create().await;
     let name = &database.name;
     let cases = [
@@ -151,7 +151,7 @@ async fn each_trouble_of_the_whole_batch_has_its_error_type() {
 }
 
 #[tokio::test]
-async fn tls_is_verified_against_the_bundle_by_name() {
+async fn tls_verifies_authority_and_name() {
     let database = Database::create().await;
     let bundle = std::env::var("TEST_DATABASE_CA").expect("TEST_DATABASE_CA is set, as `make test` does");
     let url = database.url();
@@ -233,12 +233,15 @@ async fn rotated_credentials_are_fetched_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_for_an_empty_batch() {
+async fn empty_batch_sends_nothing() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
 
-    let deadline = Deadline::within(Duration::from_secs(1));
-    let written =
-        store.write(std::iter::empty(), &masker().fingerprint(), deadline, &mut Spent::default()).await;
+    let salt_fingerprint = masker().salt_fingerprint();
+    let mut connecting = Duration::ZERO;
+
+    let writer = store.writer(&salt_fingerprint, Deadline::within(Duration::from_secs(1)), &mut connecting);
+    let written = writer.finish(Vec::new()).await;
 
     assert_eq!(written, Ok(Written::default()));
+    assert_eq!(connecting, Duration::ZERO);
 }

@@ -17,7 +17,7 @@ fn file(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_good_batch_is_written_whole() {
+async fn good_batch_is_written_whole() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -29,7 +29,7 @@ async fn the_good_batch_is_written_whole() {
 }
 
 #[tokio::test]
-async fn the_mixed_batch_reports_exactly_the_bad_messages() {
+async fn mixed_batch_reports_only_bad_messages() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -62,7 +62,7 @@ async fn nested_and_enveloped_bodies_are_flattened() {
 }
 
 #[tokio::test]
-async fn the_fifo_batch_keeps_the_order_of_its_groups() {
+async fn fifo_batch_keeps_the_order_of_groups() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 

@@ -30,7 +30,7 @@ struct Signed {
 }
 
 #[test]
-fn a_token_is_to_the_byte_the_one_that_botocore_makes() {
+fn token_equals_that_of_botocore() {
     for signed in serde_json::from_str::<Vec<Signed>>(TOKENS).unwrap() {
         let Signed { host, port, user, .. } = signed;
         let login = IamLogin { host, port, name: "logins".to_owned(), user };
@@ -43,21 +43,20 @@ fn a_token_is_to_the_byte_the_one_that_botocore_makes() {
         );
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(signed.at);
 
-        let token = rds_auth_token::token(credentials, &signed.region, &login, at).unwrap();
+        let token = rds_auth_token::sign(credentials, &signed.region, &login, at).unwrap();
 
         assert_eq!(token.expose_secret(), signed.token);
     }
 }
 
 #[test]
-fn no_token_is_signed_for_what_is_no_host() {
+fn bad_host_gets_no_token() {
     for host in ["not a host", "\u{0}", "::1"] {
         let login =
             IamLogin { host: host.to_owned(), port: 5432, name: "d".to_owned(), user: "u".to_owned() };
         let credentials = Credentials::new("AKIDEXAMPLE", "hunter2", None, None, "test");
 
-        let error =
-            rds_auth_token::token(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
+        let error = rds_auth_token::sign(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
 
         assert_eq!(error.to_string(), "DATABASE_HOST is not the name of a host");
     }
@@ -65,7 +64,7 @@ fn no_token_is_signed_for_what_is_no_host() {
 
 /// The role is RDS's; here it is one that stands in for it.
 #[tokio::test]
-async fn the_writer_is_let_in_by_iam_or_by_its_password_and_never_by_both() {
+async fn writer_logs_in_by_iam_or_password() {
     let _alone = WRITERS_LOGIN.lock().await;
     let database = Database::create().await;
     let admin = &database.admin;
@@ -82,17 +81,17 @@ async fn the_writer_is_let_in_by_iam_or_by_its_password_and_never_by_both() {
         writer.connect(NoTls).await.is_ok()
     };
 
-    schema::let_writer_in_by_password(admin, &"first".into()).await.unwrap();
-    let elsewhere = schema::let_writer_in_by_iam(admin).await;
+    schema::set_writer_password(admin, &"first".into()).await.unwrap();
+    let elsewhere = schema::grant_writer_iam_login(admin).await;
     let (elsewhere_stays, first) = (state().await, may_log_in("first").await);
     admin.batch_execute("CREATE ROLE rds_iam").await.unwrap();
     let mut switched = Vec::new();
     for _ in 0..2 {
-        schema::let_writer_in_by_iam(admin).await.unwrap();
+        schema::grant_writer_iam_login(admin).await.unwrap();
         switched.push((state().await, may_log_in("first").await));
     }
     for _ in 0..2 {
-        schema::let_writer_in_by_password(admin, &"second".into()).await.unwrap();
+        schema::set_writer_password(admin, &"second".into()).await.unwrap();
         switched.push((state().await, may_log_in("second").await));
     }
     admin.batch_execute("DROP ROLE rds_iam").await.unwrap();
@@ -104,7 +103,7 @@ async fn the_writer_is_let_in_by_iam_or_by_its_password_and_never_by_both() {
 }
 
 #[tokio::test]
-async fn a_writer_that_stays_in_rds_iam_is_an_error_and_keeps_its_password() {
+async fn foreign_grant_of_rds_iam_is_an_error() {
     let _alone = WRITERS_LOGIN.lock().await;
     let database = Database::create().await;
     let password = async || -> Option<String> {
@@ -116,7 +115,7 @@ async fn a_writer_that_stays_in_rds_iam_is_an_error_and_keeps_its_password() {
     database.admin.batch_execute(&theirs).await.unwrap();
     let before = password().await;
 
-    let outcome = schema::let_writer_in_by_password(&database.admin, &"new".into()).await;
+    let outcome = schema::set_writer_password(&database.admin, &"new".into()).await;
 
     database.admin.batch_execute(&format!("DROP ROLE rds_iam, {name}")).await.unwrap();
     assert_eq!(

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Database, batch, failures, invoke, login, record};
 
 #[tokio::test]
-async fn a_batch_that_comes_again_adds_nothing() {
+async fn redelivered_batch_adds_nothing() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let event = batch([login("a", "a"), login("b", "b")]);
@@ -19,7 +19,7 @@ async fn a_batch_that_comes_again_adds_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_twice_in_one_batch_is_one_row() {
+async fn message_twice_in_one_batch_is_one_row() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
@@ -40,7 +40,7 @@ async fn equal_logins_in_two_messages_are_two_rows() {
 }
 
 #[tokio::test]
-async fn ids_of_any_shape_are_told_apart() {
+async fn ids_of_any_shape_are_distinct() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let ids = [
@@ -61,7 +61,7 @@ async fn ids_of_any_shape_are_told_apart() {
 }
 
 #[tokio::test]
-async fn batches_that_overlap_at_the_same_time_write_each_message_once() {
+async fn overlapping_batches_write_each_message_once() {
     let database = Database::create().await;
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..8_usize {
@@ -86,7 +86,7 @@ async fn batches_that_overlap_at_the_same_time_write_each_message_once() {
 }
 
 #[tokio::test]
-async fn the_date_is_the_utc_day_on_which_the_message_was_sent() {
+async fn create_date_is_the_utc_day_of_sending() {
     let database = Database::create().await;
     let zone = format!("ALTER ROLE {} SET timezone = 'Pacific/Kiritimati'", database.name);
     database.admin.batch_execute(&zone).await.unwrap();
@@ -118,7 +118,7 @@ async fn the_date_is_the_utc_day_on_which_the_message_was_sent() {
 }
 
 #[tokio::test]
-async fn a_batch_of_ten_thousand_is_written() {
+async fn ten_thousand_messages_are_written() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
     let event = batch((0..10_000).map(|number| login(&format!("m{number}"), &format!("{number}"))));
@@ -131,7 +131,7 @@ async fn a_batch_of_ten_thousand_is_written() {
 }
 
 #[tokio::test]
-async fn entries_that_sqs_cannot_redeliver_are_dropped_and_the_others_stay() {
+async fn prune_drops_only_old_ledger_entries() {
     let database = Database::create().await;
     let fill = "INSERT INTO processed_messages
                 SELECT (day - DATE '1970-01-01') % 32, day::timestamp AT TIME ZONE 'UTC', gen_random_uuid()
@@ -148,7 +148,7 @@ async fn entries_that_sqs_cannot_redeliver_are_dropped_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn whatever_decodes_is_stored() {
+async fn every_decoded_login_is_stored() {
     use proptest::strategy::{Strategy, ValueTree};
     use proptest::test_runner::{Config, TestRunner};
 

@@ -5,11 +5,11 @@
 
 mod bad_input;
 mod connection;
+mod documents;
 mod events;
 mod iam;
 mod ledger;
 mod programs;
-mod readme;
 mod refused_rows;
 mod roles;
 mod salt;

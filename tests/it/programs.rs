@@ -74,14 +74,14 @@ fn superuser_url(database: &str) -> String {
 const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
 
 #[test]
-fn a_setting_that_is_missing_or_wrong_is_named() {
+fn bad_setting_is_named() {
     let salt = ("SALT_SECRET_ID", "salt");
     assert_eq!(refusal(&[NOWHERE]), "SALT_SECRET_ID is not set");
     assert_eq!(refusal(&[NOWHERE, ("SALT_SECRET_ID", "")]), "SALT_SECRET_ID is not set");
     assert_eq!(refusal(&[salt]), "neither DATABASE_SECRET_ID nor DATABASE_URL is set");
     assert_eq!(
         refusal(&[salt, NOWHERE, ("DATABASE_SECRET_ID", "x")]),
-        "DATABASE_SECRET_ID and DATABASE_URL are both set, and which one is meant is a guess"
+        "DATABASE_SECRET_ID and DATABASE_URL are both set; set only one"
     );
     assert_eq!(
         refusal(&[salt, ("DATABASE_SECRET_ID", "x"), ("DATABASE_PORT", "hunter2")]),
@@ -112,7 +112,7 @@ fn a_setting_that_is_missing_or_wrong_is_named() {
 }
 
 #[test]
-fn settings_of_iam_authentication_that_do_not_go_together_are_named() {
+fn conflicting_iam_settings_are_named() {
     let iam = [("SALT_SECRET_ID", "salt"), ("DATABASE_AUTHENTICATION", "iam")];
     let [host, name, user] = [("DATABASE_HOST", "h"), ("DATABASE_NAME", "d"), ("DATABASE_USER", "u")];
     let refusal_of = |more: &[(&'static str, &'static str)]| refusal(&[&iam[..], more].concat());
@@ -126,11 +126,11 @@ fn settings_of_iam_authentication_that_do_not_go_together_are_named() {
     );
     for other in [NOWHERE, ("DATABASE_SECRET_ID", "x")] {
         let said = refusal_of(&[host, name, user, other]);
-        assert_eq!(said, format!("{} is set, and DATABASE_AUTHENTICATION=iam takes no password", other.0));
+        assert_eq!(said, format!("{} is set, but DATABASE_AUTHENTICATION=iam uses no password", other.0));
     }
     assert_eq!(
         refusal(&[iam[0], NOWHERE, user]),
-        "DATABASE_USER is set, and without DATABASE_AUTHENTICATION=iam the user is where the password is"
+        "DATABASE_USER is set, but without DATABASE_AUTHENTICATION=iam the user comes with the password"
     );
     assert_eq!(
         refusal(&[iam[0], NOWHERE, ("DATABASE_AUTHENTICATION", "hunter2")]),
@@ -139,7 +139,7 @@ fn settings_of_iam_authentication_that_do_not_go_together_are_named() {
 }
 
 #[tokio::test]
-async fn a_function_that_can_sign_no_token_does_not_start() {
+async fn function_without_credentials_does_not_start() {
     let salt = secret(SALT).await;
     let iam = [
         ("SALT_SECRET_ID", &*salt),
@@ -157,27 +157,27 @@ async fn a_function_that_can_sign_no_token_does_not_start() {
 }
 
 #[test]
-fn the_log_is_for_people_where_lambda_is_asked_for_text() {
+fn log_format_text_is_obeyed() {
     let output = run(env!("CARGO_BIN_EXE_bootstrap"), &[NOWHERE, ("AWS_LAMBDA_LOG_FORMAT", "Text")]);
 
     let text = String::from_utf8(output.stdout).unwrap();
-    let end = "ERROR login_etl::telemetry: cannot go on error=SALT_SECRET_ID is not set";
+    let end = "ERROR login_etl::telemetry: startup failed error=SALT_SECRET_ID is not set";
     assert_eq!(text.trim_end().split_once("Z ").unwrap().1.trim_start(), end);
 }
 
 #[tokio::test]
-async fn a_salt_that_is_of_no_use_is_refused() {
+async fn unusable_salt_is_refused() {
     for (text, problem) in [
         ("0123456789abcdef0123456789abcde", "the salt has fewer than 32 bytes"),
         ("", "the salt has fewer than 32 bytes"),
         (r#"{"salt":"short"}"#, "the salt has fewer than 32 bytes"),
         (
             r#"{"pepper":"0123456789abcdef0123456789abcdef"}"#,
-            "the secret is a JSON object without a text under the key salt",
+            "the secret is a JSON object whose key salt is missing or not a string",
         ),
         (
             r#"{"salt":["0123456789abcdef0123456789abcdef"]}"#,
-            "the secret is a JSON object without a text under the key salt",
+            "the secret is a JSON object whose key salt is missing or not a string",
         ),
     ] {
         let name = secret(text).await;
@@ -186,7 +186,7 @@ async fn a_salt_that_is_of_no_use_is_refused() {
     let unknown = refusal(&[("SALT_SECRET_ID", "unknown"), NOWHERE]);
     assert!(
         unknown.starts_with(
-            "SALT_SECRET_ID: Secrets Manager did not give the secret: ResourceNotFoundException"
+            "SALT_SECRET_ID: Secrets Manager did not return the secret: ResourceNotFoundException"
         )
     );
 }
@@ -197,11 +197,11 @@ async fn credentials_of_the_wrong_shape_are_refused() {
     for (text, problem) in [
         (
             "hunter2",
-            "the secret is not a JSON object with username, password and, where it has them, host, port and dbname",
+            "the secret is not a JSON object with username and password, and optionally host, port and dbname",
         ),
         (
             r#"{"username":"u"}"#,
-            "the secret is not a JSON object with username, password and, where it has them, host, port and dbname",
+            "the secret is not a JSON object with username and password, and optionally host, port and dbname",
         ),
         (r#"{"username":"u","password":"hunter2"}"#, "the secret has no host, and DATABASE_HOST is not set"),
         (
@@ -216,10 +216,10 @@ async fn credentials_of_the_wrong_shape_are_refused() {
 }
 
 #[test]
-fn a_secrets_manager_that_cannot_be_reached_is_named_by_the_setting() {
+fn unreachable_secrets_manager_error_names_the_setting() {
     let said = refusal(&[("SALT_SECRET_ID", "salt"), NOWHERE, ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]);
 
-    assert!(said.starts_with("SALT_SECRET_ID: Secrets Manager did not give the secret: "), "{said}");
+    assert!(said.starts_with("SALT_SECRET_ID: Secrets Manager did not return the secret: "), "{said}");
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn either_form_of_the_salt_is_accepted() {
 }
 
 #[tokio::test]
-async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
+async fn migrate_creates_only_what_is_absent() {
     let database = Database::create().await;
     let name = format!("{}_migrated", database.name);
     database.admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
@@ -257,7 +257,7 @@ async fn migrate_creates_what_is_absent_and_leaves_what_exists() {
 }
 
 #[tokio::test]
-async fn migrate_gives_the_writer_the_password_that_its_secret_holds_now() {
+async fn migrate_sets_the_writers_password() {
     let _alone = WRITERS_LOGIN.lock().await;
     let database = Database::create().await;
     let url = superuser_url(&database.name);
@@ -283,7 +283,7 @@ async fn migrate_gives_the_writer_the_password_that_its_secret_holds_now() {
 }
 
 #[tokio::test]
-async fn migrate_gives_nobody_but_the_writer_a_password() {
+async fn migrate_sets_no_other_roles_password() {
     let database = Database::create().await;
     let other = secret(r#"{"username":"postgres","password":"hunter2"}"#).await;
 
@@ -295,7 +295,7 @@ async fn migrate_gives_nobody_but_the_writer_a_password() {
 }
 
 #[tokio::test]
-async fn migrate_says_where_there_is_no_iam_and_which_settings_do_not_go_together() {
+async fn migrate_names_missing_iam_and_conflicting_settings() {
     let _alone = WRITERS_LOGIN.lock().await;
     let database = Database::create().await;
     let url = superuser_url(&database.name);
@@ -313,15 +313,15 @@ async fn migrate_says_where_there_is_no_iam_and_which_settings_do_not_go_togethe
 
     assert_eq!(
         elsewhere,
-        "there is no role rds_iam, so this is no Postgres of RDS or Aurora, and knows no IAM authentication"
+        "there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication"
     );
-    assert_eq!(both, "WRITER_SECRET_ID is set, and WRITER_AUTHENTICATION=iam takes no password");
+    assert_eq!(both, "WRITER_SECRET_ID is set, but WRITER_AUTHENTICATION=iam uses no password");
     assert_eq!(neither, "WRITER_SECRET_ID is not set");
     assert_eq!(other, "WRITER_AUTHENTICATION is neither password nor iam");
 }
 
 #[tokio::test]
-async fn migrate_accepts_a_salt_and_says_whether_it_is_another_one() {
+async fn migrate_accepts_a_salt() {
     let database = Database::create().await;
     let url = superuser_url(&database.name);
     let salt = secret(SALT).await;
@@ -335,7 +335,7 @@ async fn migrate_accepts_a_salt_and_says_whether_it_is_another_one() {
 }
 
 #[tokio::test]
-async fn the_table_is_exactly_as_users_have_it() {
+async fn table_equals_the_one_users_have() {
     let database = Database::create().await;
     let sql = "SELECT attname::text || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
                FROM pg_attribute WHERE attrelid = 'user_logins'::regclass AND attnum > 0 ORDER BY attnum";
@@ -358,7 +358,7 @@ async fn the_table_is_exactly_as_users_have_it() {
 }
 
 #[tokio::test]
-async fn no_debug_text_tells_a_secret() {
+async fn debug_text_holds_no_secret() {
     let salt = secret(SALT).await;
     let database = secret(r#"{"username":"u","password":"hunter2","host":"127.0.0.1","dbname":"d"}"#).await;
     let url = settings(&[("SALT_SECRET_ID", &salt), NOWHERE]);
@@ -373,13 +373,13 @@ async fn no_debug_text_tells_a_secret() {
     let secrets = Secrets::from_env().await;
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
     let DatabaseSource::Iam(login) = &by_token.database.source else { panic!("it is said so above") };
-    let token = secrets.token(login).await.unwrap();
+    let token = secrets.rds_auth_token(login).await.unwrap();
     let mut masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 
     let texts = [
         format!("{url:#?}{by_secret:#?}{by_token:#?}{credentials:#?}{token:#?}{secrets:#?}"),
-        format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.fingerprint()),
+        format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.salt_fingerprint()),
         format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
         format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
     ];
@@ -398,7 +398,7 @@ fn settings(variables: &[(&str, &str)]) -> Settings {
 
 /// Memory holds raw values and the salt, and a crash may write it to a file.
 #[tokio::test]
-async fn a_crash_leaves_no_core_file() {
+async fn crash_leaves_no_core_file() {
     let salt = secret(SALT).await;
     let runtime_api = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = runtime_api.local_addr().unwrap().to_string();
@@ -436,7 +436,7 @@ fn crash<T>(program: &mut Command, ready: impl FnOnce() -> T) -> ExitStatus {
 }
 
 #[test]
-fn migrate_says_what_it_cannot_do() {
+fn migrate_explains_bad_arguments() {
     let output = run(env!("CARGO_BIN_EXE_migrate"), &[NOWHERE]);
 
     assert_eq!(output.status.code(), Some(1));

@@ -11,7 +11,7 @@ fn in_locale(id: &str, locale: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_row_that_a_constraint_refuses_fails_alone_in_a_batch_of_fifty() {
+async fn row_refused_by_constraint_fails_alone() {
     let database = Database::create().await;
     database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
     let ingest = database.ingest().await;
@@ -33,7 +33,7 @@ async fn a_row_that_a_constraint_refuses_fails_alone_in_a_batch_of_fifty() {
 }
 
 #[tokio::test]
-async fn every_row_may_be_refused() {
+async fn all_rows_refused_is_reported() {
     let database = Database::create().await;
     database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
     let ingest = database.ingest().await;
@@ -45,7 +45,7 @@ async fn every_row_may_be_refused() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_trigger_refuses_fails_alone_whatever_code_it_raises() {
+async fn row_refused_by_trigger_fails_alone() {
     for raise in ["RAISE EXCEPTION 'no %', NEW.user_id", "RAISE EXCEPTION USING ERRCODE = '22023'"] {
         let database = Database::create().await;
         let trigger = format!(
@@ -68,7 +68,7 @@ async fn a_row_that_a_trigger_refuses_fails_alone_whatever_code_it_raises() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_deferred_constraint_would_refuse_at_the_commit_fails_alone() {
+async fn row_refused_by_deferred_constraint_fails_alone() {
     let database = Database::create().await;
     let constraint = "ALTER TABLE user_logins ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED";
     database.admin.batch_execute(constraint).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_row_that_a_deferred_constraint_would_refuse_at_the_commit_fails_alone
 }
 
 #[tokio::test]
-async fn a_refused_row_holds_back_the_later_ones_of_its_fifo_group() {
+async fn refused_row_holds_back_its_fifo_group() {
     let database = Database::create().await;
     database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (user_id <> 'bad')").await.unwrap();
     let ingest = database.ingest().await;

@@ -44,7 +44,7 @@ const STATEMENTS: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_the_salts_fingerprint_and_does_no_more() {
+async fn writer_has_no_more_rights_than_needed() {
     let database = Database::create().await;
     database.admin.batch_execute("CREATE TABLE other_table ()").await.unwrap();
 
@@ -60,7 +60,7 @@ async fn the_writer_adds_to_the_two_tables_reads_the_ledger_and_the_salts_finger
 }
 
 #[tokio::test]
-async fn the_reader_reads_the_logins_and_does_no_more() {
+async fn reader_has_no_more_rights_than_needed() {
     let database = Database::create().await;
     database.admin.batch_execute("CREATE TABLE other_table ()").await.unwrap();
 

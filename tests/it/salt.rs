@@ -13,7 +13,7 @@ async fn ingest(database: &Database, salt: &str) -> Ingest {
 }
 
 #[tokio::test]
-async fn another_salt_is_refused_until_it_is_accepted_and_then_the_old_one_is() {
+async fn another_salt_is_refused_until_accepted() {
     let mut database = Database::create().await;
     let old = ingest(&database, SALT).await;
     let new = ingest(&database, OTHER).await;
@@ -27,7 +27,7 @@ async fn another_salt_is_refused_until_it_is_accepted_and_then_the_old_one_is() 
     assert_eq!(invoke(&old, &batch([login("c", "c")])).await, failures(&[]));
     assert_eq!(database.user_ids().await, ["a", "c"]);
 
-    let fingerprint = Masker::new(&OTHER.into()).unwrap().fingerprint();
+    let fingerprint = Masker::new(&OTHER.into()).unwrap().salt_fingerprint();
     assert!(schema::accept_salt(&mut database.admin, &fingerprint).await.unwrap());
     assert!(!schema::accept_salt(&mut database.admin, &fingerprint).await.unwrap());
 
@@ -37,7 +37,7 @@ async fn another_salt_is_refused_until_it_is_accepted_and_then_the_old_one_is() 
 }
 
 #[tokio::test]
-async fn of_two_first_batches_at_the_same_time_one_decides_the_salt() {
+async fn one_of_two_first_batches_decides_the_salt() {
     let database = Database::create().await;
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..8 {
@@ -54,7 +54,7 @@ async fn of_two_first_batches_at_the_same_time_one_decides_the_salt() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_rolled_back_decides_nothing() {
+async fn rolled_back_batch_decides_no_salt() {
     let database = Database::create().await;
     database.admin.batch_execute("ALTER TABLE user_logins RENAME COLUMN locale TO language").await.unwrap();
     let old = ingest(&database, SALT).await;
@@ -67,9 +67,9 @@ async fn a_batch_that_is_rolled_back_decides_nothing() {
 }
 
 #[test]
-fn a_fingerprint_is_no_token_and_the_same_for_ever() {
+fn fingerprint_is_stable_and_no_token() {
     let masker = Masker::new(&SALT.into()).unwrap();
 
     // printf 'salt:fingerprint' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
-    assert_eq!(masker.fingerprint().as_str(), "3b0a1a8fbcb7edc1");
+    assert_eq!(masker.salt_fingerprint().as_str(), "3b0a1a8fbcb7edc1");
 }

@@ -70,7 +70,7 @@ async fn user_ids(admin: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_schema_of_any_version_is_brought_up_to_date_and_keeps_its_rows() {
+async fn every_older_schema_is_upgraded_with_its_rows() {
     for version in 1..=newest() {
         let mut admin = database_at(version).await;
         admin.batch_execute("INSERT INTO user_logins (user_id) VALUES ('kept')").await.unwrap();
@@ -85,7 +85,7 @@ async fn a_schema_of_any_version_is_brought_up_to_date_and_keeps_its_rows() {
 }
 
 #[tokio::test]
-async fn a_message_that_was_written_with_an_older_schema_is_not_written_again() {
+async fn ledger_of_an_older_schema_still_counts() {
     let entry = "INSERT INTO processed_messages (slot, sent_at, message_id)
                  VALUES (9, '1970-01-10', '059f36b4-87a3-44ab-83d2-661975830a7d')";
     for version in 2..=newest() {
@@ -100,7 +100,7 @@ async fn a_message_that_was_written_with_an_older_schema_is_not_written_again() 
 }
 
 #[tokio::test]
-async fn a_schema_that_is_newer_than_the_program_is_left_alone() {
+async fn newer_schema_is_not_altered() {
     let mut admin = database_at(newest()).await;
     let newer = format!(
         "INSERT INTO refinery_schema_history SELECT {}, 'newer', applied_on, '1'
@@ -116,7 +116,7 @@ async fn a_schema_that_is_newer_than_the_program_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
+async fn changed_migration_is_refused() {
     let mut admin = database_at(newest()).await;
     admin.batch_execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await.unwrap();
 
@@ -126,7 +126,7 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_says_why_and_the_next_call_goes_on_from_there() {
+async fn failed_migration_is_explained_and_can_continue() {
     let mut admin = database_at(1).await;
     let in_the_way = "INSERT INTO user_logins (user_id) VALUES ('kept'); CREATE TABLE processed_messages ()";
     admin.batch_execute(in_the_way).await.unwrap();

@@ -224,7 +224,7 @@ impl Logs {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let everything = Targets::new().with_default(tracing::Level::TRACE);
-            let lines = telemetry::lines(everything, telemetry::Format::Json, || ThisThread);
+            let lines = telemetry::log_layer(everything, telemetry::Format::Json, || ThisThread);
             tracing_subscriber::registry().with(lines).init();
         });
         LOGGED.take();

@@ -30,7 +30,7 @@ fn received(daemon: &UdpSocket) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_sampled_batch_is_a_subsegment_with_its_stages_and_without_a_value() {
+async fn sampled_batch_sends_its_stages_without_values() {
     let database = Database::create().await;
     let (daemon, tracer) = daemon();
     let ingest = database.ingest().await.traced(tracer);
@@ -66,7 +66,7 @@ async fn a_sampled_batch_is_a_subsegment_with_its_stages_and_without_a_value() {
 }
 
 #[tokio::test]
-async fn a_batch_that_fails_is_a_fault_with_its_error_type() {
+async fn failed_batch_is_traced_as_fault() {
     let database = Database::create().await;
     let (daemon, tracer) = daemon();
     let ingest = database.ingest().await.traced(tracer);
@@ -81,7 +81,7 @@ async fn a_batch_that_fails_is_a_fault_with_its_error_type() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_of_an_invocation_that_is_not_sampled() {
+async fn unsampled_invocation_sends_no_trace() {
     let database = Database::create().await;
     let (daemon, tracer) = daemon();
     let ingest = database.ingest().await.traced(tracer);

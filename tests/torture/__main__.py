@@ -76,7 +76,7 @@ async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
 
     async with asyncio.TaskGroup() as group:
         working = group.create_task(fleet.run(FUNCTIONS))
-        # The first batch stores the salt's fingerprint, so no fault may come before it.
+        # The first batch stores the salt's fingerprint, so faults start after it.
         while not history.outcomes["answered"]:
             if history.now() > DRAIN_S:
                 raise RuntimeError(f"no batch was answered; the logs are in {RESULTS}")

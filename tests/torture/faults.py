@@ -30,7 +30,7 @@ class World:
 
     servers: ProxiedServers
     fleet: Fleet
-    dice: random.Random
+    rng: random.Random
 
     async def execute(self, *statements: str) -> None:
         """Execute statements as the superuser."""
@@ -38,7 +38,7 @@ class World:
 
     async def wait(self, least_s: float, most_s: float) -> None:
         """Sleep for a random time, while something is broken."""
-        await asyncio.sleep(self.dice.uniform(least_s, most_s))
+        await asyncio.sleep(self.rng.uniform(least_s, most_s))
 
 
 # A fault returns whether it had its effect.
@@ -90,19 +90,19 @@ async def disk_full(world: World) -> bool:
 
 async def deadlock_with_other_session(world: World) -> bool:
     """Lock both tables one after the other, so that the function becomes the victim (40P01)."""
-    tables = world.dice.sample(["user_logins", "processed_messages"], 2)
+    tables = world.rng.sample(["user_logins", "processed_messages"], 2)
     return await asyncio.to_thread(_lock, world.servers, tables)
 
 
 async def tables_locked(world: World) -> bool:
     """Lock the table for longer than some deadlines, as VACUUM FULL does."""
-    seconds = world.dice.uniform(0.5, 2.5)
+    seconds = world.rng.uniform(0.5, 2.5)
     return await asyncio.to_thread(_lock, world.servers, ["user_logins"], seconds)
 
 
 async def serializable_by_default(world: World) -> bool:
     """Raise the isolation level, so that some transactions cannot be serialized (40001)."""
-    level = world.dice.choice(["serializable", "repeatable read"])
+    level = world.rng.choice(["serializable", "repeatable read"])
     isolation = f"ALTER ROLE {WRITER} SET default_transaction_isolation ="
     await world.execute(f"{isolation} '{level}'", TERMINATE)
     await world.wait(1, 3)
@@ -174,7 +174,7 @@ async def packets_lost(world: World) -> bool:
 
 
 async def _cut(world: World, direction: Direction, most: int) -> bool:
-    cut = Cut(direction, world.dice.randint(0, most), reset=world.dice.random() < 0.5)
+    cut = Cut(direction, world.rng.randint(0, most), reset=world.rng.random() < 0.5)
     world.servers.postgres_proxy.cut = cut
     try:
         await asyncio.wait_for(cut.done.wait(), CUT_TIMEOUT_S)
@@ -190,7 +190,7 @@ async def _refused(world: World, proxy: Proxy, least_s: float, most_s: float) ->
 
 
 async def _delayed(world: World, proxy: Proxy, least_s: float, most_s: float) -> None:
-    proxy.delay_s = world.dice.uniform(least_s, most_s)
+    proxy.delay_s = world.rng.uniform(least_s, most_s)
     await world.wait(0.5, 2)
     proxy.delay_s = 0
 
@@ -229,7 +229,7 @@ async def process_frozen_for_minutes(world: World) -> bool:
 
 
 def _any_function(world: World) -> Function:
-    return world.fleet.functions[world.dice.choice(sorted(world.fleet.functions))]
+    return world.fleet.functions[world.rng.choice(sorted(world.fleet.functions))]
 
 
 # Secrets Manager. Each of these forces a cold start, because only that reads secrets.
@@ -245,7 +245,7 @@ async def secrets_refused(world: World) -> bool:
 
 async def secrets_slow(world: World) -> bool:
     """Delay requests to Secrets Manager and their responses."""
-    world.servers.secrets_proxy.delay_s = world.dice.uniform(0.2, 2)
+    world.servers.secrets_proxy.delay_s = world.rng.uniform(0.2, 2)
     await _cold_start(world, 1, 4)
     world.servers.secrets_proxy.delay_s = 0
     return True
@@ -352,11 +352,11 @@ class Faults:
         self.servers.secrets_proxy.close_all()
 
     async def _run_group(self, group: FaultGroup, seconds: float) -> None:
-        dice = random.Random(f"{self.seed} {group.name}")
-        world = World(self.servers, self.fleet, dice)
+        rng = random.Random(f"{self.seed} {group.name}")
+        world = World(self.servers, self.fleet, rng)
         while True:
-            for fault in dice.sample(group.faults, len(group.faults)):
-                pause_s = dice.uniform(*group.pause_s)
+            for fault in rng.sample(group.faults, len(group.faults)):
+                pause_s = rng.uniform(*group.pause_s)
                 if self.history.now() + pause_s > seconds:
                     return
                 await asyncio.sleep(pause_s)

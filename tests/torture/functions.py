@@ -151,7 +151,7 @@ class Function:
         return self.runtime.polled.is_set()
 
     async def invoke(self, event: bytes, deadline_s: float, *, kill_late: bool) -> Answer:
-        """Send an event; return the answer if it comes before the deadline.
+        """Send an event; return the answer if it arrives before the deadline.
 
         Lambda kills a late function. Without `kill_late` it runs on while its batch is redelivered.
         """
@@ -251,23 +251,23 @@ class Fleet:
 
     async def _keep_running(self, name: str) -> None:
         """Start a function, and start it again whenever it ends."""
-        dice = random.Random(f"{self._seed} {name}")
+        rng = random.Random(f"{self._seed} {name}")
         while not self.done:
             function = self.functions[name] = Function(name, self._servers.environment)
             try:
                 started = await function.start()
                 self.cold_starts["started" if started else "failed"] += 1
                 if started:
-                    await self._invoke_repeatedly(function, dice)
+                    await self._invoke_repeatedly(function, rng)
             finally:
                 await function.end()
 
-    async def _invoke_repeatedly(self, function: Function, dice: random.Random) -> None:
+    async def _invoke_repeatedly(self, function: Function, rng: random.Random) -> None:
         """Invoke a function until it ends, or until all queues are empty."""
         while not self.done and not function.ended:
-            queue = dice.choices(self._queues, [85, 15])[0]
-            deadline_s = FAULTLESS_DEADLINE_S if queue.closed else dice.choice(DEADLINES_S)
-            kill_late = dice.random() >= 0.5
+            queue = rng.choices(self._queues, [85, 15])[0]
+            deadline_s = FAULTLESS_DEADLINE_S if queue.closed else rng.choice(DEADLINES_S)
+            kill_late = rng.random() >= 0.5
             delivery = queue.receive(function.name, deadline_s, tuple(self._servers.active_faults))
             if delivery is None:
                 await asyncio.sleep(IDLE_S)
@@ -276,7 +276,7 @@ class Fleet:
             answer = await function.invoke(event, deadline_s, kill_late=kill_late)
             queue.settle(delivery, answer)
             if answer.error_type is not None:
-                await asyncio.sleep(dice.uniform(0, MAX_RETRY_PAUSE_S))
+                await asyncio.sleep(rng.uniform(0, MAX_RETRY_PAUSE_S))
             if answer.error_type == TIMED_OUT:
                 if not function.was_frozen:
                     self.late.append(delivery)

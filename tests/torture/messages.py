@@ -100,26 +100,26 @@ class Messages:
 
     def __init__(self, seed: str, salt: str) -> None:
         """Start the sequence of this seed."""
-        self._dice = random.Random(f"{seed} messages")
+        self._rng = random.Random(f"{seed} messages")
         self._seed = seed
         self._salt = salt
         self._made = 0
 
     def make(self, *, fifo: bool) -> Message:
         """Make the next message."""
-        dice = self._dice
+        rng = self._rng
         self._made += 1
-        kind = dice.choices(list(Kind), [94, 3, 3])[0]
-        group = f"group-{dice.randrange(GROUPS)}" if fifo else None
+        kind = rng.choices(list(Kind), [94, 3, 3])[0]
+        group = f"group-{rng.randrange(GROUPS)}" if fifo else None
         login = self._login()
         if kind is Kind.REFUSED:
             login["locale"] = REFUSED_LOCALE
-        body = dice.choice(CORRUPTIONS)(login) if kind is Kind.BAD else login
-        sent_at = datetime.now(UTC) - timedelta(seconds=dice.choice([0, 0, 0, 86_400, 200_000]))
+        body = rng.choice(CORRUPTIONS)(login) if kind is Kind.BAD else login
+        sent_at = datetime.now(UTC) - timedelta(seconds=rng.choice([0, 0, 0, 86_400, 200_000]))
         # SQS has a resolution of milliseconds.
         sent_at = sent_at.replace(microsecond=sent_at.microsecond // 1000 * 1000)
         return Message(
-            id=str(UUID(int=dice.getrandbits(128), version=4)),
+            id=str(UUID(int=rng.getrandbits(128), version=4)),
             kind=kind,
             user_id=login["user_id"],
             body=body if body is None or isinstance(body, str) else json.dumps(body),
@@ -129,12 +129,12 @@ class Messages:
         )
 
     def _login(self) -> Login:
-        dice, number = self._dice, self._made
+        rng, number = self._rng, self._made
         return logins.login(
             user_id=f"{USER_ID}{self._seed}-{number}",
-            app_version=f"{dice.randrange(10)}.{dice.randrange(10)}.{dice.randrange(10)}",
-            device_type=dice.choice(["android", "ios", None]),
+            app_version=f"{rng.randrange(10)}.{rng.randrange(10)}.{rng.randrange(10)}",
+            device_type=rng.choice(["android", "ios", None]),
             ip=f"{IP}{number // 250 % 250}.{number % 250}",
-            locale=dice.choice([None, "RU", "ID"]),
+            locale=rng.choice([None, "RU", "ID"]),
             device_id=f"{DEVICE_ID}{number:07}",
         )

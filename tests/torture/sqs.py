@@ -84,12 +84,12 @@ class Queue:
     """A queue, standard or FIFO."""
 
     def __init__(
-        self, source: Messages, history: History, dice: random.Random, *, fifo: bool
+        self, source: Messages, history: History, rng: random.Random, *, fifo: bool
     ) -> None:
         """Start empty; `receive` sends new messages first, until the queue is closed."""
         self._source = source
         self._history = history
-        self._dice = dice
+        self._rng = rng
         self._fifo = fifo
         self._queued: list[Message] = []
         self._in_flight: list[Delivery] = []
@@ -106,14 +106,14 @@ class Queue:
         self, function: str, deadline_s: float, active_faults: tuple[str, ...]
     ) -> Delivery | None:
         """Receive a batch of visible messages, which become invisible for a time."""
-        dice, now = self._dice, self._history.now()
+        rng, now = self._rng, self._history.now()
         # A FIFO batch has at most 10 messages.
-        large = not self._fifo and dice.random() < 0.02
-        size = dice.randint(250, 600) if large else dice.randint(1, 10)
-        duplicate = not self._fifo and dice.random() < 0.1
-        if self._in_flight and dice.random() < 0.2:
+        large = not self._fifo and rng.random() < 0.02
+        size = rng.randint(250, 600) if large else rng.randint(1, 10)
+        duplicate = not self._fifo and rng.random() < 0.1
+        if self._in_flight and rng.random() < 0.2:
             # Redelivers these while a function is still processing them.
-            for message in dice.choice(self._in_flight).messages:
+            for message in rng.choice(self._in_flight).messages:
                 message.visible_at = now
         if not self.closed and len(self._queued) < self._max_queued:
             self._send(size)
@@ -127,7 +127,7 @@ class Queue:
                 self._history.irregularities["delivered again"] += 1
             message.visible_at = now + deadline_s + 1
         if duplicate:
-            batch.insert(dice.randrange(len(batch)), dice.choice(batch))
+            batch.insert(rng.randrange(len(batch)), rng.choice(batch))
             self._history.irregularities["twice in one batch"] += 1
         self._history.batches += 1
         self._history.deliveries += len(batch)
@@ -148,7 +148,7 @@ class Queue:
             if not answer.error_type.startswith((*EXPECTED_ERRORS, TIMED_OUT, ENDED)):
                 self._history.violations.append(Violation(f"a batch failed: {answer.error_type}"))
             for message in messages:
-                message.visible_at = now + self._dice.uniform(0, 0.5)
+                message.visible_at = now + self._rng.uniform(0, 0.5)
             return
         self._check_answer(messages, answer.failed_ids)
         failed, failed_groups = set(answer.failed_ids), set()
@@ -158,10 +158,10 @@ class Queue:
                 if message.group is None or message.group not in failed_groups:
                     message.reports += 1
                 failed_groups.add(message.group)
-                message.visible_at = now + self._dice.uniform(0, 0.5)
+                message.visible_at = now + self._rng.uniform(0, 0.5)
                 if message.reports >= MAX_REPORTS and message.state is State.QUEUED:
                     message.state = State.DEAD
-            elif message.deliveries[-1] is not delivery and self._dice.random() < 0.5:
+            elif message.deliveries[-1] is not delivery and self._rng.random() < 0.5:
                 self._history.irregularities["not deleted: the receipt handle was old"] += 1
             elif message.state is State.QUEUED:
                 message.state = State.DELETED
@@ -177,7 +177,7 @@ class Queue:
             return []
         if not self._fifo:
             visible = [message for message in self._queued if message.visible_at <= now]
-            self._dice.shuffle(visible)
+            self._rng.shuffle(visible)
             return sorted(visible, key=lambda message: not message.in_flight)
         visible, waiting_groups = [], set()
         for message in self._queued:

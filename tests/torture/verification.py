@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.logins import disguises
+from dev.logins import encodings
 from torture import functions
 from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
 from torture.proxied_servers import SECRET, ProxiedServers
@@ -121,5 +121,5 @@ def _search_file(log: Path, needles: dict[str, str], findings: Findings) -> None
             findings.searched_bytes += sum(map(len, lines))
             block = b"".join(lines)
             for name, text in needles.items():
-                if any(form.encode() in block for form in disguises(text)):
+                if any(form.encode() in block for form in encodings(text)):
                     findings.leaked.append(Violation(f"{name} in {log}, before byte {file.tell()}"))

@@ -1,7 +1,7 @@
-//! The invocation's payload as messages: reads what Lambda's event-source mapping sends.
+//! Reads the event of an SQS event-source mapping as messages.
 //!
-//! The payload is taken apart here and not by `aws_lambda_events`, because its parser refuses the
-//! whole batch for one bad field and its errors quote the value that they refuse.
+//! `aws_lambda_events` is not used to read it: its parser fails the whole batch for one bad field, and its
+//! errors quote the value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,30 +11,28 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// One message of the batch, as the queue delivered it: nothing in it has been judged yet.
-///
-/// It has no `Debug`, since the body is personal data.
+/// One message of the batch, as the queue delivered it: nothing but its id is checked yet.
 #[expect(missing_debug_implementations, reason = "the body is personal data")]
 pub struct SqsMessage<'a> {
-    /// The id that SQS gave the message, the same at every redelivery.
+    /// The id that SQS gave the message: the same at every delivery, never empty.
     pub id: Cow<'a, str>,
-    /// The body, still as JSON source: a string literal, `null`, or something that is neither.
+    /// The body, still as JSON source. In a sound event it is a string.
     pub(crate) body: Option<&'a RawValue>,
     /// `SentTimestamp`, still as JSON source.
-    pub sent_timestamp: Option<&'a RawValue>,
+    pub(crate) sent_timestamp: Option<&'a RawValue>,
     /// `ApproximateReceiveCount`, still as JSON source.
     receive_count: Option<&'a RawValue>,
-    /// The message group within which the order counts, that is, of a FIFO queue.
+    /// The message group of a FIFO queue, within which the order must be kept.
     ///
-    /// Standard queues may carry a `MessageGroupId` too (for fair queues), but promise no order:
-    /// there it is ignored.
+    /// A message of a standard queue may have a `MessageGroupId` too (for fair queues), but such a queue
+    /// keeps no order, so the id is ignored.
     pub group: Option<Cow<'a, str>>,
 }
 
-/// Why a payload cannot be read, which fails the whole batch.
+/// Why an event cannot be read. It fails the whole batch.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 pub enum EventError {
-    /// The payload is not an SQS event.
+    /// The event is not an SQS event.
     #[error("the payload is not an SQS event, at line {line}, column {column}")]
     MalformedEvent {
         /// From 1.
@@ -45,13 +43,19 @@ pub enum EventError {
     /// A message has no id, so its failure could not be reported.
     #[error("the message at position {position} has no messageId")]
     MissingMessageId {
-        /// The place in the batch, from 0.
+        /// The message's place in the batch, from 0.
         position: usize,
     },
 }
 
 impl SqsMessage<'_> {
-    /// How often the message has been delivered, this time included, where SQS says so.
+    /// Whether the message says when it was sent.
+    #[must_use]
+    pub fn has_sent_timestamp(&self) -> bool {
+        self.sent_timestamp.is_some()
+    }
+
+    /// Returns how often SQS has delivered the message, this delivery included.
     #[must_use]
     pub fn receive_count(&self) -> Option<u64> {
         // Lambda sends the digits as a string.
@@ -60,33 +64,32 @@ impl SqsMessage<'_> {
 }
 
 impl EventError {
-    /// The error's stable name, which is the `errorType` of the invocation that it ends.
+    /// Returns the error's stable name: the `errorType` of the invocation.
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         self.into()
     }
 }
 
-/// Reads the messages of an SQS event.
+/// Reads the messages of an SQS event, whose [shape][aws] AWS documents.
 ///
 /// # Errors
 ///
-/// [`EventError::MalformedEvent`] if the payload is not an SQS event, and
-/// [`EventError::MissingMessageId`] if a message has no id: its failure could not be reported, so
-/// nothing of the batch is touched. See [the event's shape][aws].
+/// [`EventError::MalformedEvent`], or [`EventError::MissingMessageId`]: the failure of such a message
+/// could not be reported, so no message of the batch is written.
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
-pub fn read(payload: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
-    let text = str::from_utf8(payload).map_err(|error| not_text(&payload[..error.valid_up_to()]))?;
+pub fn read(event: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
+    let text = str::from_utf8(event).map_err(|error| not_text(&event[..error.valid_up_to()]))?;
     let Object(event): Object<Event<'_>> = serde_json::from_str(text)
         .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
     numbered.map(|(position, Object(record))| record.into_message(position)).collect()
 }
 
-/// The error for a payload that is text no further than this.
-fn not_text(read: &[u8]) -> EventError {
-    let lines = read.split(|byte| *byte == b'\n').enumerate();
+/// Makes the error for an event of which only this beginning is UTF-8.
+fn not_text(valid: &[u8]) -> EventError {
+    let lines = valid.split(|byte| *byte == b'\n').enumerate();
     let (breaks, last_line) = lines.last().unwrap_or_default();
     EventError::MalformedEvent { line: breaks + 1, column: last_line.len() + 1 }
 }
@@ -121,14 +124,14 @@ struct Attributes<'a> {
     message_group_id: Option<Text<'a>>,
 }
 
-/// A string that is borrowed where the JSON has no escapes. (Serde borrows a `Cow` on its own, but
-/// not one inside an `Option`.)
+/// A string that is borrowed where it has no escapes. (Serde borrows into a `Cow`, but not into a `Cow`
+/// inside an `Option`.)
 #[derive(Default, serde::Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What is a JSON object, and nothing else: serde's derive alone takes an array for one, field by
-/// field, and `[[]]` for a batch of no messages.
+/// Reads a JSON object and refuses an array. Serde's derive would read an array field by field, and
+/// `[[]]` as a batch of no messages.
 struct Object<T>(T);
 
 impl<'a> Record<'a> {
@@ -144,8 +147,8 @@ impl<'a> Record<'a> {
             body: self.body,
             sent_timestamp: attributes.sent_timestamp,
             receive_count: attributes.receive_count,
-            // A FIFO message always has a group; if a hand-made one has none, it is ordered with
-            // its like, which is the careful reading.
+            // SQS gives every FIFO message a group. Hand-made FIFO messages without one share a group, so
+            // that their order is kept too.
             group: fifo.then(|| attributes.message_group_id.unwrap_or_default().0),
         })
     }

@@ -1,126 +1,158 @@
-//! Flattens a nested JSON object to the columns that are wanted, in the same pass as parsing.
+//! Flattens the JSON object of a body to the columns of a login, in the same pass as parsing.
 //!
-//! Nested keys are joined with `_`, so `{"device":{"id":"x"}}` holds the column `device_id`.
-//! Whatever leads to no wanted column is skipped where it stands, at any depth, unread.
+//! Nested keys are joined with `_`, so `{"device":{"id":"x"}}` holds the column `device_id`. A key that
+//! leads to no column is skipped with its value, at any depth.
 
+use std::array;
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use strum::{EnumCount, VariantArray};
 
-/// What a wanted column holds.
-#[expect(missing_debug_implementations, reason = "the text is personal data")]
-pub enum Leaf<'a> {
-    /// JSON's `null`.
+use crate::json_string;
+
+/// A column of a login, which is also the flat key of a body.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    strum::Display,
+    strum::EnumCount,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[expect(missing_docs, reason = "each is named for its key")]
+pub enum Column {
+    UserId,
+    AppVersion,
+    DeviceType,
+    Ip,
+    Locale,
+    DeviceId,
+}
+
+/// A top-level key that makes a body an envelope.
+#[derive(Clone, Copy, PartialEq, Eq, strum::EnumCount, strum::EnumString)]
+pub(crate) enum EnvelopeKey {
+    /// Of an [SNS notification][sns], as is `Message`.
+    ///
+    /// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+    Type,
+    Message,
+    /// Of an [EventBridge event][eventbridge], as is `detail`.
+    ///
+    /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
+    #[strum(serialize = "detail-type")]
+    DetailType,
+    #[strum(serialize = "detail")]
+    Detail,
+}
+
+/// The value of a column.
+pub(crate) enum Value<'a> {
     Null,
-    /// A string, unescaped; borrowed where there was nothing to unescape.
+    /// A string, unescaped; borrowed where it has no escapes.
     Text(Cow<'a, str>),
-    /// Something else, of this JSON type.
+    /// Any other JSON type.
     Other(JsonType),
 }
 
-/// A JSON type that is not a string or `null`, as an error names it.
+/// A JSON type that is neither a string nor `null`, as an error names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "JSON's own names")]
 pub enum JsonType {
-    /// `true` or `false`.
     Boolean,
-    /// A number, whatever its size.
     Number,
-    /// An array.
     Array,
-    /// An object.
     Object,
 }
 
-/// The wanted columns of one object, and the top-level values that were asked for unparsed.
-#[expect(missing_debug_implementations, reason = "the leaves are personal data")]
-pub struct Flat<'a, const COLUMNS: usize, const RAW: usize> {
-    /// The leaf of each column, or `None` where the object does not have it.
-    pub leaves: [Option<Leaf<'a>>; COLUMNS],
-    /// The JSON source of each of the top-level keys asked for.
-    pub raw: [Option<&'a RawValue>; RAW],
-    /// The index of a column that the object spells more than once.
-    pub repeated: Option<usize>,
+/// The columns and the envelope keys of one JSON object.
+#[derive(Default)]
+pub(crate) struct FlatBody<'a> {
+    columns: [Option<Value<'a>>; Column::COUNT],
+    envelope: [Option<&'a RawValue>; EnvelopeKey::COUNT],
+    /// A column that the object has more than once.
+    pub(crate) repeated: Option<Column>,
 }
 
-/// Flattens the object that is all of `json`.
-///
-/// `columns` are flat keys; `raw` are top-level keys whose values are kept as JSON source.
-///
-/// # Errors
-///
-/// The parser's own, if `json` is not one object. Its text may quote a value: use its line and
-/// column, and nothing else.
-pub fn flatten<'a, const COLUMNS: usize, const RAW: usize>(
-    json: &'a str,
-    columns: &[&str; COLUMNS],
-    raw: &[&str; RAW],
-) -> serde_json::Result<Flat<'a, COLUMNS, RAW>> {
-    let mut flat = Flat::default();
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let walk = Walk { columns: columns.map(Some), raw, flat: &mut flat };
-    deserializer.deserialize_map(walk)?;
-    deserializer.end()?;
-    Ok(flat)
-}
-
-/// Flattens an object from inside the string literal that it was escaped for, if it is one as nearly
-/// every sender writes it: no value but `null` and strings, nothing escaped but the quotes around
-/// strings, no other blanks than spaces. `None` for any other, whatever is wrong with it, and where it
-/// has one of the keys in `raw`.
-///
-/// What it does, [`flatten`] does too, but only after the literal was copied without its escapes; this
-/// took a third of the time of decoding.
-#[must_use]
-pub fn flatten_plain<'a, const COLUMNS: usize, const RAW: usize>(
-    literal: &'a str,
-    columns: &[&str; COLUMNS],
-    raw: &[&str; RAW],
-) -> Option<Flat<'a, COLUMNS, RAW>> {
-    let mut flat = Flat::default();
-    let mut rest = literal.strip_prefix('{')?;
-    loop {
-        let (key, after) = quoted(spaced(rest))?;
-        let value = spaced(spaced(after).strip_prefix(':')?);
-        let (leaf, after) = match value.strip_prefix("null") {
-            Some(after) => (Leaf::Null, after),
-            None => quoted(value).map(|(text, after)| (Leaf::Text(Cow::Borrowed(text)), after))?,
-        };
-        if let Some(column) = columns.iter().position(|column| *column == key) {
-            flat.put(column, leaf);
-        } else if raw.contains(&key) {
-            return None;
-        }
-        match spaced(after).strip_prefix(',') {
-            Some(more) => rest = more,
-            None => return (spaced(after) == "}").then_some(flat),
-        }
+impl<'a> FlatBody<'a> {
+    /// Takes the value of a column; `None` where the object does not have the column.
+    pub(crate) fn take(&mut self, column: Column) -> Option<Value<'a>> {
+        self.columns[column as usize].take()
     }
-}
 
-/// The string at the beginning, whose quotes are escaped and nothing in it is, and what comes after it.
-fn quoted(text: &str) -> Option<(&str, &str)> {
-    let (content, after) = text.strip_prefix(r#"\""#)?.split_once('\\')?;
-    Some((content, after.strip_prefix('"')?))
-}
+    /// Returns the JSON source of an envelope key's value.
+    pub(crate) fn envelope(&self, key: EnvelopeKey) -> Option<&'a str> {
+        self.envelope[key as usize].map(RawValue::get)
+    }
 
-fn spaced(text: &str) -> &str {
-    text.trim_start_matches(' ')
-}
-
-impl<'a, const COLUMNS: usize, const RAW: usize> Flat<'a, COLUMNS, RAW> {
-    fn put(&mut self, column: usize, leaf: Leaf<'a>) {
-        if self.leaves[column].replace(leaf).is_some() {
+    fn put(&mut self, column: Column, value: Value<'a>) {
+        if self.columns[column as usize].replace(value).is_some() {
             self.repeated = Some(column);
         }
     }
 }
 
-impl<const COLUMNS: usize, const RAW: usize> Default for Flat<'_, COLUMNS, RAW> {
-    fn default() -> Self {
-        Self { leaves: [const { None }; COLUMNS], raw: [None; RAW], repeated: None }
+/// Flattens the object that is all of `json`.
+///
+/// # Errors
+///
+/// The parser's error, if `json` is not one object. Its text may quote a value: use only its line and
+/// column.
+pub(crate) fn flatten(json: &str) -> serde_json::Result<FlatBody<'_>> {
+    let mut body = FlatBody::default();
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let keys = array::from_fn(|index| Some(Column::VARIANTS[index].into()));
+    deserializer.deserialize_map(ObjectVisitor { keys, is_top: true, body: &mut body })?;
+    deserializer.end()?;
+    Ok(body)
+}
+
+/// The fast path: flattens an ordinary body straight from its JSON string, without unescaping it first.
+///
+/// - It applies where the object holds only strings and `null`, its strings hold no escapes, its only
+///   white space are spaces, and it has no envelope key. Nearly every sender writes such bodies. For any
+///   other body it returns `None`, and [`flatten`] reads or refuses the body.
+/// - The test `ordinary_body_equals_parsed_body` and the fuzz target `body` prove it equal to [`flatten`].
+/// - It saves two thirds of the time of decoding: 0.2 µs a message instead of 0.65 µs.
+pub(crate) fn flatten_ordinary(json_string: &str) -> Option<FlatBody<'_>> {
+    let mut body = FlatBody::default();
+    let mut rest = json_string::inside_quotes(json_string)?.strip_prefix('{')?;
+    loop {
+        let (key, after_key) = escaped_quotes(skip_spaces(rest))?;
+        let value = skip_spaces(skip_spaces(after_key).strip_prefix(':')?);
+        let (value, after_value) = match value.strip_prefix("null") {
+            Some(after) => (Value::Null, after),
+            None => escaped_quotes(value).map(|(text, after)| (Value::Text(Cow::Borrowed(text)), after))?,
+        };
+        if let Ok(column) = key.parse() {
+            body.put(column, value);
+        } else if key.parse::<EnvelopeKey>().is_ok() {
+            return None;
+        }
+        match skip_spaces(after_value).strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return (skip_spaces(after_value) == "}").then_some(body),
+        }
     }
+}
+
+/// Splits a text that starts with a string in escaped quotes into this string, which must not hold an
+/// escape, and the rest.
+fn escaped_quotes(text: &str) -> Option<(&str, &str)> {
+    let (string, rest) = text.strip_prefix(r#"\""#)?.split_once('\\')?;
+    Some((string, rest.strip_prefix('"')?))
+}
+
+fn skip_spaces(text: &str) -> &str {
+    text.trim_start_matches(' ')
 }
 
 impl fmt::Display for JsonType {
@@ -134,38 +166,42 @@ impl fmt::Display for JsonType {
     }
 }
 
-/// Walks one object, the outermost or one inside it.
-struct Walk<'s, 'a, const COLUMNS: usize, const RAW: usize> {
-    /// What is left of each column's key inside this object; `None` of those that are not in it.
-    columns: [Option<&'s str>; COLUMNS],
-    /// The keys whose values are kept as JSON source.
-    raw: &'s [&'s str],
-    flat: &'s mut Flat<'a, COLUMNS, RAW>,
+/// The rest of each column's key inside an object; `None` where the column cannot be inside.
+type KeyRests = [Option<&'static str>; Column::COUNT];
+
+/// Visits one object: the outermost, or one nested in it.
+struct ObjectVisitor<'b, 'a> {
+    keys: KeyRests,
+    /// Whether this is the outermost object, whose envelope keys count.
+    is_top: bool,
+    body: &'b mut FlatBody<'a>,
 }
 
 /// Where a key leads.
-enum Lead<'s, const COLUMNS: usize> {
-    Column(usize),
-    Raw(usize),
-    /// Towards columns, of whose keys this is left.
-    Deeper([Option<&'s str>; COLUMNS]),
+enum Path {
+    Column(Column),
+    Envelope(EnvelopeKey),
+    /// To an object that may hold columns.
+    Nested(KeyRests),
     Nowhere,
 }
 
-impl<'s, const COLUMNS: usize, const RAW: usize> Walk<'s, '_, COLUMNS, RAW> {
-    fn lead(&self, key: &str) -> Lead<'s, COLUMNS> {
-        if let Some(column) = self.columns.iter().position(|column| *column == Some(key)) {
-            return Lead::Column(column);
+impl ObjectVisitor<'_, '_> {
+    fn path(&self, key: &str) -> Path {
+        if let Some(column) = self.keys.iter().position(|rest| *rest == Some(key)) {
+            return Path::Column(Column::VARIANTS[column]);
         }
-        if let Some(raw) = self.raw.iter().position(|raw| *raw == key) {
-            return Lead::Raw(raw);
+        if self.is_top
+            && let Ok(envelope_key) = key.parse()
+        {
+            return Path::Envelope(envelope_key);
         }
-        let inside = self.columns.map(|column| column?.strip_prefix(key)?.strip_prefix('_'));
-        if inside.iter().any(Option::is_some) { Lead::Deeper(inside) } else { Lead::Nowhere }
+        let nested = self.keys.map(|rest| rest?.strip_prefix(key)?.strip_prefix('_'));
+        if nested.iter().any(Option::is_some) { Path::Nested(nested) } else { Path::Nowhere }
     }
 }
 
-impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de, COLUMNS, RAW> {
+impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,52 +209,51 @@ impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Walk<'_, 'de,
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(lead) = map.next_key_seed(Key(&self))? {
-            match lead {
-                Lead::Column(column) => {
-                    let leaf = map.next_value()?;
-                    self.flat.put(column, leaf);
+        while let Some(path) = map.next_key_seed(KeyPath(&self))? {
+            match path {
+                Path::Column(column) => {
+                    let value = map.next_value()?;
+                    self.body.put(column, value);
                 }
-                Lead::Raw(raw) => self.flat.raw[raw] = Some(map.next_value()?),
-                Lead::Deeper(columns) => {
-                    map.next_value_seed(Inside(Walk { columns, raw: &[], flat: self.flat }))?;
+                Path::Envelope(key) => self.body.envelope[key as usize] = Some(map.next_value()?),
+                Path::Nested(keys) => {
+                    let nested = ObjectVisitor { keys, is_top: false, body: self.body };
+                    map.next_value_seed(NestedValue(nested))?;
                 }
-                Lead::Nowhere => _ = map.next_value::<IgnoredAny>()?,
+                Path::Nowhere => _ = map.next_value::<IgnoredAny>()?,
             }
         }
         Ok(())
     }
 }
 
-/// A key, read without a copy.
-struct Key<'k, 's, 'a, const COLUMNS: usize, const RAW: usize>(&'k Walk<'s, 'a, COLUMNS, RAW>);
+/// Reads a key without copying it.
+struct KeyPath<'v, 'b, 'a>(&'v ObjectVisitor<'b, 'a>);
 
-impl<'de, 's, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de>
-    for Key<'_, 's, 'de, COLUMNS, RAW>
-{
-    type Value = Lead<'s, COLUMNS>;
+impl<'de> DeserializeSeed<'de> for KeyPath<'_, '_, '_> {
+    type Value = Path;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Path, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'s, const COLUMNS: usize, const RAW: usize> Visitor<'_> for Key<'_, 's, '_, COLUMNS, RAW> {
-    type Value = Lead<'s, COLUMNS>;
+impl Visitor<'_> for KeyPath<'_, '_, '_> {
+    type Value = Path;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.lead(key))
+    fn visit_str<E>(self, key: &str) -> Result<Path, E> {
+        Ok(self.0.path(key))
     }
 }
 
-/// The value of a key on the way to a column: an object is walked, anything else leads nowhere.
-struct Inside<'s, 'a, const COLUMNS: usize, const RAW: usize>(Walk<'s, 'a, COLUMNS, RAW>);
+/// The value of a key that may lead to columns: an object is visited, any other value is skipped.
+struct NestedValue<'b, 'a>(ObjectVisitor<'b, 'a>);
 
-impl<'de, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de> for Inside<'_, 'de, COLUMNS, RAW> {
+impl<'de> DeserializeSeed<'de> for NestedValue<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -226,7 +261,7 @@ impl<'de, const COLUMNS: usize, const RAW: usize> DeserializeSeed<'de> for Insid
     }
 }
 
-impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Inside<'_, 'de, COLUMNS, RAW> {
+impl<'de> Visitor<'de> for NestedValue<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,153 +301,159 @@ impl<'de, const COLUMNS: usize, const RAW: usize> Visitor<'de> for Inside<'_, 'd
     }
 }
 
-impl<'de> Deserialize<'de> for Leaf<'de> {
+impl<'de> Deserialize<'de> for Value<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LeafVisitor)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
-struct LeafVisitor;
+struct ValueVisitor;
 
-impl<'de> Visitor<'de> for LeafVisitor {
-    type Value = Leaf<'de>;
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_unit<E>(self) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Null)
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Other(JsonType::Boolean))
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other(JsonType::Boolean))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Other(JsonType::Number))
+    fn visit_i64<E>(self, _: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Other(JsonType::Number))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Other(JsonType::Number))
+    fn visit_u64<E>(self, _: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Other(JsonType::Number))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Other(JsonType::Number))
+    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
+        Ok(Value::Other(JsonType::Number))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Leaf<'de>, A::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| Leaf::Other(JsonType::Array))
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Value<'de>, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Value::Other(JsonType::Array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Leaf<'de>, A::Error> {
-        IgnoredAny.visit_map(map).map(|_| Leaf::Other(JsonType::Object))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value<'de>, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| Value::Other(JsonType::Object))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    const COLUMNS: [&str; 4] = ["user_id", "ip", "device_id", "device_type"];
+    /// The values of `user_id`, `ip`, `device_id` and `device_type` as texts; `null` for a null.
+    type Texts = [Option<String>; 4];
 
-    /// The leaves as plain texts, `null` for what is there and null.
-    fn texts(json: &str) -> serde_json::Result<[Option<String>; 4]> {
-        Ok(spelt(&flatten(json, &COLUMNS, &[])?))
+    fn texts(json: &str) -> serde_json::Result<Texts> {
+        Ok(texts_of(flatten(json)?))
     }
 
-    fn spelt<const RAW: usize>(flat: &Flat<'_, 4, RAW>) -> [Option<String>; 4] {
-        flat.leaves.each_ref().map(|leaf| {
-            leaf.as_ref().map(|leaf| match leaf {
-                Leaf::Null => "null".to_owned(),
-                Leaf::Text(text) => text.to_string(),
-                Leaf::Other(found) => found.to_string(),
+    fn texts_of(mut body: FlatBody<'_>) -> Texts {
+        [Column::UserId, Column::Ip, Column::DeviceId, Column::DeviceType].map(|column| {
+            body.take(column).map(|value| match value {
+                Value::Null => "null".to_owned(),
+                Value::Text(text) => text.into_owned(),
+                Value::Other(found) => found.to_string(),
             })
         })
     }
 
-    fn some(texts: [&str; 4]) -> [Option<String>; 4] {
+    /// An empty text stands for an absent column.
+    fn expected(texts: [&str; 4]) -> Texts {
         texts.map(|text| (!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn quoted(inside: &str) -> String {
+        format!("\"{inside}\"")
     }
 
     #[test]
     fn nested_keys_are_joined() {
         let nested = r#"{"device": {"id": "d", "type": "t"}, "user": {"id": "u"}, "ip": "i"}"#;
 
-        assert_eq!(texts(nested).unwrap(), some(["u", "i", "d", "t"]));
+        assert_eq!(texts(nested).unwrap(), expected(["u", "i", "d", "t"]));
     }
 
     #[test]
-    fn what_leads_to_no_column_is_skipped_whatever_it_is() {
+    fn unknown_keys_are_skipped() {
         for value in
             ["1e999", "[1, [2]]", r#"{"ip": "no"}"#, r#""\ud800""#, "true", "null", r#"{"": {"id": 1}}"#]
         {
             for key in ["x", "device", "device_i", "ip_", "", "_ip"] {
-                // On the way to a column a value is read, and these two cannot be.
+                // The value of a key that may lead to columns is parsed, and these two are not valid.
                 if key == "device" && (value == "1e999" || value == r#""\ud800""#) {
                     continue;
                 }
                 let json = format!(r#"{{"{key}": {value}, "user_id": "u"}}"#);
-                assert_eq!(texts(&json).unwrap(), some(["u", "", "", ""]), "{json}");
+                assert_eq!(texts(&json).unwrap(), expected(["u", "", "", ""]), "{json}");
             }
         }
     }
 
     #[test]
-    fn a_column_spelt_twice_is_noticed() {
-        for json in [
-            r#"{"ip": "a", "ip": "a"}"#,
-            r#"{"device_id": null, "device": {"id": "a"}}"#,
-            r#"{"device": {"id": "a"}, "device": {"id": "b"}}"#,
-            r#"{"device": {"id": "a", "id": "b"}}"#,
+    fn repeated_column_is_reported() {
+        for (json, column) in [
+            (r#"{"ip": "a", "ip": "a"}"#, Column::Ip),
+            (r#"{"device_id": null, "device": {"id": "a"}}"#, Column::DeviceId),
+            (r#"{"device": {"id": "a"}, "device": {"id": "b"}}"#, Column::DeviceId),
+            (r#"{"device": {"id": "a", "id": "b"}}"#, Column::DeviceId),
         ] {
-            assert!(flatten(json, &COLUMNS, &[]).unwrap().repeated.is_some(), "{json}");
+            assert_eq!(flatten(json).unwrap().repeated, Some(column), "{json}");
         }
         let once = r#"{"device": {"id": "a"}, "device": {"type": "b"}}"#;
-        assert!(flatten(once, &COLUMNS, &[]).unwrap().repeated.is_none());
+        assert_eq!(flatten(once).unwrap().repeated, None);
     }
 
     #[test]
-    fn raw_values_are_those_at_the_top() {
-        let json = r#"{"detail": {"a" : 1}, "x": {"detail": 2}}"#;
+    fn envelope_keys_count_only_at_the_top() {
+        let json = r#"{"detail": {"a" : 1}, "device": {"detail": 2}}"#;
 
-        let flat = flatten(json, &["user_id"], &["detail"]).unwrap();
+        let body = flatten(json).unwrap();
 
-        assert_eq!(flat.raw[0].map(RawValue::get), Some(r#"{"a" : 1}"#));
+        assert_eq!(body.envelope(EnvelopeKey::Detail), Some(r#"{"a" : 1}"#));
     }
 
     #[test]
-    fn depth_does_not_matter() {
+    fn deep_nesting_is_skipped() {
         let deep = format!(r#"{{"x": {}{}, "user_id": "u"}}"#, "[".repeat(100_000), "]".repeat(100_000));
 
-        assert_eq!(texts(&deep).unwrap(), some(["u", "", "", ""]));
+        assert_eq!(texts(&deep).unwrap(), expected(["u", "", "", ""]));
     }
 
     #[test]
-    fn an_object_as_senders_write_it_is_plain() {
-        for literal in [
+    fn flat_object_of_strings_is_ordinary() {
+        for inside in [
             r#"{\"user_id\": \"u\", \"ip\": null, \"device_id\": \"d\"}"#,
             r#"{\"device_id\":\"d\",\"x\":\"\",\"ip\":null,\"user_id\":\"u\"}"#,
         ] {
-            let flat = flatten_plain(literal, &COLUMNS, &["Type"]).unwrap();
-            assert_eq!(spelt(&flat), some(["u", "null", "d", ""]), "{literal}");
+            let json_string = quoted(inside);
+            let body = flatten_ordinary(&json_string).unwrap();
+            assert_eq!(texts_of(body), expected(["u", "null", "d", ""]), "{inside}");
         }
     }
 
     #[test]
-    fn what_else_there_may_be_is_not_plain() {
-        for literal in [
+    fn any_other_body_is_not_ordinary() {
+        for inside in [
             "",
             "{}",
             "{} ",
@@ -429,27 +470,26 @@ mod tests {
             r#"{\"device\": {\"id\": \"d\"}}"#,
             r#"{\"Type\": \"Notification\"}"#,
         ] {
-            assert!(flatten_plain(literal, &COLUMNS, &["Type"]).is_none(), "{literal}");
+            assert!(flatten_ordinary(&quoted(inside)).is_none(), "{inside}");
         }
+        assert!(flatten_ordinary("{}").is_none());
     }
 
     proptest! {
-        /// What is plain is what the parser reads too, and as that.
         #[test]
-        fn plain_is_the_same(
-            literal in r#"\{(( ?\\"(ip|user_id|device|x)\\" ?: ?(\\"[a-zé:,{} ]{0,3}\\"|null) ?),){0,3}( ?\\"(ip|device_id)\\" ?: ?(\\"[a-z\\\\]{0,3}\\"|null|[01]) ?)[,}]? ?"#,
+        fn ordinary_body_equals_parsed_body(
+            inside in r#"\{(( ?\\"(ip|user_id|device|x)\\" ?: ?(\\"[a-zé:,{} ]{0,3}\\"|null) ?),){0,3}( ?\\"(ip|device_id)\\" ?: ?(\\"[a-z\\\\]{0,3}\\"|null|[01]) ?)[,}]? ?"#,
         ) {
-            if let Some(plain) = flatten_plain(&literal, &COLUMNS, &[]) {
-                let json = literal.replace(r#"\""#, "\"");
-                let parsed = flatten(&json, &COLUMNS, &[]).unwrap();
-                prop_assert_eq!(spelt(&plain), spelt(&parsed));
-                prop_assert_eq!(plain.repeated, parsed.repeated);
+            if let Some(ordinary) = flatten_ordinary(&quoted(&inside)) {
+                let json = inside.replace(r#"\""#, "\"");
+                let parsed = flatten(&json).unwrap();
+                prop_assert_eq!(ordinary.repeated, parsed.repeated);
+                prop_assert_eq!(texts_of(ordinary), texts_of(parsed));
             }
         }
 
-        /// However an object is nested, its columns are those of the object spelt flat.
         #[test]
-        fn nesting_changes_nothing(values in proptest::array::uniform4(".{1,9}"), nest in any::<[bool; 3]>()) {
+        fn nested_body_equals_flat_body(values in proptest::array::uniform4(".{1,9}"), nest in any::<[bool; 3]>()) {
             let [user_id, ip, device_id, device_type] = &values;
             let mut body = json!({ "ip": ip });
             let mut put = |nested: bool, outer: &str, inner: &str, value: &String| {
@@ -469,10 +509,9 @@ mod tests {
             prop_assert_eq!(texts(&body.to_string()).unwrap(), values.map(Some));
         }
 
-        /// It takes and refuses what the parser itself does, give or take what it need not read.
         #[test]
-        fn any_text_is_taken_as_json_or_refused(text in r#"[\[\]{}":,a-z0-9\\. ]{0,40}"#) {
-            let parsed = serde_json::from_str::<Value>(&text);
+        fn every_json_object_is_accepted(text in r#"[\[\]{}":,a-z0-9\\. ]{0,40}"#) {
+            let parsed = serde_json::from_str::<serde_json::Value>(&text);
             if parsed.is_ok_and(|value| value.is_object()) {
                 prop_assert!(texts(&text).is_ok());
             }

@@ -1,8 +1,24 @@
 //! From an SQS event to masked rows: the stages that need nothing but their input.
+//!
+//! ```text
+//! event bytes ── event::read ──▶ SqsMessage ── decode ──▶ Login ── mask ──▶ LoginRow
+//!                                    └─────────── Failures ───────────┘
+//! ```
+//!
+//! - [`event`] reads the event as messages,
+//! - [`message_key`] identifies a message at every delivery,
+//! - [`decode`] turns a message into a [`Login`](decode::Login), with [`flatten`] for its body,
+//! - [`mask`] turns a login into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
+//! - [`failures`] keeps the messages that failed.
+//!
+//! This is a crate so that the compiler guards two promises: nothing outside it can read a raw personal
+//! value, and its stages cannot reach a network, a clock or a file, because no dependency offers one.
 
 pub mod decode;
 pub mod event;
+pub mod failures;
 pub mod flatten;
-mod literal;
+mod json_string;
 pub mod mask;
+pub mod message_key;
 pub mod pii;

@@ -1,0 +1,113 @@
+//! The messages of a batch that failed, so that SQS redrives these and no others.
+
+use std::collections::{HashMap, HashSet};
+
+use strum::VariantNames;
+
+use crate::decode::DecodeError;
+use crate::event::SqsMessage;
+
+/// Why a message was not written.
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
+pub enum FailureReason {
+    /// The message cannot be decoded.
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
+    /// Postgres refused the message's row.
+    #[error("Postgres refused the row, SQLSTATE {sqlstate}")]
+    RowRefused {
+        /// [Postgres's code][codes] of five characters.
+        ///
+        /// [codes]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+        sqlstate: String,
+    },
+    /// An earlier message of the same FIFO group failed, and the group's order must be kept.
+    #[error("an earlier message of the same group failed")]
+    HeldBack,
+}
+
+/// The failures of a batch.
+#[expect(missing_debug_implementations, reason = "a message's body is personal data")]
+pub struct Failures<'m> {
+    messages: &'m [SqsMessage<'m>],
+    /// By the message's position in the batch.
+    reasons: Vec<(usize, FailureReason)>,
+    /// The position of the first failure in each FIFO group.
+    first_in_group: HashMap<&'m str, usize>,
+}
+
+impl FailureReason {
+    /// Returns every code, for the tests that compare the documents.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        let others = Self::VARIANTS.iter().filter(|code| **code != "Undecodable");
+        DecodeError::VARIANTS.iter().chain(others).copied()
+    }
+
+    /// Returns the reason's stable name, for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Undecodable(error) => error.code(),
+            Self::RowRefused { .. } | Self::HeldBack => self.into(),
+        }
+    }
+
+    /// Returns the name of the bad field, where a field is bad.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Undecodable(error) => error.field(),
+            Self::RowRefused { .. } | Self::HeldBack => None,
+        }
+    }
+
+    /// Returns the SQLSTATE of Postgres, where Postgres refused the row.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::RowRefused { sqlstate } => Some(sqlstate),
+            Self::Undecodable(_) | Self::HeldBack => None,
+        }
+    }
+}
+
+impl<'m> Failures<'m> {
+    /// Starts with no failure among these messages.
+    #[must_use]
+    pub fn new(messages: &'m [SqsMessage<'m>]) -> Self {
+        Self { messages, reasons: Vec::new(), first_in_group: HashMap::new() }
+    }
+
+    /// Adds the failure of the message at `position`.
+    pub fn add(&mut self, position: usize, reason: impl Into<FailureReason>) {
+        if let Some(group) = self.messages[position].group.as_deref() {
+            let first = self.first_in_group.entry(group).or_insert(position);
+            *first = position.min(*first);
+        }
+        self.reasons.push((position, reason.into()));
+    }
+
+    /// Whether a message before `position` has failed in the same FIFO group: then the message at
+    /// `position` must be [neither written nor deleted][fifo].
+    ///
+    /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+    #[must_use]
+    pub fn hold_back(&self, position: usize) -> bool {
+        let group = self.messages[position].group.as_deref();
+        group.and_then(|group| self.first_in_group.get(group)).is_some_and(|first| *first < position)
+    }
+
+    /// Returns the failures in the order of the batch.
+    pub fn in_order(&mut self) -> impl Iterator<Item = (&'m SqsMessage<'m>, &FailureReason)> {
+        self.reasons.sort_by_key(|(position, _)| *position);
+        self.reasons.iter().map(|(position, reason)| (&self.messages[*position], reason))
+    }
+
+    /// Returns the ids of the failed messages in the order of the batch, [each id once][shape].
+    ///
+    /// [shape]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+    pub fn message_ids(&mut self) -> impl Iterator<Item = &'m str> {
+        let mut seen = HashSet::new();
+        self.in_order().map(|(message, _)| &*message.id).filter(move |id| seen.insert(*id))
+    }
+}

@@ -1,0 +1,73 @@
+//! The failures of a batch and of the process. (A message's failure is a
+//! [`DecodeError`](login::decode::DecodeError).)
+
+use lambda_runtime::Diagnostic;
+use login::event::EventError;
+use login::pii::SaltTooShort;
+use strum::VariantNames;
+
+use crate::aws::secrets::SecretError;
+use crate::config::{SALT_SECRET_ID, SettingError};
+use crate::store::error::StoreError;
+
+/// Why a whole batch failed. Nothing of it was committed, or repeating it is safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The event cannot be read.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The rows could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is missing or wrong.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A secret is unavailable, or has the wrong shape.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The salt is too short to protect what it masks.
+    #[error("{SALT_SECRET_ID}: {0}")]
+    Salt(#[from] SaltTooShort),
+}
+
+impl BatchError {
+    /// Returns every `errorType`, for the tests that compare the documents.
+    pub fn error_types() -> impl Iterator<Item = &'static str> {
+        EventError::VARIANTS.iter().chain(StoreError::VARIANTS).copied()
+    }
+
+    /// Returns the `errorType` of the invocation, which is stable.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Event(error) => error.error_type(),
+            Self::Store(error) => error.error_type(),
+        }
+    }
+
+    /// Whether the database caused the failure.
+    #[must_use]
+    pub fn is_database_error(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Store(StoreError::SaltChanged | StoreError::Secret(_)))
+    }
+
+    /// Returns the SQLSTATE of Postgres, where Postgres sent one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Event(_) => None,
+            Self::Store(error) => error.sqlstate(),
+        }
+    }
+}
+
+impl From<BatchError> for Diagnostic {
+    fn from(error: BatchError) -> Self {
+        Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
+    }
+}

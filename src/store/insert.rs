@@ -1,0 +1,83 @@
+//! The statements that write rows.
+
+use std::time::SystemTime;
+
+use login::failures::FailureReason;
+use login::mask::LoginRow;
+use login::message_key::MessageKey;
+use login::pii::{Masked, SaltFingerprint};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+/// Writes rows, or fails if the ledger already holds one of their messages.
+pub(super) const WRITE_NEW: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// Writes the rows whose messages the ledger does not hold.
+pub(super) const WRITE_MISSING: &str = include_str!("write_missing.sql");
+
+/// A row, and the message that it came in.
+#[expect(missing_debug_implementations, reason = "a user id is personal data")]
+pub struct KeyedRow<'m> {
+    /// Identifies the message.
+    pub key: MessageKey<'m>,
+    /// The row.
+    pub row: LoginRow<'m>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Number of rows inserted.
+    pub inserted: u64,
+    /// The messages that were not written. The table holds all others.
+    pub failed_rows: Vec<FailedRow>,
+}
+
+/// A message that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRow {
+    /// The message's place in the batch.
+    pub position: usize,
+    /// Why its row was not written.
+    pub reason: FailureReason,
+}
+
+/// Writes rows with one of the two statements, in one round trip. Outside a transaction block the
+/// statement is its own transaction. Returns the number of rows inserted.
+pub(super) async fn insert<'r, 'm: 'r>(
+    client: &Client,
+    statement: &str,
+    rows: impl Iterator<Item = &'r KeyedRow<'m>> + Clone,
+    salt_fingerprint: &SaltFingerprint,
+) -> Result<u64, tokio_postgres::Error> {
+    let keys = rows.clone().map(|keyed| &keyed.key);
+    let rows = rows.map(|keyed| &keyed.row);
+    let sent_at: Vec<SystemTime> = keys.clone().map(|key| key.sent_at).collect();
+    let message_id: Vec<Uuid> = keys.map(|key| key.ledger_id).collect();
+    let user_id: Vec<&str> = rows.clone().map(|row| &*row.user_id).collect();
+    let device_type: Vec<Option<&str>> = rows.clone().map(|row| row.device_type.as_deref()).collect();
+    let masked_ip: Vec<Option<&str>> =
+        rows.clone().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
+    let masked_device_id: Vec<Option<&str>> =
+        rows.clone().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
+    let locale: Vec<Option<&str>> = rows.clone().map(|row| row.locale.as_deref()).collect();
+    let app_version: Vec<Option<i32>> = rows.map(|row| row.app_version).collect();
+    let inserted = client
+        .query_typed_one(
+            statement,
+            // In the order of the parameters of both statements.
+            &[
+                (&sent_at, Type::TIMESTAMPTZ_ARRAY),
+                (&message_id, Type::UUID_ARRAY),
+                (&user_id, Type::TEXT_ARRAY),
+                (&device_type, Type::TEXT_ARRAY),
+                (&masked_ip, Type::TEXT_ARRAY),
+                (&masked_device_id, Type::TEXT_ARRAY),
+                (&locale, Type::TEXT_ARRAY),
+                (&app_version, Type::INT4_ARRAY),
+                (&salt_fingerprint.as_str(), Type::TEXT),
+            ],
+        )
+        .await?;
+    inserted.try_get(0).map(i64::unsigned_abs)
+}

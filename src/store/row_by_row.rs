@@ -1,0 +1,78 @@
+//! Writes a batch that failed as a whole: the ledger already holds some of its messages, or Postgres
+//! refuses some of its rows. One transaction writes the other rows.
+
+use std::collections::HashSet;
+
+use login::failures::FailureReason;
+use login::pii::SaltFingerprint;
+use tokio_postgres::Client;
+
+use super::error::row_refusal;
+use super::insert::{FailedRow, KeyedRow, WRITE_MISSING, Written, insert};
+use super::transaction::{BEGIN, COMMIT};
+
+/// Checks constraints at each statement. A deferred constraint would otherwise fail the commit, which does
+/// not tell whose row it refuses.
+const CHECK_CONSTRAINTS_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+const SAVEPOINT: &str = "SAVEPOINT part";
+const KEEP: &str = "RELEASE SAVEPOINT part";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
+
+/// Writes the rows that are not written yet, except those that Postgres refuses. It halves a part that
+/// fails until the refused row is alone.
+///
+/// On a FIFO queue the later messages of a refused row's group are held back. Parts are tried in the order
+/// of the batch, so that a later row is known to be later.
+///
+/// After an error the transaction is still open: the caller must close the connection.
+pub(super) async fn write(
+    client: &Client,
+    mut rows: Vec<&KeyedRow<'_>>,
+    salt_fingerprint: &SaltFingerprint,
+) -> Result<Written, tokio_postgres::Error> {
+    if rows.iter().any(|row| row.key.group.is_some()) {
+        rows.sort_by_key(|row| row.key.position);
+    }
+
+    client.batch_execute(BEGIN).await?;
+    client.batch_execute(CHECK_CONSTRAINTS_NOW).await?;
+    let mut written = Written::default();
+    let mut failed_groups = HashSet::new();
+    let mut parts = vec![rows];
+    while let Some(part) = parts.pop() {
+        let is_held_back =
+            |row: &&KeyedRow<'_>| row.key.group.is_some_and(|group| failed_groups.contains(group));
+        let (held_back, part): (Vec<_>, Vec<_>) = part.into_iter().partition(is_held_back);
+        written.failed_rows.extend(held_back.into_iter().map(|row| failed(row, FailureReason::HeldBack)));
+        if part.is_empty() {
+            continue;
+        }
+        client.batch_execute(SAVEPOINT).await?;
+        let error = match insert(client, WRITE_MISSING, part.iter().copied(), salt_fingerprint).await {
+            Ok(inserted) => {
+                client.batch_execute(KEEP).await?;
+                written.inserted += inserted;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let Some(reason) = row_refusal(&error) else {
+            return Err(error);
+        };
+        client.batch_execute(UNDO).await?;
+        if let [row] = part[..] {
+            failed_groups.extend(row.key.group);
+            written.failed_rows.push(failed(row, reason));
+        } else {
+            let (earlier, later) = part.split_at(part.len() / 2);
+            // The earlier half last, because the last part is tried next.
+            parts.extend([later.to_vec(), earlier.to_vec()]);
+        }
+    }
+    client.batch_execute(COMMIT).await?;
+    Ok(written)
+}
+
+fn failed(row: &KeyedRow<'_>, reason: FailureReason) -> FailedRow {
+    FailedRow { position: row.key.position, reason }
+}
