@@ -126,7 +126,7 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13
+test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
@@ -254,7 +254,7 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs 
 # Running it in AWS
 
 .PHONY: deploy
-deploy: $(VENV) $(DEPLOY) ## Build and deploy the stack of ENV=dev, staging or prod
+deploy: $(VENV) $(DEPLOY) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -29,6 +29,7 @@ STACK = "login-etl-localstack"
 # The bucket has the stack's name.
 OWNER_SECRET = f"{STACK}/database"
 ENDPOINT = "http://localhost:4566"
+DATABASE_URL_FORM = "DATABASE_URL is not of the form postgresql://USER@HOST:PORT/DATABASE"
 SAM = TARGET / "tools" / "deploy" / "bin" / "sam"
 AWS = TARGET / "tools" / "deploy" / "bin" / "aws"
 BUILT = TARGET / "localstack"
@@ -72,13 +73,13 @@ class Database:
 
 def deploy() -> int:
     """Create the stack, or update it, and bring the schema up to date."""
-    database = _database()
+    database, parameters = _database(), _parameters()
     localstack = _localstack()
     print(f"Deploying {STACK} to {localstack.endpoint}, with the database {database}", flush=True)
     secret = _store_owner(localstack, database)
     template = _package(database.ca)
     _create_bucket(localstack)
-    parameters = {
+    values = {
         "DatabaseSecretArn": secret,
         "DatabaseHost": database.host,
         "DatabasePort": database.port,
@@ -86,9 +87,9 @@ def deploy() -> int:
         "DatabaseCaBundle": CA_BUNDLE if database.ca else "",
         "Architecture": stack.architecture(),
         **PARAMETERS,
-        **dict(pair.split("=", 1) for pair in shlex.split(os.environ.get("PARAMETERS", ""))),
+        **parameters,
     }
-    _sam_deploy(localstack, template, parameters)
+    _sam_deploy(localstack, template, values)
     deployed = _describe(localstack)
     try:
         # LocalStack's free edition runs no custom resource, and a second run changes nothing.
@@ -151,26 +152,39 @@ def _database() -> Database:
     """Read DATABASE_URL and DATABASE_CA; without them, the database is that of dev/compose.yaml."""
     given = os.environ.get("DATABASE_URL")
     url = urlsplit(given or COMPOSE_DATABASE)
+    try:
+        port = url.port or 5432
+    except ValueError:
+        raise SystemExit(DATABASE_URL_FORM) from None
     if url.scheme not in {"postgresql", "postgres"} or not (url.hostname and url.username):
-        raise SystemExit("DATABASE_URL is not of the form postgresql://USER@HOST:PORT/DATABASE")
+        raise SystemExit(DATABASE_URL_FORM)
     if url.password:
         raise SystemExit(
-            "DATABASE_URL has a password, which others can read in the list of processes: put it "
-            "into the environment variable PGPASSWORD instead"
+            "DATABASE_URL has a password, which others can read in the list of processes: put the "
+            "password into the environment variable PGPASSWORD instead"
         )
-    if set(parse_qsl(url.query)) - {("sslmode", "verify-full")}:
+    # An option may be a password too, so the message does not repeat the options.
+    if url.query not in {"", "sslmode=verify-full"}:
         raise SystemExit(
-            f"DATABASE_URL ends in ?{url.query}: the only option is sslmode=verify-full, because "
-            "the functions verify the server's certificate in every case"
+            "DATABASE_URL has options, but only ?sslmode=verify-full is allowed: the functions "
+            "verify the server's certificate in every case"
         )
     return Database(
         host=url.hostname,
-        port=url.port or 5432,
+        port=port,
         name=unquote(url.path[1:]) or "logins",
         owner=unquote(url.username),
-        ca=_certificate_authority(is_compose=given is None),
-        is_compose=given is None,
+        ca=_certificate_authority(is_compose=not given),
+        is_compose=not given,
     )
+
+
+def _parameters() -> dict[str, str]:
+    """Read PARAMETERS, such as `BatchSize=100 BatchingWindow=5`."""
+    pairs = shlex.split(os.environ.get("PARAMETERS", ""))
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise SystemExit(f"PARAMETERS has no value for {', '.join(wrong)}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _certificate_authority(*, is_compose: bool) -> Path | None:

@@ -20,6 +20,8 @@ VERBOSE_FUNCTION = "trace"
 
 # Of an emulator that was not started by these tests.
 ENDPOINT = os.environ.get("E2E_ENDPOINT_URL")
+# test_localstack.py runs these tests again, beside those that started it.
+LOGS = TARGET / ("e2e-endpoint" if ENDPOINT else "e2e")
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -29,7 +31,7 @@ def session_driver() -> Iterator[Driver]:
     traces: list[str] = []
     with (
         xray.daemon(traces) as address,
-        running(TARGET / "e2e", VERBOSE_POSTGRES, LogFilter=VERBOSE_FUNCTION) as system,
+        running(LOGS, VERBOSE_POSTGRES, LogFilter=VERBOSE_FUNCTION) as system,
     ):
         driver = Driver(system, traces=traces)
         # Lambda sets this and runs the daemon; an emulator does neither.

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from deploy.localstack import COMPOSE_DATABASE, COMPOSE_PASSWORD, ENDPOINT
 from dev import EVENTS, ROOT, TARGET, postgres, processes, stack
 from dev.emulator import Emulator, Feature, Kind
 from dev.emulator import start as start_emulator
@@ -97,8 +99,8 @@ def cluster(config: dict[str, Any]) -> Iterator[Cluster]:
         cluster.run(*psql, socket, "--dbname=postgres", f"--command=CREATE DATABASE {database}")
         for source, name in _init_scripts(config):
             # The server's user may not be able to enter the project's folder.
-            script = Path(shutil.copy2(source, directory / name))
-            script.chmod(script.stat().st_mode | 0o044)
+            script = Path(shutil.copyfile(source, directory / name))
+            script.chmod(0o755)
             if script.suffix == ".sh":
                 cluster.run(script, PGDATA=str(cluster.data))
             else:
@@ -144,6 +146,14 @@ def test_mounted_files_exist(config: dict[str, Any]) -> None:
     assert len(ours) == 4
     assert [mount for mount in ours if not Path(mount["source"]).exists()] == []
     assert all(mount["read_only"] for mount in ours)
+
+
+def test_deploy_uses_this_database_by_default(config: dict[str, Any]) -> None:
+    url = urlsplit(COMPOSE_DATABASE)
+    environment = config["services"][url.hostname]["environment"]
+
+    assert environment == {"POSTGRES_DB": url.path[1:], "POSTGRES_PASSWORD": COMPOSE_PASSWORD}
+    assert config["services"]["localstack"]["ports"][0]["published"] == str(urlsplit(ENDPOINT).port)
 
 
 def test_functions_join_the_network_of_postgres(config: dict[str, Any]) -> None:

@@ -100,8 +100,20 @@ def test_delete_leaves_salt_and_rows(services: Services) -> None:
     ("variables", "sentence"),
     [
         ({"DATABASE_URL": "postgresql://postgres:hunter2@db/logins"}, "variable PGPASSWORD"),
-        ({"DATABASE_URL": "postgresql://postgres@db/logins?sslmode=disable"}, "verify the server"),
+        (
+            {"DATABASE_URL": "postgresql://postgres@db/logins?sslmode=disable"},
+            "verify the server's certificate",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://postgres@db/?password=hunter2"},
+            "DATABASE_URL has options",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://postgres@db:none/"},
+            "postgresql://USER@HOST:PORT/DATABASE",
+        ),
         ({"DATABASE_URL": "mysql://root@db/logins"}, "postgresql://USER@HOST:PORT/DATABASE"),
+        ({"PARAMETERS": "BatchSize"}, "PARAMETERS has no value for BatchSize"),
         ({"DATABASE_CA": "nowhere.pem"}, "DATABASE_CA=nowhere.pem is not a file"),
         ({"PGPASSWORD": ""}, "PGPASSWORD is missing"),
         ({"ENDPOINT": "http://127.0.0.1:1"}, "No localstack answers"),
