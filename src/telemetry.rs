@@ -15,21 +15,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{SettingError, is_set};
+use crate::config::{AWS_LAMBDA_LOG_FORMAT, AWS_LAMBDA_LOG_LEVEL, RUST_LOG, SettingError, is_not_blank};
 
 pub mod batch;
 pub mod metrics;
 pub mod trace;
-
-/// The log filter: a level, or pairs of a module path and a level. It overrides `AWS_LAMBDA_LOG_LEVEL`.
-pub const RUST_LOG: &str = "RUST_LOG";
-
-/// The log level of the function's [logging configuration][controls]: `TRACE` to `FATAL`.
-///
-/// [controls]: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
-pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
-/// The log format of the same configuration: `JSON` or `Text`.
-pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +30,19 @@ pub enum Format {
     Text,
 }
 
-/// Starts to log to standard output. The environment sets the filter, such as `info` (the default) or
+/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is set:
+/// it sets the filter, such as `info` (the default) or
 /// `login_etl::store=debug`, and the format, by default JSON.
 ///
 /// # Errors
 ///
 /// [`SettingError`] if `RUST_LOG` is not a filter. Logging starts all the same, at `info`.
-pub fn start(variable: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
-    let parsed = filter(&variable);
+pub fn start(environment: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
+    let parsed = filter(&environment);
     let filter = parsed.clone().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    let text = variable(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
-    let format = if text { Format::Text } else { Format::Json };
+    let is_text =
+        environment(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
+    let format = if is_text { Format::Text } else { Format::Json };
     tracing_subscriber::registry().with(log_layer(filter, format, std::io::stdout)).init();
     std::panic::set_hook(Box::new(log_panic));
     parsed.map(drop)
@@ -103,13 +95,13 @@ where
     }
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
-    let set = |name| variable(name).filter(is_set);
-    if let Some(filter) = set(RUST_LOG) {
+fn filter(environment: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
+    let environment = |name| environment(name).filter(is_not_blank);
+    if let Some(filter) = environment(RUST_LOG) {
         let invalid = SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" };
         return filter.parse().map_err(|_| invalid);
     }
-    let level = match set(AWS_LAMBDA_LOG_LEVEL) {
+    let level = match environment(AWS_LAMBDA_LOG_LEVEL) {
         // `tracing` has no level FATAL.
         Some(level) if level.eq_ignore_ascii_case("fatal") => tracing::Level::ERROR,
         Some(level) => level.parse().unwrap_or(tracing::Level::INFO),
@@ -132,11 +124,11 @@ mod tests {
     use super::*;
 
     fn filter_of(variables: &[(&str, &str)]) -> Result<String, SettingError> {
-        let variable = |name: &str| {
+        let environment = |name: &str| {
             let set = variables.iter().find(|(variable, _)| *variable == name);
             set.map(|(_, value)| (*value).to_owned())
         };
-        filter(variable).map(|filter| filter.to_string())
+        filter(environment).map(|filter| filter.to_string())
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::aws::rds_auth_token;
-use crate::config::{DATABASE_AUTHENTICATION, IamLogin, SALT_SECRET_ID};
+use crate::config::{DATABASE_AUTHENTICATION, IamSettings, SALT_SECRET_ID};
 
 /// The timeouts of one attempt and of all attempts: Lambda ends a cold start after [10 seconds][init].
 ///
@@ -125,20 +125,20 @@ impl Secrets {
         })
     }
 
-    /// Signs a token for this login with the credentials and the region of the AWS SDK. The token is valid
+    /// Signs a token for this host and user with the credentials and the region of the AWS SDK. The token is valid
     /// for [`rds_auth_token::VALIDITY`].
     ///
     /// # Errors
     ///
     /// [`SecretError::NoToken`].
-    pub async fn rds_auth_token(&self, login: &IamLogin) -> Result<SecretString, SecretError> {
+    pub async fn rds_auth_token(&self, iam: &IamSettings) -> Result<SecretString, SecretError> {
         let no_token = |cause: &str| SecretError::NoToken { cause: cause.to_owned() };
         let region = self.sdk.region().ok_or_else(|| no_token("the AWS SDK finds no region"))?;
         let provider =
             self.sdk.credentials_provider().ok_or_else(|| no_token("the AWS SDK finds no credentials"))?;
         let credentials = Box::pin(provider.provide_credentials()).await;
         let credentials = credentials.map_err(|error| SecretError::NoToken { cause: cause_chain(&error) })?;
-        rds_auth_token::sign(credentials, region.as_ref(), login, SystemTime::now())
+        rds_auth_token::sign(credentials, region.as_ref(), iam, SystemTime::now())
             .map_err(|error| no_token(&error.to_string()))
     }
 

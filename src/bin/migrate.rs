@@ -11,7 +11,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterLogin, is_set};
+use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::schema::{self, WRITER};
@@ -46,7 +46,7 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        None if variable(RUNTIME_API).is_some() => serve().await,
+        None if environment(RUNTIME_API).is_some() => serve().await,
         None => start_and_migrate().await,
         Some(Command::AcceptSalt) => accept_salt().await,
     };
@@ -96,14 +96,14 @@ async fn migrate_within(deadline: Deadline) -> Outcome {
 
 async fn migrate() -> Outcome {
     let secrets = Secrets::from_env().await;
-    let mut connection = connect(DatabaseSettings::read(variable)?, secrets.clone()).await?;
+    let mut connection = connect(DatabaseSettings::read(environment)?, secrets.clone()).await?;
     for migration in schema::migrate(connection.client_mut()).await? {
         info!(target: LOG, migration, "migration applied");
     }
-    match WriterLogin::read(variable)? {
-        WriterLogin::Unchanged => {}
-        WriterLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
-        WriterLogin::Password { secret_id } => {
+    match WriterRoleLogin::read(environment)? {
+        WriterRoleLogin::Unchanged => {}
+        WriterRoleLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
+        WriterRoleLogin::Password { secret_id } => {
             let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
             if writer.username != WRITER {
                 let problem = "the username in the secret is not login_writer";
@@ -119,7 +119,7 @@ async fn migrate() -> Outcome {
 
 async fn accept_salt() -> Outcome {
     start_log()?;
-    let settings = Settings::read(variable)?;
+    let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
     let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
@@ -129,13 +129,12 @@ async fn accept_salt() -> Outcome {
     Ok(())
 }
 
-/// Returns the value of an environment variable. A blank variable counts as not set.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(is_set)
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn start_log() -> Outcome {
-    Ok(telemetry::start(variable)?)
+    Ok(telemetry::start(environment)?)
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {

@@ -61,9 +61,9 @@ impl Connector {
     pub async fn config(&self, refresh: bool) -> Result<Config, SecretError> {
         let (id, host, port, name) = match &self.source {
             DatabaseSource::Url(config) => return Ok((**config).clone()),
-            DatabaseSource::Iam(login) => {
-                let token = self.secrets.rds_auth_token(login).await?;
-                return Ok(with_tls(&login.host, login.port, &login.name, &login.user, &token));
+            DatabaseSource::Iam(iam) => {
+                let token = self.secrets.rds_auth_token(iam).await?;
+                return Ok(with_tls(&iam.host, iam.port, &iam.name, &iam.user, &token));
             }
             DatabaseSource::Secret { id, host, port, name } => (id, host, port, name),
         };
