@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
 use crate::store::error::StoreError;
-use crate::store::{KeyedRow, ROWS_PER_STATEMENT, Store, WarmUp, Written};
+use crate::store::{KeyedRow, MAX_ROWS_PER_STATEMENT, Store, WarmUp, Written};
 use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
 
@@ -178,8 +178,8 @@ fn next_rows<'m>(
     failures: &mut Failures<'m>,
     masker: &mut Masker,
 ) -> Vec<KeyedRow<'m>> {
-    let mut rows = Vec::with_capacity(keys.len().min(ROWS_PER_STATEMENT));
-    while rows.len() < ROWS_PER_STATEMENT
+    let mut rows = Vec::with_capacity(keys.len().min(MAX_ROWS_PER_STATEMENT));
+    while rows.len() < MAX_ROWS_PER_STATEMENT
         && let Some(key) = keys.next()
     {
         let position = key.position;

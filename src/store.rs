@@ -22,18 +22,19 @@ use crate::deadline::Deadline;
 pub mod connect;
 pub mod error;
 mod insert;
+mod row;
 mod row_by_row;
 mod tls;
 mod transaction;
 mod writer;
 
 use connect::{Connector, checkout};
-pub use insert::{FailedRow, KeyedRow, Written};
+pub use row::{FailedRow, KeyedRow, Written};
 pub use writer::Writer;
 
-/// The most rows of one statement. With fewer rows Postgres begins earlier; with more rows it plans fewer
-/// statements.
-pub const ROWS_PER_STATEMENT: usize = 256;
+/// The most rows of one statement. With a lower limit Postgres starts earlier; with a higher limit it runs
+/// fewer statements.
+pub const MAX_ROWS_PER_STATEMENT: usize = 256;
 
 /// Postgres, behind one connection that is kept from batch to batch.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use login::pii::SaltFingerprint;
 use tokio_postgres::Client;
 
 use super::error::row_refusal;
-use super::insert::{FailedRow, KeyedRow, WRITE_MISSING, Written, insert};
+use super::insert::{WRITE_UNSEEN, insert};
+use super::row::{FailedRow, KeyedRow, Written};
 use super::transaction::{BEGIN, COMMIT};
 
 /// Checks constraints at each statement. A deferred constraint would otherwise fail the commit, which does
@@ -48,7 +49,7 @@ pub(super) async fn write(
             continue;
         }
         client.batch_execute(SAVEPOINT).await?;
-        let error = match insert(client, WRITE_MISSING, part.iter().copied(), salt_fingerprint).await {
+        let error = match insert(client, WRITE_UNSEEN, part.iter().copied(), salt_fingerprint).await {
             Ok(inserted) => {
                 client.batch_execute(KEEP).await?;
                 written.inserted += inserted;

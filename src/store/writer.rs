@@ -13,7 +13,8 @@ use login::pii::SaltFingerprint;
 
 use super::connect::{Connector, checkout};
 use super::error::{StoreError, row_refusal};
-use super::insert::{KeyedRow, WRITE_NEW, Written, insert};
+use super::insert::{WRITE_ALL, insert};
+use super::row::{KeyedRow, Written};
 use super::row_by_row;
 use super::transaction::{BEGIN, COMMIT};
 use crate::deadline::{Deadline, DeadlinePassed};
@@ -143,7 +144,7 @@ impl<'b> Attempt<'b> {
         let connection = Arc::clone(&self.connection);
         let salt_fingerprint = self.salt_fingerprint;
         let insert =
-            async move { insert(connection.client(), WRITE_NEW, chunk.iter(), salt_fingerprint).await };
+            async move { insert(connection.client(), WRITE_ALL, chunk.iter(), salt_fingerprint).await };
         self.answers.send(Box::pin(insert)).await;
     }
 
@@ -172,7 +173,7 @@ impl<'b> Attempt<'b> {
     async fn write(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
         let outcome = match chunks {
             [all] if self.sent == 0 => {
-                insert(self.connection.client(), WRITE_NEW, all.iter(), self.salt_fingerprint).await
+                insert(self.connection.client(), WRITE_ALL, all.iter(), self.salt_fingerprint).await
             }
             _ => self.write_in_transaction(chunks).await,
         };
