@@ -183,7 +183,7 @@ fn next_rows<'m>(
         && let Some(key) = keys.next()
     {
         let position = key.position;
-        if failures.hold_back(position) {
+        if failures.is_held_back(position) {
             failures.add(position, FailureReason::HeldBack);
             continue;
         }

@@ -168,7 +168,7 @@ def test_refused_token_loses_nothing_and_logs_the_remedy(
 
     failed = _failed_batches(database)
     assert {line["error_type"] for line in failed} == {"DatabaseLoginRefused"}
-    assert all("the IAM token (it takes rds-db:connect" in line["error"] for line in failed)
+    assert all("the IAM token (required: rds-db:connect" in line["error"] for line in failed)
     assert sorted(database.users()) == sorted(["before", *LOGIN_FAULTS])
 
 

@@ -88,11 +88,12 @@ impl<'m> Failures<'m> {
     }
 
     /// Whether a message before `position` has failed in the same FIFO group: then the message at
-    /// `position` must be [neither written nor deleted][fifo].
+    /// `position` must be [neither written nor deleted][fifo]. The store's `row_by_row` applies the same rule to rows that
+    /// Postgres refuses.
     ///
     /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     #[must_use]
-    pub fn hold_back(&self, position: usize) -> bool {
+    pub fn is_held_back(&self, position: usize) -> bool {
         let group = self.messages[position].group.as_deref();
         group.and_then(|group| self.first_in_group.get(group)).is_some_and(|first| *first < position)
     }
