@@ -71,18 +71,21 @@ pub enum DatabaseSource {
     /// `DATABASE_URL`.
     Url(Box<tokio_postgres::Config>),
     /// A secret, parts of which the environment may override.
-    Secret {
-        /// The secret's name or ARN.
-        id: String,
-        /// Overrides the secret's `host`.
-        host: Option<String>,
-        /// Overrides the secret's `port`.
-        port: Option<u16>,
-        /// Overrides the secret's `dbname`.
-        name: Option<String>,
-    },
+    Secret(SecretSettings),
     /// The environment, with an IAM token for each connection instead of a password.
     Iam(IamSettings),
+}
+
+/// The secret with the database's credentials, and the settings that override it.
+pub struct SecretSettings {
+    /// The secret's name or ARN.
+    pub id: String,
+    /// Overrides the secret's `host`.
+    pub host: Option<String>,
+    /// Overrides the secret's `port`.
+    pub port: Option<u16>,
+    /// Overrides the secret's `dbname`.
+    pub name: Option<String>,
 }
 
 /// The database, and the user that logs in with a token.
@@ -179,12 +182,12 @@ impl DatabaseSource {
             (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(url), None) => Ok(Self::Url(Box::new(parse_url(&url)?))),
-            (None, Some(id)) => Ok(Self::Secret {
+            (None, Some(id)) => Ok(Self::Secret(SecretSettings {
                 id,
                 host: environment(DATABASE_HOST),
                 port: port(&environment)?,
                 name: environment(DATABASE_NAME),
-            }),
+            })),
         }
     }
 }
@@ -245,6 +248,12 @@ pub(crate) fn is_not_blank(value: &String) -> bool {
     !value.trim().is_empty()
 }
 
+impl fmt::Debug for SecretSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretSettings").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for IamSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IamSettings").finish_non_exhaustive()
@@ -255,7 +264,7 @@ impl fmt::Debug for DatabaseSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Url(_) => "Url",
-            Self::Secret { .. } => "Secret",
+            Self::Secret(_) => "Secret",
             Self::Iam(_) => "Iam",
         })
     }

@@ -73,7 +73,7 @@ impl Store {
     /// [`SecretError`] if the credentials are unavailable.
     pub async fn warm_up(&self, deadline: Deadline) -> Result<WarmUp, SecretError> {
         let started = Instant::now();
-        self.pool.manager().config(false).await?;
+        self.pool.manager().config().await?;
         let fetching = started.elapsed();
         if let Err(error) = checkout(&self.pool, deadline).await {
             tracing::warn!(error_type = error.error_type(), error = %error, "started without a connection to Postgres");

@@ -139,5 +139,5 @@ fn start_log() -> Outcome {
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {
     let connector = Connector::new(settings, secrets)?;
-    Ok(connector.connect(&connector.config(false).await?).await?)
+    Ok(connector.connect(&connector.config().await?).await?)
 }
