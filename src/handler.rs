@@ -18,12 +18,12 @@ use crate::config::Settings;
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
 use crate::store::error::StoreError;
-use crate::store::{KeyedRow, MAX_ROWS_PER_STATEMENT, Store, WarmUp, Written};
+use crate::store::{ColdStartTimings, KeyedRow, MAX_ROWS_PER_STATEMENT, Store, Written};
 use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
 
-/// How long a cold start waits for Postgres. After that it starts without a connection.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// Time limit for connecting in a cold start. After it, the function starts without a connection.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The ingest function.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Ingest {
     store: Store,
     tracer: Option<Tracer>,
     /// Cold-start timings, reported with the first batch.
-    cold_start: WarmUp,
+    cold_start: ColdStartTimings,
     had_batch: AtomicBool,
 }
 
@@ -51,9 +51,9 @@ impl Ingest {
             let salt = secrets.salt(&settings.salt_secret_id).await?;
             Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
         };
-        let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP)).await?) };
+        let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP_TIMEOUT)).await?) };
         let ((masker, salt_fetched), mut cold_start) = tokio::try_join!(masker, warm_up)?;
-        cold_start.fetching = cold_start.fetching.max(salt_fetched);
+        cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
         Ok(Self { tracer, cold_start, ..Self::new(masker, store) })
     }
@@ -66,7 +66,7 @@ impl Ingest {
             masker,
             store,
             tracer: None,
-            cold_start: WarmUp::default(),
+            cold_start: ColdStartTimings::default(),
             had_batch: AtomicBool::new(false),
         }
     }

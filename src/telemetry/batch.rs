@@ -11,7 +11,7 @@ use tracing::warn;
 use super::metrics::{Level, LogLine, Metric, MetricName, MetricValue};
 use super::trace::{Annotations, Trace};
 use crate::error::BatchError;
-use crate::store::WarmUp;
+use crate::store::ColdStartTimings;
 
 /// What is measured of a batch.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct BatchLog<'a> {
     /// How long the batch may take.
     time_limit: Duration,
     /// Cold-start timings, on the first batch of a process.
-    cold_start: Option<WarmUp>,
+    cold_start: Option<ColdStartTimings>,
     messages: Option<usize>,
     /// The age of the oldest message when the event was read.
     oldest: Option<Duration>,
@@ -67,7 +67,7 @@ impl<'a> BatchLog<'a> {
     }
 
     /// Marks the batch as the first of its process.
-    pub fn cold_start(&mut self, timings: WarmUp) {
+    pub fn cold_start(&mut self, timings: ColdStartTimings) {
         self.cold_start = Some(timings);
     }
 
@@ -177,7 +177,7 @@ impl<'a> BatchLog<'a> {
         let writing = self.storing.saturating_sub(self.decoding + self.connecting);
         let times = [
             (MetricName::OldestMs, self.oldest),
-            (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching)),
+            (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching_secrets)),
             (MetricName::ConnectMs, Some(connecting).filter(|time| !time.is_zero())),
             (MetricName::DecodeMs, Some(self.reading + self.decoding)),
             (MetricName::WriteMs, Some(writing)),
