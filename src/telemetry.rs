@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::metrics::METRICS_TARGET;
 use crate::config::{AWS_LAMBDA_LOG_FORMAT, AWS_LAMBDA_LOG_LEVEL, RUST_LOG, SettingError, is_not_blank};
 
 pub mod batch;
@@ -30,9 +31,9 @@ pub enum Format {
     Text,
 }
 
-/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is set:
-/// it sets the filter, such as `info` (the default) or
-/// `login_etl::store=debug`, and the format, by default JSON.
+/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is set.
+/// The variables set the filter, such as `info` (the default) or `login_etl::store=debug`, and the format, by
+/// default JSON.
 ///
 /// # Errors
 ///
@@ -48,8 +49,8 @@ pub fn start(environment: impl Fn(&str) -> Option<String>) -> Result<(), Setting
     parsed.map(drop)
 }
 
-/// Makes the layer that writes this crate's events which pass the filter, and the lines of [`metrics`]: no
-/// filter applies to these, and they are always JSON, because CloudWatch reads the metrics from them.
+/// Makes the layer that writes this crate's events, if they pass the filter, and the lines of [`metrics`]. No
+/// filter applies to the metrics, and they are always JSON, because CloudWatch reads them.
 pub fn log_layer<S, W>(filter: Targets, format: Format, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -63,11 +64,11 @@ where
         Format::Text => layer.with_ansi(false).boxed(),
     };
     let ours = filter_fn(|metadata| {
-        metadata.target().starts_with("login_etl") && metadata.target() != metrics::TARGET
+        metadata.target().starts_with("login_etl") && metadata.target() != METRICS_TARGET
     });
     let log = layer.with_filter(filter).with_filter(ours);
     let metrics = tracing_subscriber::fmt::layer().event_format(Verbatim).with_writer(writer);
-    log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == metrics::TARGET)))
+    log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == METRICS_TARGET)))
 }
 
 /// Logs an error that ends the process.
@@ -155,9 +156,9 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!("a line below the level");
             tracing::error!("a line for people");
-            let mut batch = batch::BatchLog::begin("request", "function", Duration::from_secs(1));
-            batch.read(1, None);
-            batch.done(1);
+            let mut batch = batch::BatchLog::start("request", "function", Duration::from_secs(1));
+            batch.event_read(1, None);
+            batch.batch_done(1);
         });
 
         let log = log.0.lock().unwrap();

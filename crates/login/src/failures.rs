@@ -1,6 +1,6 @@
 //! The messages of a batch that failed, so that SQS redrives these and no others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use strum::VariantNames;
 
@@ -72,7 +72,7 @@ impl FailureReason {
 }
 
 impl<'m> Failures<'m> {
-    /// Starts with no failure among these messages.
+    /// Makes the list of the failures among these messages, which is empty.
     #[must_use]
     pub fn new(messages: &'m [SqsMessage<'m>]) -> Self {
         Self { messages, reasons: Vec::new(), first_in_group: HashMap::new() }
@@ -88,8 +88,8 @@ impl<'m> Failures<'m> {
     }
 
     /// Whether a message before `position` has failed in the same FIFO group: then the message at
-    /// `position` must be [neither written nor deleted][fifo]. The store's `row_by_row` applies the same rule to rows that
-    /// Postgres refuses.
+    /// `position` must be [neither written nor deleted][fifo]. The store's `row_by_row` applies the same rule
+    /// to rows that Postgres refuses.
     ///
     /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     #[must_use]
@@ -99,16 +99,9 @@ impl<'m> Failures<'m> {
     }
 
     /// Returns the failures in the order of the batch.
-    pub fn in_order(&mut self) -> impl Iterator<Item = (&'m SqsMessage<'m>, &FailureReason)> {
+    #[must_use]
+    pub fn into_sorted(mut self) -> Vec<(&'m SqsMessage<'m>, FailureReason)> {
         self.reasons.sort_by_key(|(position, _)| *position);
-        self.reasons.iter().map(|(position, reason)| (&self.messages[*position], reason))
-    }
-
-    /// Returns the ids of the failed messages in the order of the batch, [each id once][shape].
-    ///
-    /// [shape]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
-    pub fn message_ids(&mut self) -> impl Iterator<Item = &'m str> {
-        let mut seen = HashSet::new();
-        self.in_order().map(|(message, _)| &*message.id).filter(move |id| seen.insert(*id))
+        self.reasons.into_iter().map(|(position, reason)| (&self.messages[position], reason)).collect()
     }
 }
