@@ -75,8 +75,8 @@ pub async fn set_writer_password(client: &Client, password: &SecretString) -> Re
     Ok(client.batch_execute(&statements).await?)
 }
 
-/// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members of
-/// the role `rds_iam`.
+/// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members
+/// of the role `rds_iam`.
 ///
 /// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
 ///

@@ -31,9 +31,9 @@ pub enum Format {
     Text,
 }
 
-/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is set.
-/// The variables set the filter, such as `info` (the default) or `login_etl::store=debug`, and the format, by
-/// default JSON.
+/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is
+/// set. The variables set the filter, such as `info` (the default) or `login_etl::store=debug`, and the
+/// format, by default JSON.
 ///
 /// # Errors
 ///

@@ -127,8 +127,8 @@ impl Secrets {
         })
     }
 
-    /// Signs a token for this host and user with the credentials and the region of the AWS SDK. The token is valid
-    /// for [`rds_auth_token::VALIDITY`].
+    /// Signs a token for this host and user with the credentials and the region of the AWS SDK. The token is
+    /// valid for [`rds_auth_token::VALIDITY`].
     ///
     /// # Errors
     ///

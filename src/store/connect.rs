@@ -52,8 +52,8 @@ impl Connector {
         Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
     }
 
-    /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each time,
-    /// because it is valid for minutes; a connection outlives its token.
+    /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
+    /// time, because it is valid for minutes; a connection outlives its token.
     ///
     /// # Errors
     ///

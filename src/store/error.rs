@@ -165,8 +165,8 @@ fn is_in(class: &str, sqlstate: &SqlState) -> bool {
     sqlstate.code().starts_with(class)
 }
 
-/// Names the credential in an error text. Postgres does not say why it refuses a token, so the text lists what
-/// a token needs.
+/// Names the credential in an error text. Postgres does not say why it refuses a token, so the text lists
+/// what a token needs.
 fn credential_name(by_token: bool) -> &'static str {
     if by_token {
         "the IAM token (required: rds-db:connect for this user in the policy, IAM authentication on the \

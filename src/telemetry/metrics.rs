@@ -4,8 +4,8 @@
 //! names. No crate does this: AWS's `metrique` would bring three dozen crates, and the `metrics` facade
 //! counts for the whole process, not for a batch.
 //!
-//! No line holds a personal value: a metric is a number or a time, and the texts are names, ids and the texts of
-//! errors, which hold no value.
+//! No line holds a personal value: a metric is a number or a time, and the texts are names, ids and error
+//! texts, which hold no value.
 //!
 //! [emf]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
