@@ -43,7 +43,7 @@ pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 /// The default port of Postgres.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
 
-/// How long an address of the database may take to answer, unless the URL sets a timeout.
+/// How long a connection to one address of the database may take, unless the URL sets a timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of the ingest function.

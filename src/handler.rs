@@ -221,7 +221,7 @@ fn oldest_sent_at(messages: &[SqsMessage<'_>], keys: &[MessageKey<'_>]) -> Optio
     dated.map(|key| key.sent_at).min()
 }
 
-/// Returns the beginning of the current day in UTC.
+/// Returns the start of the current day in UTC.
 fn today() -> SystemTime {
     const DAY: u64 = 24 * 60 * 60;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -48,10 +48,10 @@ pub enum RequestType {
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
     /// The URL is not valid, or its host is out of reach.
-    #[error("CloudFormation cannot be answered: {0}")]
+    #[error("the response to CloudFormation cannot be delivered: {0}")]
     Undeliverable(String),
     /// The host refused the response.
-    #[error("CloudFormation cannot be answered: HTTP status {0}")]
+    #[error("the response to CloudFormation cannot be delivered: HTTP status {0}")]
     HttpStatus(u16),
 }
 
@@ -182,7 +182,7 @@ mod tests {
 
             let error = request.respond(Ok::<_, &str>(())).await.unwrap_err().to_string();
 
-            assert!(error.starts_with("CloudFormation cannot be answered: "), "{error}");
+            assert!(error.starts_with("the response to CloudFormation cannot be delivered: "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -146,14 +146,14 @@ impl Connection {
         &self.client
     }
 
-    /// Returns the client, to begin transactions.
+    /// Returns the client, to start transactions.
     #[must_use]
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }
 
     /// Cancels the statement that runs, so that it does not hold its locks while the batch is tried again.
-    /// Waits `grace` at most: Postgres may not answer the cancellation either.
+    /// Waits `grace` at most, because Postgres may not respond to the cancellation either.
     pub(super) async fn cancel(&self, grace: Duration) {
         let token = self.client.cancel_token();
         let cancelled = tokio::time::timeout(grace, async {
