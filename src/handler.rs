@@ -199,7 +199,7 @@ fn next_rows<'m>(
     rows
 }
 
-/// Makes the response: SQS delivers the messages again whose ids it contains.
+/// Makes the response: SQS redelivers the messages whose ids it contains.
 ///
 /// The [documented shape][shape] has each id once, but SQS can deliver a message twice in one batch.
 ///
