@@ -88,7 +88,7 @@ pub struct SecretSettings {
     pub name: Option<String>,
 }
 
-/// The database, and the user that logs in with a token.
+/// The address of the database, and the user that logs in with a token.
 #[expect(missing_docs, reason = "each is named for its setting")]
 pub struct IamSettings {
     /// The name that RDS gave the host: the token is signed for this name.

@@ -101,7 +101,8 @@ impl<'b> Attempt<'b> {
         match outcome {
             Ok(inserted) => Ok(Written { inserted, failed_rows: Vec::new() }),
             // The unique key of the ledger is a constraint too: a redelivery ends here, like a refused row.
-            // No transaction is open any more: the COMMIT after a failed statement has rolled back.
+            // No transaction is open here, so `row_by_row` can begin one: after a failed statement, COMMIT rolls
+            // back.
             Err(error) if row_refusal(&error).is_some() => {
                 let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
                 row_by_row::write(self.connection.client(), rows, self.salt_fingerprint).await

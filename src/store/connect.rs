@@ -28,7 +28,7 @@ pub struct Connector {
     fetched: Mutex<Option<Config>>,
 }
 
-/// A client, and what it takes to cancel the client's statements.
+/// A client, and the TLS settings with which its statements are cancelled.
 pub struct Connection {
     client: Client,
     tls: Tls,

@@ -39,7 +39,7 @@ impl<'b> Writer<'b> {
         Self { pool, salt_fingerprint, deadline, connect_time, chunks: Vec::new(), first_attempt: None }
     }
 
-    /// Sends rows that more rows follow. [`finish`](Self::finish) returns the error, if there is one.
+    /// Sends rows that are not the last. [`finish`](Self::finish) returns the error, if there is one.
     ///
     /// Rows must come in the order of their keys, so that overlapping batches cannot deadlock.
     pub async fn send(&mut self, rows: Vec<KeyedRow<'b>>) {

@@ -72,7 +72,7 @@ impl FailureReason {
 }
 
 impl<'m> Failures<'m> {
-    /// Makes the list of the failures among these messages, which is empty.
+    /// Makes an empty list of failures for these messages.
     #[must_use]
     pub fn new(messages: &'m [SqsMessage<'m>]) -> Self {
         Self { messages, reasons: Vec::new(), first_in_group: HashMap::new() }
