@@ -1,5 +1,4 @@
-//! Has everything built again when there is another migration: the macro that takes them in cannot say that
-//! it did.
+//! Rebuilds when a migration changes: `embed_migrations!` does not declare the folder as an input.
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");

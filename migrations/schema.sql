@@ -86,7 +86,7 @@ BEGIN
 END
 $$;
 
--- SELECT, because ON CONFLICT … RETURNING in src/store/write_missing.sql reads the returned columns.
+-- SELECT, because ON CONFLICT … RETURNING in src/store/write_unseen.sql reads the returned columns.
 GRANT INSERT, SELECT ON processed_messages TO login_writer;
 
 
@@ -161,7 +161,7 @@ GRANT EXECUTE ON FUNCTION decide_salt(text) TO login_writer;
 -- `user_logins`. Each array has one element per message. `salt` is the fingerprint of the salt.
 --
 -- If the ledger already has one of the messages, a unique index rejects the whole batch, and the writer
--- sends src/store/write_missing.sql instead. That statement alone would be enough, but it takes 1.5 times
+-- sends src/store/write_unseen.sql instead. That statement alone would be enough, but it takes 1.5 times
 -- as long, and nearly every batch has only new messages.
 --
 -- This is a function because Postgres keeps a function's plans for as long as the connection lives: the same

@@ -29,13 +29,21 @@ pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
+/// The log filter: a level, or pairs of a module path and a level. It overrides `AWS_LAMBDA_LOG_LEVEL`.
+pub const RUST_LOG: &str = "RUST_LOG";
+/// The log level of the function's [logging configuration][controls]: `TRACE` to `FATAL`.
+///
+/// [controls]: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
+pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
+/// The log format of the same configuration: `JSON` or `Text`.
+pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 /// The address and port of the X-Ray daemon. Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
 /// The default port of Postgres.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
 
-/// How long an address of the database may take to answer, unless the URL sets a timeout.
+/// How long a connection to one address of the database may take, unless the URL sets a timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of the ingest function.
@@ -63,35 +71,36 @@ pub enum DatabaseSource {
     /// `DATABASE_URL`.
     Url(Box<tokio_postgres::Config>),
     /// A secret, parts of which the environment may override.
-    Secret {
-        /// The secret's name or ARN.
-        id: String,
-        /// Overrides the secret's `host`.
-        host: Option<String>,
-        /// Overrides the secret's `port`.
-        port: Option<u16>,
-        /// Overrides the secret's `dbname`.
-        name: Option<String>,
-    },
+    Secret(SecretSettings),
     /// The environment, with an IAM token for each connection instead of a password.
-    Iam(IamLogin),
+    Iam(IamSettings),
 }
 
-/// A login by IAM.
-pub struct IamLogin {
-    /// The host name that RDS gave the database: the token is signed for this name.
+/// The secret with the database's credentials, and the settings that override it.
+pub struct SecretSettings {
+    /// The secret's name or ARN.
+    pub id: String,
+    /// Overrides the secret's `host`.
+    pub host: Option<String>,
+    /// Overrides the secret's `port`.
+    pub port: Option<u16>,
+    /// Overrides the secret's `dbname`.
+    pub name: Option<String>,
+}
+
+/// The address of the database, and the user that logs in with a token.
+#[expect(missing_docs, reason = "each is named for its setting")]
+pub struct IamSettings {
+    /// The name that RDS gave the host: the token is signed for this name.
     pub host: String,
-    /// The port.
     pub port: u16,
-    /// The database's name.
     pub name: String,
-    /// The user.
     pub user: String,
 }
 
 /// How `login_writer` may log in after `migrate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriterLogin {
+pub enum WriterRoleLogin {
     /// As before.
     Unchanged,
     /// With a password.
@@ -125,18 +134,24 @@ pub enum SettingError {
     },
 }
 
+/// How a role logs in.
+enum Authentication {
+    Password,
+    Iam,
+}
+
 impl Settings {
-    /// Reads the settings. `variable` returns the value of an environment variable.
+    /// Reads the settings. `environment` returns the value of an environment variable, if it is set.
     ///
     /// # Errors
     ///
     /// The first setting that is missing or wrong.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let salt_secret_id = variable(SALT_SECRET_ID).filter(is_set);
+    pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let salt_secret_id = environment(SALT_SECRET_ID).filter(is_not_blank);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
-            xray_daemon: variable(AWS_XRAY_DAEMON_ADDRESS).filter(is_set),
-            database: DatabaseSettings::read(variable)?,
+            xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS).filter(is_not_blank),
+            database: DatabaseSettings::read(environment)?,
         })
     }
 }
@@ -147,63 +162,63 @@ impl DatabaseSettings {
     /// # Errors
     ///
     /// The first setting that is missing or wrong.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let variable = |name| variable(name).filter(is_set);
-        let source = match authentication(variable, DATABASE_AUTHENTICATION)? {
-            Some(Authentication::Iam) => DatabaseSource::Iam(IamLogin::read(variable)?),
-            Some(Authentication::Password) | None => DatabaseSource::with_password(variable)?,
+    pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let environment = |name| environment(name).filter(is_not_blank);
+        let source = match authentication(environment, DATABASE_AUTHENTICATION)? {
+            Some(Authentication::Iam) => DatabaseSource::Iam(IamSettings::read(environment)?),
+            Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
         };
-        Ok(Self { source, ca_bundle: variable(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+        Ok(Self { source, ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from) })
     }
 }
 
 impl DatabaseSource {
-    fn with_password(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
-        if variable(DATABASE_USER).is_some() {
+    fn with_password(environment: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+        if environment(DATABASE_USER).is_some() {
             let problem = "is set, but without DATABASE_AUTHENTICATION=iam the user comes with the password";
             return Err(SettingError::Invalid { variable: DATABASE_USER, problem });
         }
-        match (variable(DATABASE_URL), variable(DATABASE_SECRET_ID)) {
+        match (environment(DATABASE_URL), environment(DATABASE_SECRET_ID)) {
             (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(url), None) => Ok(Self::Url(Box::new(parse_url(&url)?))),
-            (None, Some(id)) => Ok(Self::Secret {
+            (None, Some(id)) => Ok(Self::Secret(SecretSettings {
                 id,
-                host: variable(DATABASE_HOST),
-                port: port(&variable)?,
-                name: variable(DATABASE_NAME),
-            }),
+                host: environment(DATABASE_HOST),
+                port: port(&environment)?,
+                name: environment(DATABASE_NAME),
+            })),
         }
     }
 }
 
-impl IamLogin {
-    fn read(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+impl IamSettings {
+    fn read(environment: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
         if let Some(set) =
-            [DATABASE_URL, DATABASE_SECRET_ID].into_iter().find(|name| variable(name).is_some())
+            [DATABASE_URL, DATABASE_SECRET_ID].into_iter().find(|name| environment(name).is_some())
         {
             let problem = "is set, but DATABASE_AUTHENTICATION=iam uses no password";
             return Err(SettingError::Invalid { variable: set, problem });
         }
-        let required = |name| variable(name).ok_or(SettingError::Missing(name));
+        let required = |name| environment(name).ok_or(SettingError::Missing(name));
         Ok(Self {
             host: required(DATABASE_HOST)?,
-            port: port(&variable)?.unwrap_or(DEFAULT_PORT),
+            port: port(&environment)?.unwrap_or(DEFAULT_PORT),
             name: required(DATABASE_NAME)?,
             user: required(DATABASE_USER)?,
         })
     }
 }
 
-impl WriterLogin {
+impl WriterRoleLogin {
     /// Reads the settings of the writer's login.
     ///
     /// # Errors
     ///
     /// The setting that is missing or wrong.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let variable = |name| variable(name).filter(is_set);
-        match (authentication(variable, WRITER_AUTHENTICATION)?, variable(WRITER_SECRET_ID)) {
+    pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        let environment = |name| environment(name).filter(is_not_blank);
+        match (authentication(environment, WRITER_AUTHENTICATION)?, environment(WRITER_SECRET_ID)) {
             (Some(Authentication::Iam), None) => Ok(Self::Iam),
             (Some(Authentication::Iam), Some(_)) => Err(SettingError::Invalid {
                 variable: WRITER_SECRET_ID,
@@ -213,22 +228,6 @@ impl WriterLogin {
             (Some(Authentication::Password), None) => Err(SettingError::Missing(WRITER_SECRET_ID)),
             (None, None) => Ok(Self::Unchanged),
         }
-    }
-}
-
-impl fmt::Debug for IamLogin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IamLogin").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for DatabaseSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Url(_) => "Url",
-            Self::Secret { .. } => "Secret",
-            Self::Iam(_) => "Iam",
-        })
     }
 }
 
@@ -244,23 +243,38 @@ pub(crate) fn with_defaults(mut config: tokio_postgres::Config) -> tokio_postgre
 }
 
 /// Whether a variable's value counts as set. A template leaves unused variables empty.
-#[must_use]
-#[expect(clippy::ptr_arg, reason = "`Option<String>::filter` gives a `&String`")]
-pub fn is_set(value: &String) -> bool {
+#[expect(clippy::ptr_arg, reason = "`Option<String>::filter` passes a `&String`")]
+pub(crate) fn is_not_blank(value: &String) -> bool {
     !value.trim().is_empty()
 }
 
-/// How a role logs in.
-enum Authentication {
-    Password,
-    Iam,
+impl fmt::Debug for SecretSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretSettings").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IamSettings").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DatabaseSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Url(_) => "Url",
+            Self::Secret(_) => "Secret",
+            Self::Iam(_) => "Iam",
+        })
+    }
 }
 
 fn authentication(
-    variable: impl Fn(&'static str) -> Option<String>,
+    environment: impl Fn(&'static str) -> Option<String>,
     setting: &'static str,
 ) -> Result<Option<Authentication>, SettingError> {
-    match variable(setting).as_deref().map(str::trim) {
+    match environment(setting).as_deref().map(str::trim) {
         None => Ok(None),
         Some("password") => Ok(Some(Authentication::Password)),
         Some("iam") => Ok(Some(Authentication::Iam)),
@@ -268,13 +282,13 @@ fn authentication(
     }
 }
 
-fn port(variable: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>, SettingError> {
+fn port(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>, SettingError> {
     let parse = |port: String| port.trim().parse();
     let invalid = |_| SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" };
-    variable(DATABASE_PORT).map(parse).transpose().map_err(invalid)
+    environment(DATABASE_PORT).map(parse).transpose().map_err(invalid)
 }
 
-/// Parses a libpq URL. The Postgres client knows only some of [libpq's `sslmode`s][modes], so this function
+/// Parses a libpq URL. The Postgres client accepts only some of [libpq's `sslmode`s][modes], so this function
 /// takes `sslmode` out of the URL and reads it: `disable` turns TLS off. With any other mode, and without
 /// one, TLS is on and the certificate is verified.
 ///

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// The moment until which work may wait. It is shortly before Lambda ends the invocation, which leaves
-/// time to answer with an error that says what took too long.
+/// The moment until which work may wait: shortly before Lambda ends the invocation, so that the function can
+/// return an error that says what took too long.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -14,14 +14,15 @@ pub struct Deadline {
 
 /// The deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the invocation's time is nearly up")]
+#[error("the invocation ran out of time")]
 pub struct DeadlinePassed;
 
 impl Deadline {
-    /// Reserves 10 % of the time until `end` for the answer, one second at most.
+    /// Returns the deadline of an invocation that Lambda ends at `end`. 10 % of the time, at most 1 s, stays
+    /// for the response.
     ///
-    /// An `end` in the year 1970 is taken as the remaining time: `cargo lambda watch` (as of 1.9.2) sends
-    /// this in place of a date.
+    /// An `end` in the year 1970 is the remaining time: `cargo lambda watch` (as of 1.9.2) sends this instead
+    /// of a date.
     #[must_use]
     pub fn before(end: SystemTime) -> Self {
         let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -52,7 +53,7 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Returns how long a clean-up after the deadline may take without delaying the answer too much.
+    /// Returns how long the cancellation of a statement may take after the deadline.
     #[must_use]
     pub fn grace(self) -> Duration {
         self.grace
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_time_left_reserved() {
+    fn time_is_reserved_for_the_response() {
         let now = SystemTime::now();
 
         assert!((26_000..=29_000).contains(&left(now + Duration::from_secs(30))));

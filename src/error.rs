@@ -1,5 +1,5 @@
 //! The failures of a batch and of the process. (A message's failure is a
-//! [`DecodeError`](login::decode::DecodeError).)
+//! [`FailureReason`](login::failures::FailureReason).)
 
 use lambda_runtime::Diagnostic;
 use login::event::EventError;

@@ -1,5 +1,6 @@
 //! Drives one batch through the stages.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use std::vec;
@@ -18,12 +19,12 @@ use crate::config::Settings;
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
 use crate::store::error::StoreError;
-use crate::store::{KeyedRow, ROWS_PER_STATEMENT, Store, WarmUp, Written};
+use crate::store::{ColdStartTimings, KeyedRow, MAX_ROWS_PER_STATEMENT, Store, Written};
 use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
 
-/// How long a cold start waits for Postgres. After that it starts without a connection.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// Time limit for connecting in a cold start. After it, the function starts without a connection.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The ingest function.
 #[derive(Debug)]
@@ -33,12 +34,12 @@ pub struct Ingest {
     store: Store,
     tracer: Option<Tracer>,
     /// Cold-start timings, reported with the first batch.
-    cold_start: WarmUp,
+    cold_start: ColdStartTimings,
     had_batch: AtomicBool,
 }
 
 impl Ingest {
-    /// Fetches the secrets and connects to Postgres, in parallel where possible.
+    /// Fetches the salt while it fetches the credentials and connects to Postgres.
     ///
     /// # Errors
     ///
@@ -51,14 +52,15 @@ impl Ingest {
             let salt = secrets.salt(&settings.salt_secret_id).await?;
             Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
         };
-        let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP)).await?) };
+        let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP_TIMEOUT)).await?) };
         let ((masker, salt_fetched), mut cold_start) = tokio::try_join!(masker, warm_up)?;
-        cold_start.fetching = cold_start.fetching.max(salt_fetched);
+        // The two fetches run in parallel, so the longer time counts.
+        cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
         Ok(Self { tracer, cold_start, ..Self::new(masker, store) })
     }
 
-    /// Makes a function without traces.
+    /// Makes the function from its parts, without a tracer.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
         Self {
@@ -66,71 +68,72 @@ impl Ingest {
             masker,
             store,
             tracer: None,
-            cold_start: WarmUp::default(),
+            cold_start: ColdStartTimings::default(),
             had_batch: AtomicBool::new(false),
         }
     }
 
-    /// Sends traces, too.
+    /// Returns the function with a tracer.
     #[must_use]
     pub fn traced(self, tracer: Tracer) -> Self {
         Self { tracer: Some(tracer), ..self }
     }
 
-    /// Handles one invocation: writes the good messages of the batch, logs every failure, and answers with
-    /// the ids of the failed messages.
+    /// Handles one invocation: writes the good messages of the batch, logs every failure, and returns the ids
+    /// of the failed messages.
     ///
     /// # Errors
     ///
     /// [`BatchError`]: SQS delivers the whole batch again.
-    pub async fn handle(&self, event: &[u8], context: &Context) -> Result<SqsBatchResponse, BatchError> {
+    pub async fn handle(&self, raw_event: &[u8], context: &Context) -> Result<SqsBatchResponse, BatchError> {
         let deadline = Deadline::before(context.deadline());
         let mut log =
-            BatchLog::begin(&context.request_id, &context.env_config.function_name, deadline.left());
+            BatchLog::start(&context.request_id, &context.env_config.function_name, deadline.left());
         if let (Some(tracer), Some(header)) = (&self.tracer, &context.xray_trace_id) {
-            log.trace = tracer.follow(header);
+            log.trace = tracer.start_trace(header);
         }
         if !self.had_batch.swap(true, Ordering::Relaxed) {
             log.cold_start(self.cold_start);
         }
-        match self.ingest(event, deadline, &mut log).await {
+        match self.run_stages(raw_event, deadline, &mut log).await {
             Ok((response, inserted)) => {
-                log.done(inserted);
+                log.batch_done(inserted);
                 Ok(response)
             }
             Err(error) => {
-                log.failed(&error);
+                log.batch_failed(&error);
                 Err(error)
             }
         }
     }
 
-    /// Takes the batch through the stages. Returns the answer and the number of rows inserted.
-    async fn ingest(
+    /// Returns the response and the number of rows inserted.
+    async fn run_stages(
         &self,
-        event: &[u8],
+        raw_event: &[u8],
         deadline: Deadline,
         log: &mut BatchLog<'_>,
     ) -> Result<(SqsBatchResponse, u64), BatchError> {
-        let messages = event::read(event)?;
+        let messages = event::read(raw_event)?;
         let mut failures = Failures::new(&messages);
         let keys = message_keys(&messages, &mut failures);
-        log.read(messages.len(), oldest(&messages, &keys));
-        let written = self.write(&messages, keys, &mut failures, deadline, log).await;
-        log.stored();
+        log.event_read(messages.len(), oldest_sent_at(&messages, &keys));
+        let written = self.decode_mask_and_write(&messages, keys, &mut failures, deadline, log).await;
+        log.writing_ended();
         let written = written?;
         for row in written.failed_rows {
             failures.add(row.position, row.reason);
         }
-        for (message, reason) in failures.in_order() {
+        let failures = failures.into_sorted();
+        for (message, reason) in &failures {
             log.message_failed(message, reason);
         }
-        Ok((response(&mut failures), written.inserted))
+        Ok((response(&failures), written.inserted))
     }
 
     /// Decodes and masks the messages, and hands their rows to the writer. Postgres writes the first rows
     /// of a large batch while the next rows are decoded.
-    async fn write<'m>(
+    async fn decode_mask_and_write<'m>(
         &self,
         messages: &'m [SqsMessage<'m>],
         keys: Vec<MessageKey<'m>>,
@@ -139,6 +142,7 @@ impl Ingest {
         log: &mut BatchLog<'_>,
     ) -> Result<Written, StoreError> {
         let mut keys = keys.into_iter();
+        // Cloned, because hashing changes the masker's state.
         let mut masker = self.masker.clone();
         let mut writer = self.store.writer(&self.salt_fingerprint, deadline, &mut log.connecting);
         loop {
@@ -178,12 +182,12 @@ fn next_rows<'m>(
     failures: &mut Failures<'m>,
     masker: &mut Masker,
 ) -> Vec<KeyedRow<'m>> {
-    let mut rows = Vec::with_capacity(keys.len().min(ROWS_PER_STATEMENT));
-    while rows.len() < ROWS_PER_STATEMENT
+    let mut rows = Vec::with_capacity(keys.len().min(MAX_ROWS_PER_STATEMENT));
+    while rows.len() < MAX_ROWS_PER_STATEMENT
         && let Some(key) = keys.next()
     {
         let position = key.position;
-        if failures.hold_back(position) {
+        if failures.is_held_back(position) {
             failures.add(position, FailureReason::HeldBack);
             continue;
         }
@@ -195,22 +199,29 @@ fn next_rows<'m>(
     rows
 }
 
-/// Makes the answer that has SQS redrive the failed messages.
-fn response(failures: &mut Failures<'_>) -> SqsBatchResponse {
+/// Makes the response: SQS redelivers the messages whose ids it contains.
+///
+/// The [documented shape][shape] has each id once, but SQS can deliver a message twice in one batch.
+///
+/// [shape]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+fn response(failures: &[(&SqsMessage<'_>, FailureReason)]) -> SqsBatchResponse {
     let mut response = SqsBatchResponse::default();
-    for message_id in failures.message_ids() {
-        response.add_failure(message_id);
+    let mut seen = HashSet::new();
+    for (message, _) in failures {
+        if seen.insert(&*message.id) {
+            response.add_failure(&*message.id);
+        }
     }
     response
 }
 
-/// Returns when the oldest message was sent, among those that say when.
-fn oldest(messages: &[SqsMessage<'_>], keys: &[MessageKey<'_>]) -> Option<SystemTime> {
+/// Returns when the oldest message was sent. Messages without a `SentTimestamp` are left out.
+fn oldest_sent_at(messages: &[SqsMessage<'_>], keys: &[MessageKey<'_>]) -> Option<SystemTime> {
     let dated = keys.iter().filter(|key| messages[key.position].has_sent_timestamp());
     dated.map(|key| key.sent_at).min()
 }
 
-/// Returns the beginning of the current day in UTC.
+/// Returns the start of the current day in UTC.
 fn today() -> SystemTime {
     const DAY: u64 = 24 * 60 * 60;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -11,7 +11,7 @@
 //! At the start, [`config`] reads the settings and [`aws`] fetches the secrets. [`schema`] belongs to the
 //! program `migrate`, which a deployment runs.
 //!
-//! Each kind of failure has a type: [`DecodeError`](login::decode::DecodeError) fails a message,
+//! Each kind of failure has a type: [`FailureReason`](login::failures::FailureReason) fails a message,
 //! [`BatchError`](error::BatchError) fails a batch, [`StartError`](error::StartError) fails the process.
 
 pub mod aws;

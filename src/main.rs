@@ -20,10 +20,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Error> {
-    let variable = |name: &str| std::env::var(name).ok();
-    telemetry::start(variable)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    telemetry::start(environment)?;
     keep_memory_private()?;
-    let ingest = Ingest::start(Settings::read(variable)?).await?;
+    let ingest = Ingest::start(Settings::read(environment)?).await?;
     serve(ingest).await
 }
 

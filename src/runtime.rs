@@ -1,9 +1,9 @@
-//! Serves the Lambda Runtime API, and takes the event of an invocation past the runtime.
+//! Serves the Lambda Runtime API. The event bypasses the runtime's JSON parser.
 //!
 //! The runtime would read the whole event as JSON and copy it before the handler reads it again: 17 % of
 //! the processor time of a large batch. So a layer takes the event out of the invocation, and the runtime
-//! reads `null`. The event reaches the handler as a task-local value, because the runtime's own types
-//! between layer and handler have no room for it.
+//! reads `null`. The event reaches the handler as a task-local value, because no type of the runtime between
+//! layer and handler can carry it.
 
 use std::mem;
 use std::task::{Context, Poll};
@@ -24,13 +24,13 @@ tokio::task_local! {
 ///
 /// # Errors
 ///
-/// The runtime's own errors: the Runtime API is out of reach, or refuses an answer.
+/// The runtime's own errors: the Runtime API is out of reach, or refuses a response.
 pub async fn serve(ingest: Ingest) -> Result<(), Error> {
     let handle = async |event: LambdaEvent<()>| {
-        let raw = EVENT.get();
-        ingest.handle(&raw, &event.context).await
+        let raw_event = EVENT.get();
+        ingest.handle(&raw_event, &event.context).await
     };
-    // Boxed: it holds the future of every stage, many kilobytes.
+    // Boxed, because this future contains the futures of all stages: many kilobytes.
     Box::pin(Runtime::new(service_fn(handle)).layer(RawEventLayer).run()).await
 }
 

@@ -1,5 +1,7 @@
-//! The database's schema: runs the migrations of the folder `migrations`, and prunes the ledger.
+//! The database's schema: applies the migrations of the folder `migrations`, sets how the writer's role logs
+//! in, prunes the ledger and accepts a salt.
 
+use login::pii::SaltFingerprint;
 use postgres_protocol::password::scram_sha_256;
 use refinery::error::Kind;
 use refinery::{Migration, Target};
@@ -8,14 +10,12 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use login::pii::SaltFingerprint;
-
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
 /// The role of the ingest function.
-pub const WRITER: &str = "login_writer";
+pub const WRITER_ROLE: &str = "login_writer";
 
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
@@ -33,7 +33,7 @@ const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// A migration failed. The migrations before it stay applied.
-    #[error("a migration failed: {}", reason(.0))]
+    #[error("a migration failed: {}", migration_reason(.0))]
     Migration(#[source] Box<refinery::Error>),
     /// A statement around the migrations failed.
     #[error("Postgres refused: {}", postgres_reason(.0))]
@@ -54,12 +54,12 @@ pub enum SchemaError {
 /// [`SchemaError`]: the next call continues after the last migration that was applied.
 pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
-    let outcome = run(client).await;
+    let outcome = apply_migrations(client).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
     outcome.map_err(|error| SchemaError::Migration(Box::new(error)))
 }
 
-/// Sets the password of [`WRITER`], and revokes its login by IAM.
+/// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
 ///
 /// The statement holds the SCRAM verifier, as libpq's `PQencryptPasswordConn` makes it, and not the
 /// password: Postgres may log statements.
@@ -71,12 +71,12 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
 pub async fn set_writer_password(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
     // ALTER ROLE has no parameters, and a verifier needs no escaping. Both statements are one transaction.
-    let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER} PASSWORD '{verifier}'");
+    let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER_ROLE} PASSWORD '{verifier}'");
     Ok(client.batch_execute(&statements).await?)
 }
 
-/// Grants [`WRITER`] the login [by IAM], and removes its password: RDS accepts only tokens from members of
-/// the role `rds_iam`.
+/// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members
+/// of the role `rds_iam`.
 ///
 /// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
 ///
@@ -99,8 +99,8 @@ pub async fn prune(client: &Client) -> Result<(), SchemaError> {
     Ok(client.batch_execute(PRUNE).await?)
 }
 
-/// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then
-/// on a function with another salt is refused, and new rows cannot be joined with older rows.
+/// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on
+/// the database refuses a function with another salt, and new rows cannot be joined with older rows.
 ///
 /// # Errors
 ///
@@ -116,19 +116,21 @@ pub async fn accept_salt(
     Ok(changed > 0)
 }
 
-async fn run(client: &mut Client) -> Result<Vec<String>, refinery::Error> {
+async fn apply_migrations(client: &mut Client) -> Result<Vec<String>, refinery::Error> {
     let runner = embedded::migrations::runner().set_target(Target::Latest);
     let newest = runner.get_migrations().iter().map(Migration::version).max();
+    // `MissingVersion`: the database has a migration that this program does not have.
+    let is_newer = |missing: &Migration| Some(missing.version()) > newest;
     match runner.run_async(client).await {
         Ok(report) => Ok(report.applied_migrations().iter().map(ToString::to_string).collect()),
-        Err(error) if matches!(error.kind(), Kind::MissingVersion(one) if Some(one.version()) > newest) => {
+        Err(error) if matches!(error.kind(), Kind::MissingVersion(missing) if is_newer(missing)) => {
             Ok(Vec::new())
         }
         Err(error) => Err(error),
     }
 }
 
-fn reason(error: &refinery::Error) -> String {
+fn migration_reason(error: &refinery::Error) -> String {
     use std::error::Error;
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = next {

@@ -15,25 +15,26 @@ use std::time::{Duration, Instant};
 use deadpool::managed::Pool;
 use login::pii::SaltFingerprint;
 
+use self::connect::{Connector, checkout};
+pub use self::row::{FailedRow, KeyedRow, Written};
+pub use self::writer::Writer;
 use crate::aws::secrets::{SecretError, Secrets};
 use crate::config::{DatabaseSettings, SettingError};
 use crate::deadline::Deadline;
 
+mod attempt;
 pub mod connect;
 pub mod error;
 mod insert;
+mod row;
 mod row_by_row;
 mod tls;
 mod transaction;
 mod writer;
 
-use connect::{Connector, checkout};
-pub use insert::{FailedRow, KeyedRow, Written};
-pub use writer::Writer;
-
-/// The most rows of one statement. With fewer rows Postgres begins earlier; with more rows it plans fewer
-/// statements.
-pub const ROWS_PER_STATEMENT: usize = 256;
+/// The most rows of one statement. With a lower limit Postgres starts earlier; with a higher limit it runs
+/// fewer statements.
+pub const MAX_ROWS_PER_STATEMENT: usize = 256;
 
 /// Postgres, behind one connection that is kept from batch to batch.
 #[derive(Debug)]
@@ -41,11 +42,11 @@ pub struct Store {
     pool: Pool<Connector>,
 }
 
-/// Time spent on connecting before the first batch.
+/// Time spent before the first batch.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WarmUp {
-    /// Time to fetch the credentials.
-    pub fetching: Duration,
+pub struct ColdStartTimings {
+    /// Time to fetch the secrets.
+    pub fetching_secrets: Duration,
     /// Time to connect.
     pub connecting: Duration,
 }
@@ -65,29 +66,30 @@ impl Store {
 
     /// Fetches the credentials and connects before the first batch.
     ///
-    /// The start goes on without a connection: the first batch tries again.
+    /// If Postgres cannot be reached, this logs a warning and succeeds; the first batch connects.
     ///
     /// # Errors
     ///
     /// [`SecretError`] if the credentials are unavailable.
-    pub async fn warm_up(&self, deadline: Deadline) -> Result<WarmUp, SecretError> {
+    pub async fn warm_up(&self, deadline: Deadline) -> Result<ColdStartTimings, SecretError> {
         let started = Instant::now();
-        self.pool.manager().config(false).await?;
-        let fetching = started.elapsed();
+        self.pool.manager().config().await?;
+        let fetching_secrets = started.elapsed();
         if let Err(error) = checkout(&self.pool, deadline).await {
             tracing::warn!(error_type = error.error_type(), error = %error, "started without a connection to Postgres");
         }
-        Ok(WarmUp { fetching, connecting: started.elapsed().saturating_sub(fetching) })
+        let connecting = started.elapsed().saturating_sub(fetching_secrets);
+        Ok(ColdStartTimings { fetching_secrets, connecting })
     }
 
     /// Returns a writer for the rows of one batch, which are masked with the salt of this fingerprint. The
-    /// writer adds the time spent on connecting to `connecting`.
+    /// writer adds the time spent on connecting to `connect_time`.
     pub fn writer<'b>(
         &'b self,
         salt_fingerprint: &'b SaltFingerprint,
         deadline: Deadline,
-        connecting: &'b mut Duration,
+        connect_time: &'b mut Duration,
     ) -> Writer<'b> {
-        Writer::new(&self.pool, salt_fingerprint, deadline, connecting)
+        Writer::new(&self.pool, salt_fingerprint, deadline, connect_time)
     }
 }

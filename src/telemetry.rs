@@ -15,21 +15,12 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{SettingError, is_set};
+use self::metrics::METRICS_TARGET;
+use crate::config::{AWS_LAMBDA_LOG_FORMAT, AWS_LAMBDA_LOG_LEVEL, RUST_LOG, SettingError, is_not_blank};
 
 pub mod batch;
 pub mod metrics;
 pub mod trace;
-
-/// The log filter: a level, or pairs of a module path and a level. It overrides `AWS_LAMBDA_LOG_LEVEL`.
-pub const RUST_LOG: &str = "RUST_LOG";
-
-/// The log level of the function's [logging configuration][controls]: `TRACE` to `FATAL`.
-///
-/// [controls]: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
-pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
-/// The log format of the same configuration: `JSON` or `Text`.
-pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,24 +31,26 @@ pub enum Format {
     Text,
 }
 
-/// Starts to log to standard output. The environment sets the filter, such as `info` (the default) or
-/// `login_etl::store=debug`, and the format, by default JSON.
+/// Starts to log to standard output. `environment` returns the value of an environment variable, if it is
+/// set. The variables set the filter, such as `info` (the default) or `login_etl::store=debug`, and the
+/// format, by default JSON.
 ///
 /// # Errors
 ///
 /// [`SettingError`] if `RUST_LOG` is not a filter. Logging starts all the same, at `info`.
-pub fn start(variable: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
-    let parsed = filter(&variable);
+pub fn start(environment: impl Fn(&str) -> Option<String>) -> Result<(), SettingError> {
+    let parsed = filter(&environment);
     let filter = parsed.clone().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    let text = variable(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
-    let format = if text { Format::Text } else { Format::Json };
+    let is_text =
+        environment(AWS_LAMBDA_LOG_FORMAT).is_some_and(|format| format.eq_ignore_ascii_case("text"));
+    let format = if is_text { Format::Text } else { Format::Json };
     tracing_subscriber::registry().with(log_layer(filter, format, std::io::stdout)).init();
     std::panic::set_hook(Box::new(log_panic));
     parsed.map(drop)
 }
 
-/// Makes the layer that writes this crate's events which pass the filter, and the lines of [`metrics`]: no
-/// filter applies to these, and they are always JSON, because CloudWatch reads the metrics from them.
+/// Makes the layer that writes this crate's events, if they pass the filter, and the lines of [`metrics`]. No
+/// filter applies to the metrics, and they are always JSON, because CloudWatch reads them.
 pub fn log_layer<S, W>(filter: Targets, format: Format, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -71,11 +64,11 @@ where
         Format::Text => layer.with_ansi(false).boxed(),
     };
     let ours = filter_fn(|metadata| {
-        metadata.target().starts_with("login_etl") && metadata.target() != metrics::TARGET
+        metadata.target().starts_with("login_etl") && metadata.target() != METRICS_TARGET
     });
     let log = layer.with_filter(filter).with_filter(ours);
     let metrics = tracing_subscriber::fmt::layer().event_format(Verbatim).with_writer(writer);
-    log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == metrics::TARGET)))
+    log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == METRICS_TARGET)))
 }
 
 /// Logs an error that ends the process.
@@ -103,13 +96,13 @@ where
     }
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
-    let set = |name| variable(name).filter(is_set);
-    if let Some(filter) = set(RUST_LOG) {
+fn filter(environment: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
+    let environment = |name| environment(name).filter(is_not_blank);
+    if let Some(filter) = environment(RUST_LOG) {
         let invalid = SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" };
         return filter.parse().map_err(|_| invalid);
     }
-    let level = match set(AWS_LAMBDA_LOG_LEVEL) {
+    let level = match environment(AWS_LAMBDA_LOG_LEVEL) {
         // `tracing` has no level FATAL.
         Some(level) if level.eq_ignore_ascii_case("fatal") => tracing::Level::ERROR,
         Some(level) => level.parse().unwrap_or(tracing::Level::INFO),
@@ -132,11 +125,11 @@ mod tests {
     use super::*;
 
     fn filter_of(variables: &[(&str, &str)]) -> Result<String, SettingError> {
-        let variable = |name: &str| {
+        let environment = |name: &str| {
             let set = variables.iter().find(|(variable, _)| *variable == name);
             set.map(|(_, value)| (*value).to_owned())
         };
-        filter(variable).map(|filter| filter.to_string())
+        filter(environment).map(|filter| filter.to_string())
     }
 
     #[test]
@@ -163,9 +156,9 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!("a line below the level");
             tracing::error!("a line for people");
-            let mut batch = batch::BatchLog::begin("request", "function", Duration::from_secs(1));
-            batch.read(1, None);
-            batch.done(1);
+            let mut batch = batch::BatchLog::start("request", "function", Duration::from_secs(1));
+            batch.event_read(1, None);
+            batch.batch_done(1);
         });
 
         let log = log.0.lock().unwrap();

@@ -1,7 +1,7 @@
 //! Checks what must hold for every input, from the fuzzer or from the corpus.
 //!
 //! - No input makes the program panic.
-//! - A body that decodes has the row that [`model`] computes, and the table can hold this row. The model is a
+//! - A body that decodes has the row that `model` computes, and the table can hold this row. The model is a
 //!   second and slower program, written from the documents.
 //! - A body that does not decode fails for a reason that the model finds too.
 //! - A body has the same row or the same error in every spelling, flat or nested, and in an envelope.

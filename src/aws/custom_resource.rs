@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
-use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::Connector as HttpsConnector;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::HttpConnector;
@@ -48,10 +48,10 @@ pub enum RequestType {
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
     /// The URL is not valid, or its host is out of reach.
-    #[error("CloudFormation cannot be answered: {0}")]
+    #[error("the response to CloudFormation cannot be delivered: {0}")]
     Undeliverable(String),
     /// The host refused the response.
-    #[error("CloudFormation cannot be answered: HTTP status {0}")]
+    #[error("the response to CloudFormation cannot be delivered: HTTP status {0}")]
     HttpStatus(u16),
 }
 
@@ -80,7 +80,7 @@ impl CustomResourceRequest {
         request.set_method("PUT").map_err(undeliverable)?;
         // The error is dropped: it may quote the URL. No content type is sent, because none is signed.
         request.set_uri(&*self.response_url).map_err(|_| undeliverable("the ResponseURL is not a URL"))?;
-        let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
+        let connector = HttpsConnector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
         let response = connector.call(request).await.map_err(undeliverable)?;
         if response.status().is_success() {
             return Ok(());
@@ -182,7 +182,7 @@ mod tests {
 
             let error = request.respond(Ok::<_, &str>(())).await.unwrap_err().to_string();
 
-            assert!(error.starts_with("CloudFormation cannot be answered: "), "{error}");
+            assert!(error.starts_with("the response to CloudFormation cannot be delivered: "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -16,7 +16,7 @@ use aws_sigv4::sign::v4::SigningParams;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
 
-use crate::config::IamLogin;
+use crate::config::IamSettings;
 
 /// How long a token is valid: [as long as RDS accepts it][limit]. A connection outlives its token.
 ///
@@ -33,7 +33,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[error("DATABASE_HOST is not the name of a host")]
 pub struct BadHost(#[from] SigningError);
 
-/// Signs a token, equal to the byte to the token of [botocore].
+/// Signs a token, byte for byte equal to the token of [botocore].
 ///
 /// [botocore]: https://docs.aws.amazon.com/boto3/latest/reference/services/rds/client/generate_db_auth_token.html
 ///
@@ -43,10 +43,10 @@ pub struct BadHost(#[from] SigningError);
 pub fn sign(
     credentials: Credentials,
     region: &str,
-    login: &IamLogin,
+    iam: &IamSettings,
     at: SystemTime,
 ) -> Result<SecretString, BadHost> {
-    let IamLogin { host, port, user, .. } = login;
+    let IamSettings { host, port, user, .. } = iam;
     let query = format!("Action=connect&DBUser={}", utf8_percent_encode(user, ENCODED));
     // RDS checks the signature of the host name in lower case.
     let address = format!("https://{}:{port}/?{query}", host.to_lowercase());

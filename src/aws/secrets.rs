@@ -15,15 +15,16 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::aws::rds_auth_token;
-use crate::config::{DATABASE_AUTHENTICATION, IamLogin, SALT_SECRET_ID};
+use crate::config::{DATABASE_AUTHENTICATION, IamSettings, SALT_SECRET_ID};
 
-/// The timeouts of one attempt and of all attempts: Lambda ends a cold start after [10 seconds][init].
+/// Time limit of one attempt to fetch a secret.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit of all attempts: Lambda ends a cold start after [10 seconds][init].
 ///
 /// [init]: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A client of Secrets Manager, with the identity that it acts as.
+/// A client of Secrets Manager, with the AWS credentials.
 #[derive(Clone)]
 pub struct Secrets {
     client: Client,
@@ -36,18 +37,15 @@ pub struct Secrets {
 ///
 /// [rds]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html
 #[derive(Debug, Deserialize)]
-pub struct Credentials {
-    /// The user.
+#[expect(missing_docs, reason = "each is named for its key")]
+pub struct DatabaseCredentials {
     pub username: String,
-    /// The password.
     #[serde(deserialize_with = "secret_string")]
     pub password: SecretString,
-    /// The host name.
     pub host: Option<String>,
-    /// The port: a JSON number, or a string of digits.
+    /// A JSON number, or a string of digits.
     #[serde(default, deserialize_with = "port")]
     pub port: Option<u16>,
-    /// The database's name.
     pub dbname: Option<String>,
 }
 
@@ -57,7 +55,7 @@ pub enum SecretError {
     /// Secrets Manager refused, or is out of reach.
     #[error("{setting}: Secrets Manager did not return the secret: {cause}")]
     Unavailable {
-        /// The setting.
+        /// Names the secret.
         setting: &'static str,
         /// Why. It holds no secret, because none was returned.
         cause: String,
@@ -65,7 +63,7 @@ pub enum SecretError {
     /// The secret has the wrong shape for its setting.
     #[error("{setting}: {problem}")]
     WrongShape {
-        /// The setting.
+        /// Names the secret.
         setting: &'static str,
         /// What is wrong. It holds nothing of the secret.
         problem: &'static str,
@@ -115,7 +113,11 @@ impl Secrets {
     /// # Errors
     ///
     /// [`SecretError`], naming the setting.
-    pub async fn credentials(&self, setting: &'static str, id: &str) -> Result<Credentials, SecretError> {
+    pub async fn credentials(
+        &self,
+        setting: &'static str,
+        id: &str,
+    ) -> Result<DatabaseCredentials, SecretError> {
         let text = self.fetch(setting, id).await?;
         // The parser's error is dropped: it quotes values.
         serde_json::from_str(text.expose_secret()).map_err(|_| SecretError::WrongShape {
@@ -125,28 +127,29 @@ impl Secrets {
         })
     }
 
-    /// Signs a token for this login with the credentials and the region of the AWS SDK. The token is valid
-    /// for [`rds_auth_token::VALIDITY`].
+    /// Signs a token for this host and user with the credentials and the region of the AWS SDK. The token is
+    /// valid for [`rds_auth_token::VALIDITY`].
     ///
     /// # Errors
     ///
     /// [`SecretError::NoToken`].
-    pub async fn rds_auth_token(&self, login: &IamLogin) -> Result<SecretString, SecretError> {
+    pub async fn rds_auth_token(&self, iam: &IamSettings) -> Result<SecretString, SecretError> {
         let no_token = |cause: &str| SecretError::NoToken { cause: cause.to_owned() };
         let region = self.sdk.region().ok_or_else(|| no_token("the AWS SDK finds no region"))?;
         let provider =
             self.sdk.credentials_provider().ok_or_else(|| no_token("the AWS SDK finds no credentials"))?;
         let credentials = Box::pin(provider.provide_credentials()).await;
         let credentials = credentials.map_err(|error| SecretError::NoToken { cause: cause_chain(&error) })?;
-        rds_auth_token::sign(credentials, region.as_ref(), login, SystemTime::now())
+        rds_auth_token::sign(credentials, region.as_ref(), iam, SystemTime::now())
             .map_err(|error| no_token(&error.to_string()))
     }
 
     async fn fetch(&self, setting: &'static str, id: &str) -> Result<SecretString, SecretError> {
         // Boxed: the SDK's future is tens of kilobytes large.
-        let answer = Box::pin(self.client.get_secret_value().secret_id(id).send()).await;
-        let answer = answer.map_err(|error| SecretError::Unavailable { setting, cause: cause(&error) })?;
-        answer
+        let response = Box::pin(self.client.get_secret_value().secret_id(id).send()).await;
+        let response =
+            response.map_err(|error| SecretError::Unavailable { setting, cause: request_failure(&error) })?;
+        response
             .secret_string
             .map(SecretString::from)
             .ok_or(SecretError::WrongShape { setting, problem: "the secret is binary, not text" })
@@ -160,7 +163,7 @@ impl fmt::Debug for Secrets {
 }
 
 /// Returns why a request failed: the service's own error, or what happened on the way to the service.
-fn cause<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+fn request_failure<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(refusal) = error.as_service_error() {
         let code = refusal.code().unwrap_or("an error without a code");
         return match refusal.message() {

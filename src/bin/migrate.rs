@@ -1,8 +1,8 @@
 //! Applies the migrations, sets how `login_writer` logs in, and drops old entries of the ledger.
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. As a Lambda function it does the same for every event: the requests of CloudFormation,
-//! which it answers, and the daily event.
+//! tables and roles. As a Lambda function it does the same for the daily event and for the requests of
+//! CloudFormation, to which it responds; a `Delete` request changes nothing.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,10 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterLogin, is_set};
+use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
-use login_etl::schema::{self, WRITER};
+use login_etl::schema::{self, WRITER_ROLE};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::telemetry;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use tracing::{error, info};
 
 /// The target of this program's log lines. Only targets within `login_etl` are logged.
-const LOG: &str = "login_etl::migrate";
+const LOG_TARGET: &str = "login_etl::migrate";
 
 /// Lambda sets it for every program that it starts.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -46,7 +46,7 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        None if variable(RUNTIME_API).is_some() => serve().await,
+        None if environment(RUNTIME_API).is_some() => serve().await,
         None => start_and_migrate().await,
         Some(Command::AcceptSalt) => accept_salt().await,
     };
@@ -85,7 +85,7 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
         RequestType::Delete => Ok(()),
     };
     if let Err(error) = &outcome {
-        error!(target: LOG, error = %error, "the deployment is refused");
+        error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
     Ok(request.respond(outcome).await?)
 }
@@ -96,16 +96,16 @@ async fn migrate_within(deadline: Deadline) -> Outcome {
 
 async fn migrate() -> Outcome {
     let secrets = Secrets::from_env().await;
-    let mut connection = connect(DatabaseSettings::read(variable)?, secrets.clone()).await?;
+    let mut connection = connect(DatabaseSettings::read(environment)?, secrets.clone()).await?;
     for migration in schema::migrate(connection.client_mut()).await? {
-        info!(target: LOG, migration, "migration applied");
+        info!(target: LOG_TARGET, migration, "migration applied");
     }
-    match WriterLogin::read(variable)? {
-        WriterLogin::Unchanged => {}
-        WriterLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
-        WriterLogin::Password { secret_id } => {
+    match WriterRoleLogin::read(environment)? {
+        WriterRoleLogin::Unchanged => {}
+        WriterRoleLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
+        WriterRoleLogin::Password { secret_id } => {
             let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
-            if writer.username != WRITER {
+            if writer.username != WRITER_ROLE {
                 let problem = "the username in the secret is not login_writer";
                 return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
             }
@@ -113,32 +113,31 @@ async fn migrate() -> Outcome {
         }
     }
     schema::prune(connection.client()).await?;
-    info!(target: LOG, "the schema is up to date");
+    info!(target: LOG_TARGET, "the schema is up to date");
     Ok(())
 }
 
 async fn accept_salt() -> Outcome {
     start_log()?;
-    let settings = Settings::read(variable)?;
+    let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
     let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
     let mut connection = connect(settings.database, secrets).await?;
     let changed = schema::accept_salt(connection.client_mut(), &salt_fingerprint).await?;
-    info!(target: LOG, changed, "the salt is accepted");
+    info!(target: LOG_TARGET, changed, "the salt is accepted");
     Ok(())
 }
 
-/// Returns the value of an environment variable. A blank variable counts as not set.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(is_set)
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn start_log() -> Outcome {
-    Ok(telemetry::start(variable)?)
+    Ok(telemetry::start(environment)?)
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {
     let connector = Connector::new(settings, secrets)?;
-    Ok(connector.connect(&connector.config(false).await?).await?)
+    Ok(connector.connect(&connector.config().await?).await?)
 }

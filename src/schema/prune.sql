@@ -1,6 +1,6 @@
 -- Empties the partitions of the ledger that are older than any message in SQS. SQS keeps a message for at
--- most 14 days, and 31 days ago has the same partition as tomorrow: 16 to 30 days ago is right even if a
--- clock is wrong by a day. Empty partitions are skipped, because TRUNCATE locks the partition.
+-- most 14 days, and 31 days ago has the same partition as tomorrow. Emptying days 16 to 30 is safe even if a
+-- clock is one day wrong. Empty partitions are skipped, because TRUNCATE locks the partition.
 DO $$
 DECLARE
     today constant integer := (now() AT TIME ZONE 'UTC')::date - DATE '1970-01-01';

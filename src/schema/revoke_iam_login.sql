@@ -2,13 +2,13 @@
 -- member, this does nothing, so that a role without rights on rds_iam can set a password.
 DO $$
 DECLARE
-    by_iam constant oid := to_regrole('rds_iam');
+    iam_role constant oid := to_regrole('rds_iam');
 BEGIN
-    IF pg_has_role('login_writer'::name, by_iam, 'MEMBER') THEN
+    IF pg_has_role('login_writer'::name, iam_role, 'MEMBER') THEN
         REVOKE rds_iam FROM login_writer;
     END IF;
     -- REVOKE only warns if another role granted the membership. Then the password would not work.
-    IF pg_has_role('login_writer'::name, by_iam, 'MEMBER') THEN
+    IF pg_has_role('login_writer'::name, iam_role, 'MEMBER') THEN
         RAISE EXCEPTION 'login_writer stays in rds_iam, which this role did not grant to it';
     END IF;
 END

@@ -11,23 +11,24 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
-use super::tls;
-use crate::aws::secrets::{Credentials, SecretError, Secrets};
+use super::tls::tls_connector;
+use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
-    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SettingError, with_defaults,
+    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SecretSettings, SettingError,
+    with_defaults,
 };
 use crate::deadline::{Deadline, DeadlinePassed};
 
-/// Makes connections.
+/// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
     source: DatabaseSource,
     secrets: Secrets,
     tls: Tls,
-    /// The address with the credentials that were fetched last. Unused without a secret.
+    /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
 }
 
-/// A connection to Postgres.
+/// A client, and the TLS settings with which its statements are cancelled.
 pub struct Connection {
     client: Client,
     tls: Tls,
@@ -46,38 +47,35 @@ impl Connector {
     ///
     /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
     pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
-        let off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
-        let tls = if off { Tls::Off } else { Tls::On(tls::connector(settings.ca_bundle.as_deref())?) };
+        let is_off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
+        let tls = if is_off { Tls::Off } else { Tls::On(tls_connector(settings.ca_bundle.as_deref())?) };
         Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
     }
 
-    /// Returns the address with the credentials. A secret is fetched only at the first call, and with
-    /// `refresh`. An IAM token is new each time, because it is valid for minutes; a connection outlives its
-    /// token.
+    /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
+    /// time, because it is valid for minutes; a connection outlives its token.
     ///
     /// # Errors
     ///
     /// [`SecretError`] if the credentials are unavailable, or do not say where the database is.
-    pub async fn config(&self, refresh: bool) -> Result<Config, SecretError> {
-        let (id, host, port, name) = match &self.source {
-            DatabaseSource::Url(config) => return Ok((**config).clone()),
-            DatabaseSource::Iam(login) => {
-                let token = self.secrets.rds_auth_token(login).await?;
-                return Ok(with_tls(&login.host, login.port, &login.name, &login.user, &token));
+    pub async fn config(&self) -> Result<Config, SecretError> {
+        match &self.source {
+            DatabaseSource::Url(config) => Ok((**config).clone()),
+            DatabaseSource::Iam(iam) => {
+                let token = self.secrets.rds_auth_token(iam).await?;
+                Ok(with_tls(&iam.host, iam.port, &iam.name, &iam.user, &token))
             }
-            DatabaseSource::Secret { id, host, port, name } => (id, host, port, name),
-        };
-        let mut fetched = self.fetched.lock().await;
-        if let Some(config) = fetched.as_ref().filter(|_| !refresh) {
-            return Ok(config.clone());
+            DatabaseSource::Secret(secret) => {
+                let fetched = self.fetched.lock().await.clone();
+                match fetched {
+                    Some(config) => Ok(config),
+                    None => self.fetch_config(secret).await,
+                }
+            }
         }
-        let secret = self.secrets.credentials(DATABASE_SECRET_ID, id).await?;
-        let config = address(&secret, host.as_deref(), *port, name.as_deref())?;
-        *fetched = Some(config.clone());
-        Ok(config)
     }
 
-    /// Connects.
+    /// Connects, and spawns the task that drives the connection.
     ///
     /// # Errors
     ///
@@ -100,7 +98,14 @@ impl Connector {
         })
     }
 
-    /// Returns why no connection was made. A refused token has other causes than a refused password.
+    async fn fetch_config(&self, settings: &SecretSettings) -> Result<Config, SecretError> {
+        let secret = self.secrets.credentials(DATABASE_SECRET_ID, &settings.id).await?;
+        let config = merge_config(&secret, settings)?;
+        *self.fetched.lock().await = Some(config.clone());
+        Ok(config)
+    }
+
+    /// Converts the client's error. A refused token has other causes than a refused password.
     fn connect_error(&self, error: &tokio_postgres::Error) -> StoreError {
         match (StoreError::from(error), &self.source) {
             (StoreError::LoginRefused { sqlstate, .. }, DatabaseSource::Iam(_)) => {
@@ -118,9 +123,9 @@ impl Manager for Connector {
     /// Connects. If Postgres refuses the login, the credentials may have been rotated: they are fetched
     /// again, and the login is repeated once.
     async fn create(&self) -> Result<Connection, StoreError> {
-        match (self.connect(&self.config(false).await?).await, &self.source) {
-            (Err(StoreError::LoginRefused { .. }), DatabaseSource::Secret { .. }) => {
-                self.connect(&self.config(true).await?).await
+        match (self.connect(&self.config().await?).await, &self.source) {
+            (Err(StoreError::LoginRefused { .. }), DatabaseSource::Secret(secret)) => {
+                self.connect(&self.fetch_config(secret).await?).await
             }
             (outcome, _) => outcome,
         }
@@ -141,14 +146,14 @@ impl Connection {
         &self.client
     }
 
-    /// Returns the client, to begin transactions.
+    /// Returns the client, to start transactions.
     #[must_use]
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }
 
     /// Cancels the statement that runs, so that it does not hold its locks while the batch is tried again.
-    /// Waits `grace` at most: Postgres may not answer the cancellation either.
+    /// Waits `grace` at most, because Postgres may not respond to the cancellation either.
     pub(super) async fn cancel(&self, grace: Duration) {
         let token = self.client.cancel_token();
         let cancelled = tokio::time::timeout(grace, async {
@@ -173,7 +178,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Returns one connection of the pool, which connects if it has none.
+/// Takes the pool's connection. The pool connects if it has none.
 pub(super) async fn checkout(
     pool: &Pool<Connector>,
     deadline: Deadline,
@@ -187,22 +192,17 @@ pub(super) async fn checkout(
 }
 
 /// Merges the secret and the settings. A setting overrides the secret.
-fn address(
-    secret: &Credentials,
-    host: Option<&str>,
-    port: Option<u16>,
-    name: Option<&str>,
-) -> Result<Config, SecretError> {
+fn merge_config(secret: &DatabaseCredentials, settings: &SecretSettings) -> Result<Config, SecretError> {
     let lacks = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
-    let host = host.or(secret.host.as_deref());
-    let name = name.or(secret.dbname.as_deref());
+    let host = settings.host.as_deref().or(secret.host.as_deref());
+    let name = settings.name.as_deref().or(secret.dbname.as_deref());
     let host = host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?;
     let name = name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?;
-    let port = port.or(secret.port).unwrap_or(DEFAULT_PORT);
+    let port = settings.port.or(secret.port).unwrap_or(DEFAULT_PORT);
     Ok(with_tls(host, port, name, &secret.username, &secret.password))
 }
 
-/// Makes an address whose credentials are sent only through TLS.
+/// Makes a configuration whose credentials are sent only through TLS.
 fn with_tls(host: &str, port: u16, name: &str, user: &str, password: &SecretString) -> Config {
     let mut config = Config::new();
     config.host(host).port(port).dbname(name).user(user).password(password.expose_secret());

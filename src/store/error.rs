@@ -31,7 +31,7 @@ pub enum StoreError {
         cause: String,
     },
     /// Postgres refused the function's login.
-    #[error("Postgres refused {}, SQLSTATE {}", login_name(*.by_token), .sqlstate.code())]
+    #[error("Postgres refused {}, SQLSTATE {}", credential_name(*.by_token), .sqlstate.code())]
     #[strum(serialize = "DatabaseLoginRefused")]
     LoginRefused {
         /// Postgres's code.
@@ -46,8 +46,9 @@ pub enum StoreError {
         /// Postgres's code.
         sqlstate: SqlState,
     },
-    /// Another transaction was in the way. It has probably ended by the next delivery.
-    #[error("the transaction lost against another one, SQLSTATE {}", .sqlstate.code())]
+    /// A deadlock, a failed serialization, or a wait for a lock that took too long. The other transaction has
+    /// probably ended by the next delivery.
+    #[error("the transaction conflicted with another transaction, SQLSTATE {}", .sqlstate.code())]
     #[strum(serialize = "DatabaseDeadlock")]
     Deadlock {
         /// Postgres's code.
@@ -103,35 +104,7 @@ impl StoreError {
             _ => false,
         }
     }
-}
 
-/// Sorts by SQLSTATE. The text of Postgres is dropped, because it quotes values.
-impl From<&tokio_postgres::Error> for StoreError {
-    fn from(error: &tokio_postgres::Error) -> Self {
-        let Some(sqlstate) = error.code().cloned() else {
-            return Self::Unreachable { cause: connection_failure(error) };
-        };
-        match sqlstate {
-            SqlState::ADMIN_SHUTDOWN
-            | SqlState::CRASH_SHUTDOWN
-            | SqlState::CANNOT_CONNECT_NOW
-            | SqlState::IDLE_SESSION_TIMEOUT => Self::unreachable(&sqlstate),
-            SqlState::TOO_MANY_CONNECTIONS => Self::OutOfConnections { sqlstate },
-            SqlState::T_R_SERIALIZATION_FAILURE
-            | SqlState::T_R_DEADLOCK_DETECTED
-            | SqlState::LOCK_NOT_AVAILABLE => Self::Deadlock { sqlstate },
-            SqlState::QUERY_CANCELED => Self::TimedOut,
-            _ if sqlstate.code() == SALT_CHANGED => Self::SaltChanged,
-            _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(&sqlstate),
-            _ if is_in(class::INVALID_AUTHORIZATION, &sqlstate) => {
-                Self::LoginRefused { sqlstate, by_token: false }
-            }
-            _ => Self::StatementRefused { sqlstate },
-        }
-    }
-}
-
-impl StoreError {
     fn unreachable(sqlstate: &SqlState) -> Self {
         Self::Unreachable { cause: format!("SQLSTATE {}", sqlstate.code()) }
     }
@@ -162,16 +135,42 @@ pub(super) fn row_refusal(error: &tokio_postgres::Error) -> Option<FailureReason
     concerns_rows.then(|| FailureReason::RowRefused { sqlstate: sqlstate.code().to_owned() })
 }
 
+/// Classifies by SQLSTATE. The text of Postgres is dropped, because it quotes values.
+impl From<&tokio_postgres::Error> for StoreError {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        let Some(sqlstate) = error.code().cloned() else {
+            return Self::Unreachable { cause: connection_failure(error) };
+        };
+        match sqlstate {
+            SqlState::ADMIN_SHUTDOWN
+            | SqlState::CRASH_SHUTDOWN
+            | SqlState::CANNOT_CONNECT_NOW
+            | SqlState::IDLE_SESSION_TIMEOUT => Self::unreachable(&sqlstate),
+            SqlState::TOO_MANY_CONNECTIONS => Self::OutOfConnections { sqlstate },
+            SqlState::T_R_SERIALIZATION_FAILURE
+            | SqlState::T_R_DEADLOCK_DETECTED
+            | SqlState::LOCK_NOT_AVAILABLE => Self::Deadlock { sqlstate },
+            SqlState::QUERY_CANCELED => Self::TimedOut,
+            _ if sqlstate.code() == SALT_CHANGED => Self::SaltChanged,
+            _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(&sqlstate),
+            _ if is_in(class::INVALID_AUTHORIZATION, &sqlstate) => {
+                Self::LoginRefused { sqlstate, by_token: false }
+            }
+            _ => Self::StatementRefused { sqlstate },
+        }
+    }
+}
+
 fn is_in(class: &str, sqlstate: &SqlState) -> bool {
     sqlstate.code().starts_with(class)
 }
 
-/// Names the login in an error text. Postgres does not say why it refuses a token, so the text lists what
-/// a token needs.
-fn login_name(by_token: bool) -> &'static str {
+/// Names the credential in an error text. Postgres does not say why it refuses a token, so the text lists
+/// what a token needs.
+fn credential_name(by_token: bool) -> &'static str {
     if by_token {
-        "the IAM token (it takes rds-db:connect as this user in the policy, IAM authentication on the \
-         database, the user in rds_iam, and the host's name as RDS gave it)"
+        "the IAM token (required: rds-db:connect for this user in the policy, IAM authentication on the \
+         database, the user in rds_iam, and the host name that RDS gave)"
     } else {
         "the login"
     }

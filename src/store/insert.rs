@@ -2,45 +2,17 @@
 
 use std::time::SystemTime;
 
-use login::failures::FailureReason;
-use login::mask::LoginRow;
-use login::message_key::MessageKey;
 use login::pii::{Masked, SaltFingerprint};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-/// Writes rows, or fails if the ledger already holds one of their messages.
-pub(super) const WRITE_NEW: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+use super::row::KeyedRow;
+
+/// Writes all rows, or fails if the ledger already holds the message of one row.
+pub(super) const WRITE_ALL: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 /// Writes the rows whose messages the ledger does not hold.
-pub(super) const WRITE_MISSING: &str = include_str!("write_missing.sql");
-
-/// A row, and the message that it came in.
-#[expect(missing_debug_implementations, reason = "a user id is personal data")]
-pub struct KeyedRow<'m> {
-    /// Identifies the message.
-    pub key: MessageKey<'m>,
-    /// The row.
-    pub row: LoginRow<'m>,
-}
-
-/// What became of a batch.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Number of rows inserted.
-    pub inserted: u64,
-    /// The messages that were not written. The table holds all others.
-    pub failed_rows: Vec<FailedRow>,
-}
-
-/// A message that was not written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedRow {
-    /// The message's place in the batch.
-    pub position: usize,
-    /// Why its row was not written.
-    pub reason: FailureReason,
-}
+pub(super) const WRITE_UNSEEN: &str = include_str!("write_unseen.sql");
 
 /// Writes rows with one of the two statements, in one round trip. Outside a transaction block the
 /// statement is its own transaction. Returns the number of rows inserted.
@@ -79,5 +51,6 @@ pub(super) async fn insert<'r, 'm: 'r>(
             ],
         )
         .await?;
+    // A count is never negative.
     inserted.try_get(0).map(i64::unsigned_abs)
 }

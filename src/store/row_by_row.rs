@@ -8,21 +8,23 @@ use login::pii::SaltFingerprint;
 use tokio_postgres::Client;
 
 use super::error::row_refusal;
-use super::insert::{FailedRow, KeyedRow, WRITE_MISSING, Written, insert};
+use super::insert::{WRITE_UNSEEN, insert};
+use super::row::{FailedRow, KeyedRow, Written};
 use super::transaction::{BEGIN, COMMIT};
 
-/// Checks constraints at each statement. A deferred constraint would otherwise fail the commit, which does
-/// not tell whose row it refuses.
+/// Checks constraints at each statement. A deferred constraint would otherwise fail the commit, whose error
+/// does not say which row Postgres refuses.
 const CHECK_CONSTRAINTS_NOW: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 const SAVEPOINT: &str = "SAVEPOINT part";
-const KEEP: &str = "RELEASE SAVEPOINT part";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
+const RELEASE_SAVEPOINT: &str = "RELEASE SAVEPOINT part";
+const ROLL_BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
 
-/// Writes the rows that are not written yet, except those that Postgres refuses. It halves a part that
-/// fails until the refused row is alone.
+/// Writes the rows whose messages the ledger does not hold, except the rows that Postgres refuses. Halves a
+/// part that fails until the refused row is alone.
 ///
-/// On a FIFO queue the later messages of a refused row's group are held back. Parts are tried in the order
-/// of the batch, so that a later row is known to be later.
+/// On a FIFO queue this holds back the later rows of a refused row's group. Parts are tried in the order of
+/// the batch, so that a refused row is found before the later rows of its group. The handler applies the
+/// same rule to messages that do not decode, with `Failures::is_held_back`.
 ///
 /// After an error the transaction is still open: the caller must close the connection.
 pub(super) async fn write(
@@ -43,14 +45,14 @@ pub(super) async fn write(
         let is_held_back =
             |row: &&KeyedRow<'_>| row.key.group.is_some_and(|group| failed_groups.contains(group));
         let (held_back, part): (Vec<_>, Vec<_>) = part.into_iter().partition(is_held_back);
-        written.failed_rows.extend(held_back.into_iter().map(|row| failed(row, FailureReason::HeldBack)));
+        written.failed_rows.extend(held_back.into_iter().map(|row| failed_row(row, FailureReason::HeldBack)));
         if part.is_empty() {
             continue;
         }
         client.batch_execute(SAVEPOINT).await?;
-        let error = match insert(client, WRITE_MISSING, part.iter().copied(), salt_fingerprint).await {
+        let error = match insert(client, WRITE_UNSEEN, part.iter().copied(), salt_fingerprint).await {
             Ok(inserted) => {
-                client.batch_execute(KEEP).await?;
+                client.batch_execute(RELEASE_SAVEPOINT).await?;
                 written.inserted += inserted;
                 continue;
             }
@@ -59,10 +61,10 @@ pub(super) async fn write(
         let Some(reason) = row_refusal(&error) else {
             return Err(error);
         };
-        client.batch_execute(UNDO).await?;
+        client.batch_execute(ROLL_BACK_TO_SAVEPOINT).await?;
         if let [row] = part[..] {
             failed_groups.extend(row.key.group);
-            written.failed_rows.push(failed(row, reason));
+            written.failed_rows.push(failed_row(row, reason));
         } else {
             let (earlier, later) = part.split_at(part.len() / 2);
             // The earlier half last, because the last part is tried next.
@@ -73,6 +75,6 @@ pub(super) async fn write(
     Ok(written)
 }
 
-fn failed(row: &KeyedRow<'_>, reason: FailureReason) -> FailedRow {
+fn failed_row(row: &KeyedRow<'_>, reason: FailureReason) -> FailedRow {
     FailedRow { position: row.key.position, reason }
 }

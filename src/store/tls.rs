@@ -21,7 +21,7 @@ const RDS_CERTIFICATES: &[u8] = include_bytes!("rds-global-bundle.pem");
 /// # Errors
 ///
 /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
-pub(super) fn connector(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, SettingError> {
+pub(super) fn tls_connector(ca_bundle: Option<&Path>) -> Result<MakeRustlsConnect, SettingError> {
     let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE, problem };
     let mut authorities = RootCertStore::empty();
     authorities.add_parsable_certificates(system_certificates());

@@ -11,9 +11,9 @@ use tracing::warn;
 use super::metrics::{Level, LogLine, Metric, MetricName, MetricValue};
 use super::trace::{Annotations, Trace};
 use crate::error::BatchError;
-use crate::store::WarmUp;
+use crate::store::ColdStartTimings;
 
-/// What is measured of a batch.
+/// The log lines, metrics and trace of one batch.
 #[derive(Debug)]
 pub struct BatchLog<'a> {
     /// Time spent on decoding and masking.
@@ -28,25 +28,25 @@ pub struct BatchLog<'a> {
     /// How long the batch may take.
     time_limit: Duration,
     /// Cold-start timings, on the first batch of a process.
-    cold_start: Option<WarmUp>,
+    cold_start: Option<ColdStartTimings>,
     messages: Option<usize>,
     /// The age of the oldest message when the event was read.
-    oldest: Option<Duration>,
+    oldest_age: Option<Duration>,
     /// Time spent on reading the event.
     reading: Duration,
     /// Time from the end of reading to the end of writing: decoding, connecting and writing.
-    storing: Duration,
+    decoding_to_commit: Duration,
     written: Option<u64>,
     /// Number of failed messages by reason.
-    failed: BTreeMap<&'static str, u64>,
+    failures_by_reason: BTreeMap<&'static str, u64>,
     /// Number of rows that Postgres refused.
-    refused: u64,
+    refused_rows: u64,
 }
 
 impl<'a> BatchLog<'a> {
-    /// Begins to measure a batch, which may take `time_limit`.
+    /// Starts to measure a batch, which may take `time_limit`.
     #[must_use]
-    pub fn begin(request_id: &'a str, function: &'a str, time_limit: Duration) -> Self {
+    pub fn start(request_id: &'a str, function: &'a str, time_limit: Duration) -> Self {
         Self {
             decoding: Duration::ZERO,
             connecting: Duration::ZERO,
@@ -57,37 +57,38 @@ impl<'a> BatchLog<'a> {
             time_limit,
             cold_start: None,
             messages: None,
-            oldest: None,
+            oldest_age: None,
             reading: Duration::ZERO,
-            storing: Duration::ZERO,
+            decoding_to_commit: Duration::ZERO,
             written: None,
-            failed: BTreeMap::new(),
-            refused: 0,
+            failures_by_reason: BTreeMap::new(),
+            refused_rows: 0,
         }
     }
 
     /// Marks the batch as the first of its process.
-    pub fn cold_start(&mut self, timings: WarmUp) {
+    pub fn cold_start(&mut self, timings: ColdStartTimings) {
         self.cold_start = Some(timings);
     }
 
-    /// Marks the event as read.
-    pub fn read(&mut self, messages: usize, oldest: Option<SystemTime>) {
+    /// Marks the event as read. `oldest_sent_at` is the time at which the oldest message was sent.
+    pub fn event_read(&mut self, messages: usize, oldest_sent_at: Option<SystemTime>) {
         self.messages = Some(messages);
         // If the sender's clock is ahead of ours, the age is zero.
-        self.oldest = oldest.map(|sent| SystemTime::now().duration_since(sent).unwrap_or_default());
+        self.oldest_age =
+            oldest_sent_at.map(|sent_at| SystemTime::now().duration_since(sent_at).unwrap_or_default());
         self.reading = self.started.elapsed();
     }
 
-    /// Marks the writing as ended, also where it failed.
-    pub fn stored(&mut self) {
-        self.storing = self.started.elapsed().saturating_sub(self.reading);
+    /// Marks the writing as ended, also on failure.
+    pub fn writing_ended(&mut self) {
+        self.decoding_to_commit = self.started.elapsed().saturating_sub(self.reading);
     }
 
     /// Logs and counts a message that failed.
     pub fn message_failed(&mut self, message: &SqsMessage<'_>, reason: &FailureReason) {
-        *self.failed.entry(reason.code()).or_default() += 1;
-        self.refused += u64::from(matches!(reason, FailureReason::RowRefused { .. }));
+        *self.failures_by_reason.entry(reason.code()).or_default() += 1;
+        self.refused_rows += u64::from(matches!(reason, FailureReason::RowRefused { .. }));
         warn!(
             request_id = self.request_id,
             message_id = &*message.id,
@@ -101,18 +102,18 @@ impl<'a> BatchLog<'a> {
     }
 
     /// Logs a batch that was written, with the number of rows inserted.
-    pub fn done(mut self, inserted: u64) {
+    pub fn batch_done(mut self, inserted: u64) {
         self.written = Some(inserted);
         self.end_trace(None);
         self.write_line(Level::Info, "batch done", &[], &self.metrics(None), None);
-        for (reason, count) in &self.failed {
+        for (reason, count) in &self.failures_by_reason {
             let by_reason = ("reason", (MetricName::Failed, MetricValue::Count(*count)));
             self.write_line(Level::Warn, "failures by reason", &[("reason", reason)], &[], Some(by_reason));
         }
     }
 
     /// Logs a batch that failed as a whole.
-    pub fn failed(self, error: &BatchError) {
+    pub fn batch_failed(self, error: &BatchError) {
         self.end_trace(Some(error.error_type()));
         let text = error.to_string();
         let mut texts = vec![("error_type", error.error_type()), ("error", &text)];
@@ -136,13 +137,13 @@ impl<'a> BatchLog<'a> {
         if !self.connecting.is_zero() {
             stages.push(("connect", self.reading, connected));
         }
-        if !self.storing.is_zero() {
-            stages.push(("decode, mask and write", connected, self.reading + self.storing));
+        if !self.decoding_to_commit.is_zero() {
+            stages.push(("decode, mask and write", connected, self.reading + self.decoding_to_commit));
         }
         let annotations = Annotations {
             messages: self.messages,
             written: self.written,
-            failed: self.failed.values().sum(),
+            failed: self.failures_by_reason.values().sum(),
             error_type,
         };
         trace.end(&stages, self.started.elapsed(), annotations);
@@ -158,14 +159,14 @@ impl<'a> BatchLog<'a> {
             metrics.push((MetricName::Messages, Count(messages as u64)));
         }
         if let (Some(messages), Some(written)) = (self.messages, self.written) {
-            let failed: u64 = self.failed.values().sum();
+            let failed: u64 = self.failures_by_reason.values().sum();
             let duplicates = (messages as u64).saturating_sub(failed + written);
             metrics.extend([
                 (MetricName::Written, Count(written)),
                 (MetricName::Duplicates, Count(duplicates)),
                 (MetricName::Failed, Count(failed)),
                 (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
-                (MetricName::Refused, Count(self.refused)),
+                (MetricName::Refused, Count(self.refused_rows)),
             ]);
         }
         metrics.extend([
@@ -174,10 +175,10 @@ impl<'a> BatchLog<'a> {
             (MetricName::ColdStart, flag(self.cold_start.is_some())),
         ]);
         let connecting = self.cold_start.unwrap_or_default().connecting + self.connecting;
-        let writing = self.storing.saturating_sub(self.decoding + self.connecting);
+        let writing = self.decoding_to_commit.saturating_sub(self.decoding + self.connecting);
         let times = [
-            (MetricName::OldestMs, self.oldest),
-            (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching)),
+            (MetricName::OldestMs, self.oldest_age),
+            (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching_secrets)),
             (MetricName::ConnectMs, Some(connecting).filter(|time| !time.is_zero())),
             (MetricName::DecodeMs, Some(self.reading + self.decoding)),
             (MetricName::WriteMs, Some(writing)),
@@ -195,10 +196,10 @@ impl<'a> BatchLog<'a> {
         message: &'static str,
         texts: &[(&'static str, &str)],
         metrics: &[Metric],
-        by_text: Option<(&'static str, Metric)>,
+        second_dimension: Option<(&'static str, Metric)>,
     ) {
         let Self { request_id, function, .. } = *self;
-        LogLine { level, message, request_id, function, texts, metrics, by_text }.write();
+        LogLine { level, message, request_id, function, texts, metrics, second_dimension }.write();
     }
 }
 

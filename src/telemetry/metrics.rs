@@ -4,7 +4,8 @@
 //! names. No crate does this: AWS's `metrique` would bring three dozen crates, and the `metrics` facade
 //! counts for the whole process, not for a batch.
 //!
-//! No personal value can get in: a metric is a number or a time, and the texts are listed one by one.
+//! No line holds a personal value: a metric is a number or a time, and the texts are names, ids and error
+//! texts, which hold no value.
 //!
 //! [emf]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
@@ -16,7 +17,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
 /// The target of the lines. No log filter applies to it.
-pub const TARGET: &str = "login_etl::metrics";
+pub const METRICS_TARGET: &str = "login_etl::metrics";
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "login-etl";
@@ -39,12 +40,12 @@ pub struct LogLine<'a> {
     pub texts: &'a [(&'static str, &'a str)],
     /// The metrics of the function.
     pub metrics: &'a [Metric],
-    /// The name of one of the texts, and a metric that has this text as a second dimension. CloudWatch
-    /// charges for each value of the text, so the values must be few.
-    pub by_text: Option<(&'static str, Metric)>,
+    /// A text's name, and a metric with this text as a second dimension. CloudWatch charges for each value of
+    /// the text, so the values must be few.
+    pub second_dimension: Option<(&'static str, Metric)>,
 }
 
-/// The level of a line, in Lambda's words.
+/// The level of a line, spelled as Lambda spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
@@ -97,7 +98,7 @@ impl LogLine<'_> {
     /// Writes the line to the log.
     pub fn write(&self) {
         if let Ok(line) = serde_json::to_string(self) {
-            tracing::info!(target: TARGET, %line);
+            tracing::info!(target: METRICS_TARGET, %line);
         }
     }
 }
@@ -116,8 +117,8 @@ impl Serialize for LogLine<'_> {
         for (name, value) in self.metrics {
             map.serialize_entry(name, value)?;
         }
-        let metric = self.by_text.map(|(_, metric)| metric);
-        // A metric with one and with two dimensions is one field.
+        let metric = self.second_dimension.map(|(_, metric)| metric);
+        // A metric that is also in `metrics` has its field already.
         if let Some((name, value)) = metric.filter(|metric| !self.metrics.contains(metric)) {
             map.serialize_entry(&name, &value)?;
         }
@@ -136,7 +137,7 @@ impl Serialize for MetricValue {
     }
 }
 
-/// Tells CloudWatch which fields of the line are metrics.
+/// Lists the fields that are metrics.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {
@@ -164,13 +165,14 @@ struct Definition {
 impl Metadata {
     fn of(line: &LogLine<'_>) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let of_the_function = Directive::new(vec![FUNCTION], line.metrics);
-        let of_the_text = line.by_text.map(|(text, metric)| Directive::new(vec![FUNCTION, text], &[metric]));
+        let function_directive = Directive::new(vec![FUNCTION], line.metrics);
+        let text_directive =
+            line.second_dimension.map(|(text, metric)| Directive::new(vec![FUNCTION, text], &[metric]));
         Self {
             timestamp: since_1970.as_millis().try_into().unwrap_or_default(),
-            directives: of_the_text
+            directives: text_directive
                 .into_iter()
-                .chain((!line.metrics.is_empty()).then_some(of_the_function))
+                .chain((!line.metrics.is_empty()).then_some(function_directive))
                 .collect(),
         }
     }

@@ -5,7 +5,7 @@
 //! does this: X-Ray has no SDK for Rust, and OpenTelemetry needs a collector beside the function, which
 //! takes longer to start than the function.
 //!
-//! No personal value can get in: a trace holds only names, times and counts.
+//! No trace holds a personal value: it holds only names, times and counts.
 //!
 //! [links]: https://docs.aws.amazon.com/xray/latest/devguide/xray-tracelinking.html
 
@@ -32,10 +32,10 @@ pub struct Trace<'a> {
     tracer: &'a Tracer,
     root: &'a str,
     parent: &'a str,
-    began: SystemTime,
+    started: SystemTime,
 }
 
-/// A stage: its name, its begin and its end, both counted from the begin of the batch.
+/// A stage: its name, its start and its end, both counted from the start of the batch.
 pub type Stage = (&'static str, Duration, Duration);
 
 /// The results of a batch, to search traces by.
@@ -55,8 +55,8 @@ pub struct Annotations {
 }
 
 impl Tracer {
-    /// Opens a socket to the daemon at this address; `None` on failure, because the function starts without
-    /// traces, too.
+    /// Opens a socket to the daemon at this address; `None` on failure: the function then starts without
+    /// traces.
     #[must_use]
     pub fn new(daemon: &str) -> Option<Self> {
         // Any port: the socket receives nothing, and is connected to the daemon only.
@@ -70,11 +70,11 @@ impl Tracer {
     ///
     /// [header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
     #[must_use]
-    pub fn follow<'a>(&'a self, header: &'a str) -> Option<Trace<'a>> {
+    pub fn start_trace<'a>(&'a self, header: &'a str) -> Option<Trace<'a>> {
         let part = |name: &str| header.split(';').find_map(|part| part.trim().strip_prefix(name));
         part("Sampled=1")?;
         let (root, parent) = (part("Root=")?, part("Parent=")?);
-        Some(Trace { tracer: self, root, parent, began: SystemTime::now() })
+        Some(Trace { tracer: self, root, parent, started: SystemTime::now() })
     }
 }
 
@@ -84,8 +84,8 @@ impl Trace<'_> {
         let segment = |name, from, to| Segment {
             id: Id::new(),
             name,
-            start_time: Moment(self.began + from),
-            end_time: Moment(self.began + to),
+            start_time: Moment(self.started + from),
+            end_time: Moment(self.started + to),
         };
         let batch = BatchSegment {
             segment: segment("batch", Duration::ZERO, elapsed),

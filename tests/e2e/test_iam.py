@@ -168,7 +168,7 @@ def test_refused_token_loses_nothing_and_logs_the_remedy(
 
     failed = _failed_batches(database)
     assert {line["error_type"] for line in failed} == {"DatabaseLoginRefused"}
-    assert all("the IAM token (it takes rds-db:connect" in line["error"] for line in failed)
+    assert all("the IAM token (required: rds-db:connect" in line["error"] for line in failed)
     assert sorted(database.users()) == sorted(["before", *LOGIN_FAULTS])
 
 
@@ -328,7 +328,7 @@ def _for_another_host(_database: Database, verifier: TokenVerifier) -> Iterator[
 
 
 @contextmanager
-def _as_another_user(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+def _as_another_user(database: Database, _verifier: TokenVerifier) -> Iterator[None]:
     """Log in as a user that exists, but that the policy does not allow."""
     database.execute("CREATE ROLE other_user LOGIN IN ROLE login_writer, rds_iam")
     function.configure(database.emulator, database.stack, DATABASE_USER="other_user")
@@ -338,7 +338,7 @@ def _as_another_user(database: Database, _judge: TokenVerifier) -> Iterator[None
 
 
 @contextmanager
-def _not_allowed(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+def _not_allowed(database: Database, _verifier: TokenVerifier) -> Iterator[None]:
     """Remove the statement from the role's policy."""
     change = function.without("LogInAsTheWriter")
     with function.policy(database.emulator, database.stack, change):
@@ -346,7 +346,7 @@ def _not_allowed(database: Database, _judge: TokenVerifier) -> Iterator[None]:
 
 
 @contextmanager
-def _not_in_rds_iam(database: Database, _judge: TokenVerifier) -> Iterator[None]:
+def _not_in_rds_iam(database: Database, _verifier: TokenVerifier) -> Iterator[None]:
     """Require a password, as RDS does for a user that is not in rds_iam."""
     database.execute("REVOKE rds_iam FROM login_writer")
     yield

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::config::Credentials;
 use login_etl::aws::rds_auth_token;
-use login_etl::config::IamLogin;
+use login_etl::config::IamSettings;
 use login_etl::schema::{self, SchemaError};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ struct SignedToken {
 fn token_equals_that_of_botocore() {
     for signed in serde_json::from_str::<Vec<SignedToken>>(TOKENS).unwrap() {
         let SignedToken { host, port, user, .. } = signed;
-        let login = IamLogin { host, port, name: "logins".to_owned(), user };
+        let iam = IamSettings { host, port, name: "logins".to_owned(), user };
         let credentials = Credentials::new(
             signed.access_key_id,
             signed.secret_access_key,
@@ -46,7 +46,7 @@ fn token_equals_that_of_botocore() {
         );
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(signed.at);
 
-        let token = rds_auth_token::sign(credentials, &signed.region, &login, at).unwrap();
+        let token = rds_auth_token::sign(credentials, &signed.region, &iam, at).unwrap();
 
         assert_eq!(token.expose_secret(), signed.token);
     }
@@ -55,11 +55,11 @@ fn token_equals_that_of_botocore() {
 #[test]
 fn bad_host_gets_no_token() {
     for host in ["not a host", "\u{0}", "::1"] {
-        let login =
-            IamLogin { host: host.to_owned(), port: 5432, name: "d".to_owned(), user: "u".to_owned() };
+        let iam =
+            IamSettings { host: host.to_owned(), port: 5432, name: "d".to_owned(), user: "u".to_owned() };
         let credentials = Credentials::new("AKIDEXAMPLE", "hunter2", None, None, "test");
 
-        let error = rds_auth_token::sign(credentials, "eu-central-1", &login, SystemTime::now()).unwrap_err();
+        let error = rds_auth_token::sign(credentials, "eu-central-1", &iam, SystemTime::now()).unwrap_err();
 
         assert_eq!(error.to_string(), "DATABASE_HOST is not the name of a host");
     }

@@ -388,10 +388,8 @@ async fn debug_text_holds_no_secret() {
     ]);
     let secrets = Secrets::from_env().await;
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
-    let DatabaseSource::Iam(login) = &by_token.database.source else {
-        panic!("the settings above select IAM")
-    };
-    let token = secrets.rds_auth_token(login).await.unwrap();
+    let DatabaseSource::Iam(iam) = &by_token.database.source else { panic!("the settings above select IAM") };
+    let token = secrets.rds_auth_token(iam).await.unwrap();
     let mut masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 

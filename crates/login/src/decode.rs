@@ -6,7 +6,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use crate::event::SqsMessage;
-use crate::flatten::{Column, EnvelopeKey, FlatBody, JsonType, Value, flatten, flatten_ordinary};
+use crate::flatten::{Column, ColumnValue, EnvelopeKey, FlatBody, JsonType, flatten, flatten_ordinary};
 use crate::json_string::{self, NotText};
 use crate::pii::{DeviceId, Ip, Pii};
 
@@ -19,16 +19,15 @@ const MAX_TEXT_CHARS: usize = 32;
 
 /// A login whose personal values are not masked yet. Its texts fit the table.
 #[expect(missing_debug_implementations, reason = "a user id is personal data")]
+#[expect(missing_docs, reason = "each is named for its key")]
 pub struct Login<'m> {
     /// 1 to 128 characters.
     pub user_id: Cow<'m, str>,
     /// At most 32 characters.
     pub device_type: Option<Cow<'m, str>>,
-    /// The raw address.
     pub ip: Option<Pii<'m, Ip>>,
     /// At most 32 characters.
     pub locale: Option<Cow<'m, str>>,
-    /// The raw id of the device.
     pub device_id: Option<Pii<'m, DeviceId>>,
     /// `major * 1_000_000 + minor * 1_000 + patch`.
     pub app_version: Option<i32>,
@@ -36,6 +35,7 @@ pub struct Login<'m> {
 
 /// Why a message cannot be stored. The text names the place, never the value.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
+#[expect(missing_docs, reason = "`field` is the column")]
 pub enum DecodeError {
     /// The message has no body, or its body is not a string.
     #[error("the message has no body")]
@@ -59,34 +59,23 @@ pub enum DecodeError {
     TooManyEnvelopes,
     /// The body has a column more than once.
     #[error("{field} occurs more than once")]
-    Ambiguous {
-        /// The column.
-        field: Column,
-    },
+    Ambiguous { field: Column },
     /// A required column is absent or null.
     #[error("{field} is missing")]
-    MissingField {
-        /// The column.
-        field: Column,
-    },
+    MissingField { field: Column },
     /// A column holds neither a string nor null.
     #[error("{field} is {found}, not a string")]
     WrongType {
-        /// The column.
         field: Column,
         /// The type of the value.
         found: JsonType,
     },
     /// A text has no characters.
     #[error("{field} is empty")]
-    EmptyText {
-        /// The column.
-        field: Column,
-    },
+    EmptyText { field: Column },
     /// A text is longer than its column.
     #[error("{field} is longer than {limit} characters")]
     TooLong {
-        /// The column.
         field: Column,
         /// The column's limit in characters.
         limit: usize,
@@ -95,10 +84,7 @@ pub enum DecodeError {
     ///
     /// [pg]: https://www.postgresql.org/docs/current/datatype-character.html
     #[error("{field} holds the character U+0000")]
-    NulCharacter {
-        /// The column.
-        field: Column,
-    },
+    NulCharacter { field: Column },
     /// `app_version` is not one to three dotted decimal numbers within their limits.
     #[error("app_version is not a version of one to three numbers")]
     BadVersion,
@@ -107,9 +93,25 @@ pub enum DecodeError {
     BadSentTimestamp,
 }
 
-impl From<NotText> for DecodeError {
-    fn from(_: NotText) -> Self {
-        Self::NotText
+/// The JSON inside an envelope.
+enum EnvelopeContent<'t> {
+    /// The `Message` of an SNS notification, which is a string.
+    Escaped(Zeroizing<String>),
+    /// The `detail` of an EventBridge event, which is an object.
+    Plain(&'t str),
+}
+
+impl Login<'_> {
+    fn into_owned<'m>(self) -> Login<'m> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Login {
+            user_id: owned(self.user_id),
+            device_type: self.device_type.map(owned),
+            ip: self.ip.map(Pii::into_owned),
+            locale: self.locale.map(owned),
+            device_id: self.device_id.map(Pii::into_owned),
+            app_version: self.app_version,
+        }
     }
 }
 
@@ -150,86 +152,87 @@ impl DecodeError {
 pub fn decode<'m>(message: &SqsMessage<'m>) -> Result<Login<'m>, DecodeError> {
     let source = message.body.map(RawValue::get).ok_or(DecodeError::MissingBody)?;
     if let Some(body) = flatten_ordinary(source) {
-        return login(body);
+        return login_from(body);
     }
     let json = json_string::unescape(source).ok_or(DecodeError::MissingBody)??;
     decode_json(&json, MAX_ENVELOPES)
 }
 
-/// Decodes a body, or the content of the envelope that the body is. `envelopes` more are allowed.
-fn decode_json<'m>(json: &str, envelopes: usize) -> Result<Login<'m>, DecodeError> {
+impl From<NotText> for DecodeError {
+    fn from(_: NotText) -> Self {
+        Self::NotText
+    }
+}
+
+/// Decodes a body. An envelope's content is decoded in its place, through at most `envelopes_left` envelopes.
+fn decode_json<'m>(json: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
     let body = flatten(json).map_err(|error| parse_error(&error))?;
     let Some(content) = envelope_content(&body)? else {
-        return Ok(login(body)?.into_owned());
+        return Ok(login_from(body)?.into_owned());
     };
-    let envelopes = envelopes.checked_sub(1).ok_or(DecodeError::TooManyEnvelopes)?;
+    let envelopes_left = envelopes_left.checked_sub(1).ok_or(DecodeError::TooManyEnvelopes)?;
     match content {
-        Content::Escaped(json) => decode_json(&json, envelopes),
-        Content::Plain(json) => decode_json(json, envelopes),
+        EnvelopeContent::Escaped(json) => decode_json(&json, envelopes_left),
+        EnvelopeContent::Plain(json) => decode_json(json, envelopes_left),
     }
 }
 
-/// The JSON inside an envelope.
-enum Content<'t> {
-    /// The `Message` of an SNS notification, which is a string.
-    Escaped(Zeroizing<String>),
-    /// The `detail` of an EventBridge event, which is an object.
-    Plain(&'t str),
-}
-
-/// Returns what an envelope holds; `None` where the body is not an envelope.
-fn envelope_content<'t>(body: &FlatBody<'t>) -> Result<Option<Content<'t>>, DecodeError> {
-    let text = |key| body.envelope(key).and_then(json_string::unescape);
-    if let Some(Ok(kind)) = text(EnvelopeKey::Type)
+/// Returns the content of an envelope; `None` where the body is not an envelope.
+fn envelope_content<'t>(body: &FlatBody<'t>) -> Result<Option<EnvelopeContent<'t>>, DecodeError> {
+    let envelope_text = |key| body.envelope_value(key).and_then(json_string::unescape);
+    if let Some(Ok(kind)) = envelope_text(EnvelopeKey::Type)
         && *kind == "Notification"
-        && let Some(message) = text(EnvelopeKey::Message)
+        && let Some(message) = envelope_text(EnvelopeKey::Message)
     {
-        return Ok(Some(Content::Escaped(message?)));
+        return Ok(Some(EnvelopeContent::Escaped(message?)));
     }
-    let is_event = body.envelope(EnvelopeKey::DetailType).is_some();
-    let detail = body.envelope(EnvelopeKey::Detail).filter(|detail| is_event && detail.starts_with('{'));
-    Ok(detail.map(Content::Plain))
+    let is_event = body.envelope_value(EnvelopeKey::DetailType).is_some();
+    let detail =
+        body.envelope_value(EnvelopeKey::Detail).filter(|detail| is_event && detail.starts_with('{'));
+    Ok(detail.map(EnvelopeContent::Plain))
 }
 
-fn login(mut body: FlatBody<'_>) -> Result<Login<'_>, DecodeError> {
+fn login_from(mut body: FlatBody<'_>) -> Result<Login<'_>, DecodeError> {
     if let Some(field) = body.repeated {
         return Err(DecodeError::Ambiguous { field });
     }
-    let user_id = text(&mut body, Column::UserId)?;
-    let app_version = text(&mut body, Column::AppVersion)?;
-    let device_type = text(&mut body, Column::DeviceType)?;
-    let ip = text(&mut body, Column::Ip)?;
-    let locale = text(&mut body, Column::Locale)?;
-    let device_id = text(&mut body, Column::DeviceId)?;
+    let user_id = column_text(&mut body, Column::UserId)?;
+    let app_version = column_text(&mut body, Column::AppVersion)?;
+    let device_type = column_text(&mut body, Column::DeviceType)?;
+    let ip = column_text(&mut body, Column::Ip)?;
+    let locale = column_text(&mut body, Column::Locale)?;
+    let device_id = column_text(&mut body, Column::DeviceId)?;
 
     let user_id = user_id.ok_or(DecodeError::MissingField { field: Column::UserId })?;
     if user_id.is_empty() {
         return Err(DecodeError::EmptyText { field: Column::UserId });
     }
     Ok(Login {
-        user_id: limited(Column::UserId, user_id, MAX_USER_ID_CHARS)?,
-        device_type: device_type.map(|text| limited(Column::DeviceType, text, MAX_TEXT_CHARS)).transpose()?,
+        user_id: within_limit(Column::UserId, user_id, MAX_USER_ID_CHARS)?,
+        device_type: device_type
+            .map(|text| within_limit(Column::DeviceType, text, MAX_TEXT_CHARS))
+            .transpose()?,
         ip: ip.and_then(Pii::new),
-        locale: locale.map(|text| limited(Column::Locale, text, MAX_TEXT_CHARS)).transpose()?,
+        locale: locale.map(|text| within_limit(Column::Locale, text, MAX_TEXT_CHARS)).transpose()?,
         device_id: device_id.and_then(Pii::new),
         app_version: app_version.map(|text| version(&text)).transpose()?,
     })
 }
 
 /// Takes the text of a column. Null counts as absent.
-fn text<'t>(body: &mut FlatBody<'t>, field: Column) -> Result<Option<Cow<'t, str>>, DecodeError> {
+fn column_text<'t>(body: &mut FlatBody<'t>, field: Column) -> Result<Option<Cow<'t, str>>, DecodeError> {
     match body.take(field) {
-        None | Some(Value::Null) => Ok(None),
+        None | Some(ColumnValue::Null) => Ok(None),
         // A borrowed text holds no U+0000: JSON allows a control character only as an escape.
-        Some(Value::Text(Cow::Owned(text))) if text.contains('\0') => {
+        Some(ColumnValue::Text(Cow::Owned(text))) if text.contains('\0') => {
             Err(DecodeError::NulCharacter { field })
         }
-        Some(Value::Text(text)) => Ok(Some(text)),
-        Some(Value::Other(found)) => Err(DecodeError::WrongType { field, found }),
+        Some(ColumnValue::Text(text)) => Ok(Some(text)),
+        Some(ColumnValue::Other(found)) => Err(DecodeError::WrongType { field, found }),
     }
 }
 
-fn limited(field: Column, text: Cow<'_, str>, limit: usize) -> Result<Cow<'_, str>, DecodeError> {
+fn within_limit(field: Column, text: Cow<'_, str>, limit: usize) -> Result<Cow<'_, str>, DecodeError> {
     // The first comparison saves counting: a text has at most as many characters as bytes.
     if text.len() > limit && text.chars().count() > limit {
         return Err(DecodeError::TooLong { field, limit });
@@ -262,20 +265,6 @@ fn parse_error(error: &serde_json::Error) -> DecodeError {
         DecodeError::NotAnObject
     } else {
         DecodeError::NotJson { line: error.line(), column: error.column() }
-    }
-}
-
-impl Login<'_> {
-    fn into_owned<'m>(self) -> Login<'m> {
-        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        Login {
-            user_id: owned(self.user_id),
-            device_type: self.device_type.map(owned),
-            ip: self.ip.map(Pii::into_owned),
-            locale: self.locale.map(owned),
-            device_id: self.device_id.map(Pii::into_owned),
-            app_version: self.app_version,
-        }
     }
 }
 

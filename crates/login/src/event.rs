@@ -80,7 +80,7 @@ impl EventError {
 ///
 /// [aws]: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
 pub fn read(event: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
-    let text = str::from_utf8(event).map_err(|error| not_text(&event[..error.valid_up_to()]))?;
+    let text = str::from_utf8(event).map_err(|error| not_utf8(&event[..error.valid_up_to()]))?;
     let Object(event): Object<Event<'_>> = serde_json::from_str(text)
         .map_err(|error| EventError::MalformedEvent { line: error.line(), column: error.column() })?;
     let numbered = event.records.into_iter().enumerate();
@@ -88,10 +88,10 @@ pub fn read(event: &[u8]) -> Result<Vec<SqsMessage<'_>>, EventError> {
 }
 
 /// Makes the error for an event of which only this beginning is UTF-8.
-fn not_text(valid: &[u8]) -> EventError {
+fn not_utf8(valid: &[u8]) -> EventError {
     let lines = valid.split(|byte| *byte == b'\n').enumerate();
-    let (breaks, last_line) = lines.last().unwrap_or_default();
-    EventError::MalformedEvent { line: breaks + 1, column: last_line.len() + 1 }
+    let (line_breaks, last_line) = lines.last().unwrap_or_default();
+    EventError::MalformedEvent { line: line_breaks + 1, column: last_line.len() + 1 }
 }
 
 #[derive(serde::Deserialize)]

@@ -1,6 +1,6 @@
 //! The messages of a batch that failed, so that SQS redrives these and no others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use strum::VariantNames;
 
@@ -72,7 +72,7 @@ impl FailureReason {
 }
 
 impl<'m> Failures<'m> {
-    /// Starts with no failure among these messages.
+    /// Makes an empty list of failures for these messages.
     #[must_use]
     pub fn new(messages: &'m [SqsMessage<'m>]) -> Self {
         Self { messages, reasons: Vec::new(), first_in_group: HashMap::new() }
@@ -88,26 +88,20 @@ impl<'m> Failures<'m> {
     }
 
     /// Whether a message before `position` has failed in the same FIFO group: then the message at
-    /// `position` must be [neither written nor deleted][fifo].
+    /// `position` must be [neither written nor deleted][fifo]. The store's `row_by_row` applies the same rule
+    /// to rows that Postgres refuses.
     ///
     /// [fifo]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     #[must_use]
-    pub fn hold_back(&self, position: usize) -> bool {
+    pub fn is_held_back(&self, position: usize) -> bool {
         let group = self.messages[position].group.as_deref();
         group.and_then(|group| self.first_in_group.get(group)).is_some_and(|first| *first < position)
     }
 
     /// Returns the failures in the order of the batch.
-    pub fn in_order(&mut self) -> impl Iterator<Item = (&'m SqsMessage<'m>, &FailureReason)> {
+    #[must_use]
+    pub fn into_sorted(mut self) -> Vec<(&'m SqsMessage<'m>, FailureReason)> {
         self.reasons.sort_by_key(|(position, _)| *position);
-        self.reasons.iter().map(|(position, reason)| (&self.messages[*position], reason))
-    }
-
-    /// Returns the ids of the failed messages in the order of the batch, [each id once][shape].
-    ///
-    /// [shape]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
-    pub fn message_ids(&mut self) -> impl Iterator<Item = &'m str> {
-        let mut seen = HashSet::new();
-        self.in_order().map(|(message, _)| &*message.id).filter(move |id| seen.insert(*id))
+        self.reasons.into_iter().map(|(position, reason)| (&self.messages[position], reason)).collect()
     }
 }

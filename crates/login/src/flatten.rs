@@ -40,12 +40,12 @@ pub enum Column {
 /// A top-level key that makes a body an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, strum::EnumCount, strum::EnumString)]
 pub(crate) enum EnvelopeKey {
-    /// Of an [SNS notification][sns], as is `Message`.
+    /// `Type` and `Message` are keys of an [SNS notification][sns].
     ///
     /// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
     Type,
     Message,
-    /// Of an [EventBridge event][eventbridge], as is `detail`.
+    /// `detail-type` and `detail` are keys of an [EventBridge event][eventbridge].
     ///
     /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
     #[strum(serialize = "detail-type")]
@@ -55,7 +55,7 @@ pub(crate) enum EnvelopeKey {
 }
 
 /// The value of a column.
-pub(crate) enum Value<'a> {
+pub(crate) enum ColumnValue<'a> {
     Null,
     /// A string, unescaped; borrowed where it has no escapes.
     Text(Cow<'a, str>),
@@ -76,24 +76,24 @@ pub enum JsonType {
 /// The columns and the envelope keys of one JSON object.
 #[derive(Default)]
 pub(crate) struct FlatBody<'a> {
-    columns: [Option<Value<'a>>; Column::COUNT],
-    envelope: [Option<&'a RawValue>; EnvelopeKey::COUNT],
+    columns: [Option<ColumnValue<'a>>; Column::COUNT],
+    envelope_values: [Option<&'a RawValue>; EnvelopeKey::COUNT],
     /// A column that the object has more than once.
     pub(crate) repeated: Option<Column>,
 }
 
 impl<'a> FlatBody<'a> {
     /// Takes the value of a column; `None` where the object does not have the column.
-    pub(crate) fn take(&mut self, column: Column) -> Option<Value<'a>> {
+    pub(crate) fn take(&mut self, column: Column) -> Option<ColumnValue<'a>> {
         self.columns[column as usize].take()
     }
 
     /// Returns the JSON source of an envelope key's value.
-    pub(crate) fn envelope(&self, key: EnvelopeKey) -> Option<&'a str> {
-        self.envelope[key as usize].map(RawValue::get)
+    pub(crate) fn envelope_value(&self, key: EnvelopeKey) -> Option<&'a str> {
+        self.envelope_values[key as usize].map(RawValue::get)
     }
 
-    fn put(&mut self, column: Column, value: Value<'a>) {
+    fn put(&mut self, column: Column, value: ColumnValue<'a>) {
         if self.columns[column as usize].replace(value).is_some() {
             self.repeated = Some(column);
         }
@@ -109,8 +109,8 @@ impl<'a> FlatBody<'a> {
 pub(crate) fn flatten(json: &str) -> serde_json::Result<FlatBody<'_>> {
     let mut body = FlatBody::default();
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let keys = array::from_fn(|index| Some(Column::VARIANTS[index].into()));
-    deserializer.deserialize_map(ObjectVisitor { keys, is_top: true, body: &mut body })?;
+    let suffixes = array::from_fn(|index| Some(Column::VARIANTS[index].into()));
+    deserializer.deserialize_map(ObjectVisitor { suffixes, is_top: true, body: &mut body })?;
     deserializer.end()?;
     Ok(body)
 }
@@ -121,16 +121,18 @@ pub(crate) fn flatten(json: &str) -> serde_json::Result<FlatBody<'_>> {
 ///   white space are spaces, and it has no envelope key. Nearly every sender writes such bodies. For any
 ///   other body it returns `None`, and [`flatten`] reads or refuses the body.
 /// - The test `ordinary_body_equals_parsed_body` and the fuzz target `body` prove it equal to [`flatten`].
-/// - It saves two thirds of the time of decoding: 0.2 µs a message instead of 0.65 µs.
+/// - It saves two thirds of the time of decoding: 0.2 µs a message instead of 0.65 µs, measured with 1,000
+///   ordinary bodies of 170 bytes, release build, 1 core, best of 60 rounds.
 pub(crate) fn flatten_ordinary(json_string: &str) -> Option<FlatBody<'_>> {
     let mut body = FlatBody::default();
     let mut rest = json_string::inside_quotes(json_string)?.strip_prefix('{')?;
     loop {
-        let (key, after_key) = escaped_quotes(skip_spaces(rest))?;
+        let (key, after_key) = split_string_in_escaped_quotes(skip_spaces(rest))?;
         let value = skip_spaces(skip_spaces(after_key).strip_prefix(':')?);
         let (value, after_value) = match value.strip_prefix("null") {
-            Some(after) => (Value::Null, after),
-            None => escaped_quotes(value).map(|(text, after)| (Value::Text(Cow::Borrowed(text)), after))?,
+            Some(after) => (ColumnValue::Null, after),
+            None => split_string_in_escaped_quotes(value)
+                .map(|(text, after)| (ColumnValue::Text(Cow::Borrowed(text)), after))?,
         };
         if let Ok(column) = key.parse() {
             body.put(column, value);
@@ -144,15 +146,40 @@ pub(crate) fn flatten_ordinary(json_string: &str) -> Option<FlatBody<'_>> {
     }
 }
 
-/// Splits a text that starts with a string in escaped quotes into this string, which must not hold an
-/// escape, and the rest.
-fn escaped_quotes(text: &str) -> Option<(&str, &str)> {
-    let (string, rest) = text.strip_prefix(r#"\""#)?.split_once('\\')?;
-    Some((string, rest.strip_prefix('"')?))
+/// For each column: the part of its name that must still follow inside this object; `None` if the column
+/// cannot be inside.
+type KeySuffixes = [Option<&'static str>; Column::COUNT];
+
+/// Visits one object: the outermost, or one nested in it.
+struct ObjectVisitor<'b, 'a> {
+    suffixes: KeySuffixes,
+    /// Whether this is the outermost object, whose envelope keys count.
+    is_top: bool,
+    body: &'b mut FlatBody<'a>,
 }
 
-fn skip_spaces(text: &str) -> &str {
-    text.trim_start_matches(' ')
+/// Where a key leads.
+enum KeyTarget {
+    Column(Column),
+    Envelope(EnvelopeKey),
+    /// To an object that may hold columns.
+    Nested(KeySuffixes),
+    Nowhere,
+}
+
+impl ObjectVisitor<'_, '_> {
+    fn target(&self, key: &str) -> KeyTarget {
+        if let Some(column) = self.suffixes.iter().position(|suffix| *suffix == Some(key)) {
+            return KeyTarget::Column(Column::VARIANTS[column]);
+        }
+        if self.is_top
+            && let Ok(envelope_key) = key.parse()
+        {
+            return KeyTarget::Envelope(envelope_key);
+        }
+        let nested = self.suffixes.map(|suffix| suffix?.strip_prefix(key)?.strip_prefix('_'));
+        if nested.iter().any(Option::is_some) { KeyTarget::Nested(nested) } else { KeyTarget::Nowhere }
+    }
 }
 
 impl fmt::Display for JsonType {
@@ -166,41 +193,6 @@ impl fmt::Display for JsonType {
     }
 }
 
-/// The rest of each column's key inside an object; `None` where the column cannot be inside.
-type KeyRests = [Option<&'static str>; Column::COUNT];
-
-/// Visits one object: the outermost, or one nested in it.
-struct ObjectVisitor<'b, 'a> {
-    keys: KeyRests,
-    /// Whether this is the outermost object, whose envelope keys count.
-    is_top: bool,
-    body: &'b mut FlatBody<'a>,
-}
-
-/// Where a key leads.
-enum Path {
-    Column(Column),
-    Envelope(EnvelopeKey),
-    /// To an object that may hold columns.
-    Nested(KeyRests),
-    Nowhere,
-}
-
-impl ObjectVisitor<'_, '_> {
-    fn path(&self, key: &str) -> Path {
-        if let Some(column) = self.keys.iter().position(|rest| *rest == Some(key)) {
-            return Path::Column(Column::VARIANTS[column]);
-        }
-        if self.is_top
-            && let Ok(envelope_key) = key.parse()
-        {
-            return Path::Envelope(envelope_key);
-        }
-        let nested = self.keys.map(|rest| rest?.strip_prefix(key)?.strip_prefix('_'));
-        if nested.iter().any(Option::is_some) { Path::Nested(nested) } else { Path::Nowhere }
-    }
-}
-
 impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
     type Value = ();
 
@@ -209,18 +201,18 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(path) = map.next_key_seed(KeyPath(&self))? {
-            match path {
-                Path::Column(column) => {
+        while let Some(target) = map.next_key_seed(KeySeed(&self))? {
+            match target {
+                KeyTarget::Column(column) => {
                     let value = map.next_value()?;
                     self.body.put(column, value);
                 }
-                Path::Envelope(key) => self.body.envelope[key as usize] = Some(map.next_value()?),
-                Path::Nested(keys) => {
-                    let nested = ObjectVisitor { keys, is_top: false, body: self.body };
+                KeyTarget::Envelope(key) => self.body.envelope_values[key as usize] = Some(map.next_value()?),
+                KeyTarget::Nested(suffixes) => {
+                    let nested = ObjectVisitor { suffixes, is_top: false, body: self.body };
                     map.next_value_seed(NestedValue(nested))?;
                 }
-                Path::Nowhere => _ = map.next_value::<IgnoredAny>()?,
+                KeyTarget::Nowhere => _ = map.next_value::<IgnoredAny>()?,
             }
         }
         Ok(())
@@ -228,25 +220,25 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
 }
 
 /// Reads a key without copying it.
-struct KeyPath<'v, 'b, 'a>(&'v ObjectVisitor<'b, 'a>);
+struct KeySeed<'v, 'b, 'a>(&'v ObjectVisitor<'b, 'a>);
 
-impl<'de> DeserializeSeed<'de> for KeyPath<'_, '_, '_> {
-    type Value = Path;
+impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_, '_> {
+    type Value = KeyTarget;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Path, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KeyTarget, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for KeyPath<'_, '_, '_> {
-    type Value = Path;
+impl Visitor<'_> for KeySeed<'_, '_, '_> {
+    type Value = KeyTarget;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Path, E> {
-        Ok(self.0.path(key))
+    fn visit_str<E>(self, key: &str) -> Result<KeyTarget, E> {
+        Ok(self.0.target(key))
     }
 }
 
@@ -301,56 +293,67 @@ impl<'de> Visitor<'de> for NestedValue<'_, 'de> {
     }
 }
 
-impl<'de> Deserialize<'de> for Value<'de> {
+impl<'de> Deserialize<'de> for ColumnValue<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(ColumnValueVisitor)
     }
 }
 
-struct ValueVisitor;
+struct ColumnValueVisitor;
 
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value<'de>;
+impl<'de> Visitor<'de> for ColumnValueVisitor {
+    type Value = ColumnValue<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
-        Ok(Value::Other(JsonType::Boolean))
+    fn visit_bool<E>(self, _: bool) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Other(JsonType::Boolean))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Value<'de>, E> {
-        Ok(Value::Other(JsonType::Number))
+    fn visit_i64<E>(self, _: i64) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Other(JsonType::Number))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Value<'de>, E> {
-        Ok(Value::Other(JsonType::Number))
+    fn visit_u64<E>(self, _: u64) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Other(JsonType::Number))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
-        Ok(Value::Other(JsonType::Number))
+    fn visit_f64<E>(self, _: f64) -> Result<ColumnValue<'de>, E> {
+        Ok(ColumnValue::Other(JsonType::Number))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Value<'de>, A::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| Value::Other(JsonType::Array))
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ColumnValue<'de>, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| ColumnValue::Other(JsonType::Array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value<'de>, A::Error> {
-        IgnoredAny.visit_map(map).map(|_| Value::Other(JsonType::Object))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ColumnValue<'de>, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| ColumnValue::Other(JsonType::Object))
     }
+}
+
+/// Splits a text that starts with a string in escaped quotes into this string, which must not hold an
+/// escape, and the rest.
+fn split_string_in_escaped_quotes(text: &str) -> Option<(&str, &str)> {
+    let (string, rest) = text.strip_prefix(r#"\""#)?.split_once('\\')?;
+    Some((string, rest.strip_prefix('"')?))
+}
+
+fn skip_spaces(text: &str) -> &str {
+    text.trim_start_matches(' ')
 }
 
 #[cfg(test)]
@@ -370,9 +373,9 @@ mod tests {
     fn texts_of(mut body: FlatBody<'_>) -> Texts {
         [Column::UserId, Column::Ip, Column::DeviceId, Column::DeviceType].map(|column| {
             body.take(column).map(|value| match value {
-                Value::Null => "null".to_owned(),
-                Value::Text(text) => text.into_owned(),
-                Value::Other(found) => found.to_string(),
+                ColumnValue::Null => "null".to_owned(),
+                ColumnValue::Text(text) => text.into_owned(),
+                ColumnValue::Other(found) => found.to_string(),
             })
         })
     }
@@ -429,7 +432,7 @@ mod tests {
 
         let body = flatten(json).unwrap();
 
-        assert_eq!(body.envelope(EnvelopeKey::Detail), Some(r#"{"a" : 1}"#));
+        assert_eq!(body.envelope_value(EnvelopeKey::Detail), Some(r#"{"a" : 1}"#));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - [`event`] reads the event as messages,
-//! - [`message_key`] identifies a message at every delivery,
+//! - [`message_key`] makes the key that identifies a message at every delivery,
 //! - [`decode`] turns a message into a [`Login`](decode::Login), with [`flatten`] for its body,
 //! - [`mask`] turns a login into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
 //! - [`failures`] keeps the messages that failed.

@@ -1,4 +1,4 @@
-//! Identifies a message: the same key at every delivery.
+//! The key of a message: its identity, and its place in the batch.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,10 +14,11 @@ use crate::json_string;
 /// The last millisecond of the year 9999: most Postgres clients cannot print a later date.
 const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 
-/// Identifies a message. Keys sort as the ledger does.
+/// `sent_at` and `ledger_id` identify the message and are the same at every delivery. `position` and `group`
+/// are its place in this batch. Keys sort as the ledger does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageKey<'m> {
-    /// When the message was sent: the same at every delivery.
+    /// When the message was sent.
     pub sent_at: SystemTime,
     /// The message's id, as the ledger keeps it.
     pub ledger_id: Uuid,
@@ -81,9 +82,9 @@ fn ledger_id(message_id: &str) -> Uuid {
         Ok(id) if spelt_as_by_sqs => id,
         _ => {
             let digest: [u8; 32] = Sha256::digest(message_id).into();
-            let mut half = [0; 16];
-            half.copy_from_slice(&digest[..16]);
-            Builder::from_custom_bytes(half).into_uuid()
+            let mut first_half = [0; 16];
+            first_half.copy_from_slice(&digest[..16]);
+            Builder::from_custom_bytes(first_half).into_uuid()
         }
     }
 }

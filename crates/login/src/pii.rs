@@ -2,8 +2,8 @@
 //!
 //! A raw value enters with [`Pii::new`] and leaves only as the token that [`Masker::mask`] returns.
 //! [`Pii`] has no accessor, `Clone`, `Display` or `Serialize`, and its `Debug` prints only the field's
-//! name. A `Pii` that owns a copy of the value wipes this copy when it is dropped. Nothing else makes a
-//! [`Masked`]:
+//! name. A `Pii` that owns a copy of the value wipes this copy when it is dropped. Only [`Masker::mask`]
+//! makes a [`Masked`]:
 //!
 //! ```compile_fail,E0423
 //! # use login::pii::{Ip, Masked};

@@ -1,6 +1,6 @@
 -- Writes the messages of a batch that the ledger does not have yet, and returns the number of rows inserted
 -- into user_logins. The parameters are those of the function write_logins; $9 is the salt's fingerprint.
-WITH arrived AS (
+WITH batch AS (
     -- SQS can deliver a message twice in one batch.
     SELECT DISTINCT ON (sent_at, message_id)
         *,
@@ -16,10 +16,10 @@ WITH arrived AS (
     WHERE (SELECT check_salt($9))
     ORDER BY sent_at, message_id
 ),
-fresh AS (
+new_messages AS (
     INSERT INTO processed_messages (slot, sent_at, message_id)
     SELECT (create_date - DATE '1970-01-01') % 32, sent_at, message_id
-    FROM arrived
+    FROM batch
     ON CONFLICT DO NOTHING
     RETURNING sent_at, message_id
 ),
@@ -28,8 +28,8 @@ inserted AS (
         user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
     )
     SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-    FROM arrived
-    JOIN fresh USING (sent_at, message_id)
+    FROM batch
+    JOIN new_messages USING (sent_at, message_id)
     RETURNING 1
 )
 SELECT count(*) FROM inserted

@@ -1,0 +1,181 @@
+//! Writes the batch on one connection. The writer makes a second attempt if the connection was stale.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use deadpool::managed::Object;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use login::pii::SaltFingerprint;
+
+use super::connect::Connector;
+use super::error::{StoreError, row_refusal};
+use super::insert::{WRITE_ALL, insert};
+use super::row::{KeyedRow, Written};
+use super::row_by_row;
+use super::transaction::{BEGIN, COMMIT};
+use crate::deadline::{Deadline, DeadlinePassed};
+
+/// The rows of one statement. Shared, because an unfinished statement still reads them.
+pub(super) type Chunk<'b> = Arc<Vec<KeyedRow<'b>>>;
+
+/// One attempt to write the batch, on one connection.
+pub(super) struct Attempt<'b> {
+    connection: Arc<Object<Connector>>,
+    /// Whether an earlier batch was written on this connection.
+    is_reused: bool,
+    salt_fingerprint: &'b SaltFingerprint,
+    deadline: Deadline,
+    /// Before the deadline if there must be time for a second attempt.
+    answer_deadline: Deadline,
+    chunks_sent: usize,
+    results: StatementResults<'b>,
+}
+
+/// A failed attempt.
+pub(super) struct FailedAttempt {
+    pub(super) error: StoreError,
+    /// Whether an attempt on a new connection may succeed.
+    pub(super) connection_may_be_stale: bool,
+}
+
+impl<'b> Attempt<'b> {
+    pub(super) fn new(
+        connection: Object<Connector>,
+        is_reused: bool,
+        salt_fingerprint: &'b SaltFingerprint,
+        deadline: Deadline,
+    ) -> Self {
+        Self {
+            connection: Arc::new(connection),
+            is_reused,
+            salt_fingerprint,
+            deadline,
+            // A connection that died while the function was frozen may never answer.
+            answer_deadline: if is_reused { deadline.halved() } else { deadline },
+            chunks_sent: 0,
+            results: StatementResults::default(),
+        }
+    }
+
+    /// Sends a chunk, within a transaction that the first chunk begins.
+    pub(super) async fn send(&mut self, chunk: Chunk<'b>) {
+        if self.chunks_sent == 0 {
+            self.execute(BEGIN).await;
+        }
+        self.chunks_sent += 1;
+        let connection = Arc::clone(&self.connection);
+        let salt_fingerprint = self.salt_fingerprint;
+        let insert =
+            async move { insert(connection.client(), WRITE_ALL, chunk.iter(), salt_fingerprint).await };
+        self.results.push(Box::pin(insert)).await;
+    }
+
+    /// Writes the chunks that are not sent yet, commits, and waits for the results.
+    pub(super) async fn complete(mut self, chunks: &[Chunk<'b>]) -> Result<Written, FailedAttempt> {
+        let error = match self.answer_deadline.timeout(self.write(chunks)).await {
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(error)) => StoreError::from(&error),
+            Err(DeadlinePassed) => {
+                self.connection.cancel(self.deadline.grace()).await;
+                StoreError::TimedOut
+            }
+        };
+        let connection_may_be_stale =
+            error.is_connection_error() || (self.is_reused && error == StoreError::TimedOut);
+        self.close();
+        Err(FailedAttempt { error, connection_may_be_stale })
+    }
+
+    /// One chunk is one statement. More chunks are one transaction. If Postgres refuses a row or the ledger
+    /// already holds a message, this writes all rows again, row by row.
+    async fn write(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
+        let outcome = match chunks {
+            [all] if self.chunks_sent == 0 => {
+                insert(self.connection.client(), WRITE_ALL, all.iter(), self.salt_fingerprint).await
+            }
+            _ => self.write_in_transaction(chunks).await,
+        };
+        match outcome {
+            Ok(inserted) => Ok(Written { inserted, failed_rows: Vec::new() }),
+            // The unique key of the ledger is a constraint too: a redelivery ends here, like a refused row.
+            // No transaction is open here, so `row_by_row` can begin one: after a failed statement, COMMIT rolls
+            // back.
+            Err(error) if row_refusal(&error).is_some() => {
+                let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+                row_by_row::write(self.connection.client(), rows, self.salt_fingerprint).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_in_transaction(&mut self, chunks: &[Chunk<'b>]) -> Result<u64, tokio_postgres::Error> {
+        for chunk in &chunks[self.chunks_sent..] {
+            self.send(Arc::clone(chunk)).await;
+        }
+        self.execute(COMMIT).await;
+        self.results.sum().await
+    }
+
+    async fn execute(&mut self, statement: &'static str) {
+        let connection = Arc::clone(&self.connection);
+        let execute = async move { connection.client().batch_execute(statement).await.map(|()| 0) };
+        self.results.push(Box::pin(execute)).await;
+    }
+
+    /// Closes the connection, which after an error may be in any state.
+    fn close(self) {
+        // Unfinished statements hold clones of the connection. With a clone left, `into_inner` returns `None`
+        // and the connection goes back to the pool.
+        drop(self.results);
+        drop(Arc::into_inner(self.connection).map(Object::take));
+    }
+}
+
+/// A statement. Its result is the number of rows inserted.
+type PendingStatement<'b> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send + 'b>>;
+
+/// The results of the statements that were sent, in their order.
+struct StatementResults<'b> {
+    pending: FuturesOrdered<PendingStatement<'b>>,
+    /// The sum of the results so far, or the first error.
+    sum: Result<u64, tokio_postgres::Error>,
+}
+
+impl<'b> StatementResults<'b> {
+    /// Sends a statement without waiting for its result.
+    async fn push(&mut self, statement: PendingStatement<'b>) {
+        self.pending.push_back(statement);
+        // The first poll hands the statement to the connection's task.
+        let polled = poll_fn(|context| Poll::Ready(self.pending.poll_next_unpin(context))).await;
+        if let Poll::Ready(Some(result)) = polled {
+            self.add(result);
+        }
+        // Yields, so that this task can send the statement.
+        tokio::task::yield_now().await;
+    }
+
+    /// Waits for all results, and returns their sum or the first error.
+    async fn sum(&mut self) -> Result<u64, tokio_postgres::Error> {
+        while let Some(result) = self.pending.next().await {
+            self.add(result);
+        }
+        std::mem::replace(&mut self.sum, Ok(0))
+    }
+
+    fn add(&mut self, result: Result<u64, tokio_postgres::Error>) {
+        self.sum = match (&self.sum, result) {
+            (Ok(sum), Ok(rows)) => Ok(sum + rows),
+            (Ok(_), Err(error)) => Err(error),
+            (Err(_), _) => return,
+        };
+    }
+}
+
+impl Default for StatementResults<'_> {
+    fn default() -> Self {
+        Self { pending: FuturesOrdered::new(), sum: Ok(0) }
+    }
+}

@@ -1,0 +1,31 @@
+//! The rows that the writer receives, and the outcome that it returns.
+
+use login::failures::FailureReason;
+use login::mask::LoginRow;
+use login::message_key::MessageKey;
+
+/// A row, and the key of its message.
+#[expect(missing_debug_implementations, reason = "a user id is personal data")]
+#[expect(missing_docs, reason = "each is named for its type")]
+pub struct KeyedRow<'m> {
+    pub key: MessageKey<'m>,
+    pub row: LoginRow<'m>,
+}
+
+/// The outcome of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Number of rows inserted.
+    pub inserted: u64,
+    /// The rows that were not written. The table holds all other rows of the batch.
+    pub failed_rows: Vec<FailedRow>,
+}
+
+/// A row that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRow {
+    /// The place of the row's message in the batch, from 0.
+    pub position: usize,
+    /// Why the row was not written.
+    pub reason: FailureReason,
+}
