@@ -6,13 +6,25 @@ import hmac
 import ipaddress
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
 
 _numbers = count(1)
+
+
+class Row(NamedTuple):
+    """A row of user_logins: its columns, in the order of the table."""
+
+    user_id: str
+    device_type: str | None
+    masked_ip: str | None
+    masked_device_id: str | None
+    locale: str | None
+    app_version: int | None
+    create_date: date
 
 
 def login(**changes: object) -> dict[str, Any]:
@@ -49,16 +61,16 @@ def failed(*records: dict[str, Any]) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": each["messageId"]} for each in records]}
 
 
-def row(body: dict[str, Any], salt: str, sent_at: datetime) -> tuple[Any, ...]:
-    """Compute the row of a flat body, in the order of the table's columns."""
-    return (
-        body["user_id"],
-        body.get("device_type"),
-        token(salt, "ip", body.get("ip")),
-        token(salt, "device_id", body.get("device_id")),
-        body.get("locale"),
-        version(body.get("app_version")),
-        sent_at.astimezone(UTC).date(),
+def row(body: dict[str, Any], salt: str, sent_at: datetime) -> Row:
+    """Compute the row of a flat body."""
+    return Row(
+        user_id=body["user_id"],
+        device_type=body.get("device_type"),
+        masked_ip=token(salt, "ip", body.get("ip")),
+        masked_device_id=token(salt, "device_id", body.get("device_id")),
+        locale=body.get("locale"),
+        app_version=version(body.get("app_version")),
+        create_date=sent_at.astimezone(UTC).date(),
     )
 
 
