@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use login::decode::{DecodeError, decode};
 use login::event::{EventError, SqsMessage, read};
-use login::mask::mask;
+use login::mask::{LoginRow, mask};
 use login::message_key::MessageKey;
 use login::pii::Masker;
 use model::SALT;
@@ -190,14 +190,16 @@ fn escaped(text: &str) -> String {
 /// Decodes and masks a message, and asserts that the table can hold its row.
 fn decode_message(message: &SqsMessage<'_>, position: usize) -> Result<Row, DecodeError> {
     MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
-    let row = mask(decode(message)?, &mut MASKER.clone());
+    // All fields by name: a new column must be compared, too.
+    let LoginRow { user_id, device_type, masked_ip, masked_device_id, locale, app_version } =
+        mask(decode(message)?, &mut MASKER.clone());
     let row = Row {
-        user_id: row.user_id.into_owned(),
-        device_type: row.device_type.map(Cow::into_owned),
-        masked_ip: row.masked_ip.map(|token| token.as_str().to_owned()),
-        masked_device_id: row.masked_device_id.map(|token| token.as_str().to_owned()),
-        locale: row.locale.map(Cow::into_owned),
-        app_version: row.app_version,
+        user_id: user_id.into_owned(),
+        device_type: device_type.map(Cow::into_owned),
+        masked_ip: masked_ip.map(|token| token.as_str().to_owned()),
+        masked_device_id: masked_device_id.map(|token| token.as_str().to_owned()),
+        locale: locale.map(Cow::into_owned),
+        app_version,
     };
     assert!((1..=128).contains(&row.user_id.chars().count()));
     for text in [&row.device_type, &row.locale].into_iter().flatten() {

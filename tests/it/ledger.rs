@@ -30,6 +30,20 @@ async fn message_twice_in_one_batch_is_one_row() {
     assert_eq!(database.user_ids().await, ["a", "b"]);
 }
 
+/// The second batch repeats a message, so it is written by the other statement.
+#[tokio::test]
+async fn both_statements_write_the_same_row() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+
+    invoke(&ingest, &batch([login("a", "u")])).await.unwrap();
+    invoke(&ingest, &batch([login("a", "u"), login("b", "u")])).await.unwrap();
+
+    let rows = database.rows().await;
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0], rows[1]);
+}
+
 #[tokio::test]
 async fn equal_logins_in_two_messages_are_two_rows() {
     let database = Database::create().await;

@@ -68,3 +68,15 @@ async fn reader_has_no_more_rights_than_needed() {
 
     assert_eq!(allowed, ["SELECT FROM user_logins"]);
 }
+
+#[tokio::test]
+async fn public_may_execute_no_function() {
+    let database = Database::create().await;
+    let sql = "SELECT proname::text FROM pg_proc
+               WHERE pronamespace = 'public'::regnamespace AND has_function_privilege('public', oid, 'EXECUTE')";
+
+    let functions = database.admin.query(sql, &[]).await.unwrap();
+
+    let names: Vec<String> = functions.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, [] as [&str; 0]);
+}

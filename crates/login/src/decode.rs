@@ -6,8 +6,10 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use crate::event::SqsMessage;
-use crate::flatten::{Column, ColumnValue, EnvelopeKey, FlatBody, JsonType, flatten, flatten_ordinary};
+use crate::flat_body::{Column, ColumnValue, EnvelopeKey, FlatBody, JsonType};
+use crate::flatten::flatten;
 use crate::json_string::{self, NotText};
+use crate::ordinary_body::flatten_ordinary;
 use crate::pii::{DeviceId, Ip, Pii};
 
 /// How many envelopes may be nested around a login. EventBridge to SNS to SQS makes two.
@@ -143,7 +145,7 @@ impl DecodeError {
     }
 }
 
-/// Decodes a message. The login borrows from the event if the body is ordinary (see `flatten_ordinary`),
+/// Decodes a message. The login borrows from the event if the body is ordinary (see `ordinary_body`),
 /// and owns its texts if the body had to be unescaped.
 ///
 /// # Errors
