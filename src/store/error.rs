@@ -10,6 +10,9 @@ use crate::aws::secrets::SecretError;
 /// The code that the SQL function `decide_salt` raises.
 const SALT_CHANGED: &str = "LE001";
 
+/// `transaction_timeout` of Postgres 17, which `SqlState` does not name yet.
+const TRANSACTION_TIMEOUT: &str = "25P04";
+
 /// Classes of SQLSTATEs, the first two characters of [a code][codes].
 ///
 /// [codes]: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -151,6 +154,7 @@ impl From<&tokio_postgres::Error> for StoreError {
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::LOCK_NOT_AVAILABLE => Self::Deadlock { sqlstate },
             SqlState::QUERY_CANCELED => Self::TimedOut,
+            _ if sqlstate.code() == TRANSACTION_TIMEOUT => Self::TimedOut,
             _ if sqlstate.code() == SALT_CHANGED => Self::SaltChanged,
             _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(&sqlstate),
             _ if is_in(class::INVALID_AUTHORIZATION, &sqlstate) => {

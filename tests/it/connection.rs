@@ -138,7 +138,23 @@ async fn each_batch_failure_has_its_error_type() {
             ],
             "DatabaseDeadlock",
         ),
-        (vec!["ALTER TABLE user_logins RENAME TO elsewhere".to_owned()], "DatabaseRefused"),
+        // As `transaction_timeout` does from Postgres 17 on.
+        (
+            vec![
+                "CREATE FUNCTION time_out() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P04'; END $$"
+                    .to_owned(),
+                "CREATE TRIGGER time_out BEFORE INSERT ON user_logins EXECUTE FUNCTION time_out()".to_owned(),
+            ],
+            "DatabaseTimedOut",
+        ),
+        (
+            vec![
+                "DROP TRIGGER time_out ON user_logins".to_owned(),
+                "ALTER TABLE user_logins RENAME TO elsewhere".to_owned(),
+            ],
+            "DatabaseRefused",
+        ),
     ];
     for (statements, expected) in cases {
         for statement in &statements {
