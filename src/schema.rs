@@ -29,15 +29,16 @@ const LOCK_OUT_BATCHES: &str = "LOCK TABLE user_logins IN SHARE MODE";
 /// An arbitrary number that no other program's migrations should use: the bytes of `loginetl`.
 const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
 
-/// Why the schema could not be brought up to date.
+/// Why the schema could not be brought up to date. The errors of the libraries are not kept as a source,
+/// because their texts quote rows.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// A migration failed. The migrations before it stay applied.
-    #[error("a migration failed: {}", migration_reason(.0))]
-    Migration(#[source] Box<refinery::Error>),
+    #[error("a migration failed: {0}")]
+    Migration(String),
     /// A statement around the migrations failed.
-    #[error("Postgres refused: {}", postgres_reason(.0))]
-    Postgres(#[from] tokio_postgres::Error),
+    #[error("Postgres refused: {0}")]
+    Postgres(String),
     /// The server is not RDS or Aurora.
     #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
     NoIam,
@@ -56,7 +57,7 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
     let outcome = apply_migrations(client).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
-    outcome.map_err(|error| SchemaError::Migration(Box::new(error)))
+    outcome.map_err(|error| SchemaError::Migration(migration_reason(&error)))
 }
 
 /// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
@@ -114,6 +115,12 @@ pub async fn accept_salt(
     let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt_fingerprint.as_str(), Type::TEXT)]).await?;
     transaction.commit().await?;
     Ok(changed > 0)
+}
+
+impl From<tokio_postgres::Error> for SchemaError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(postgres_reason(&error))
+    }
 }
 
 async fn apply_migrations(client: &mut Client) -> Result<Vec<String>, refinery::Error> {

@@ -12,6 +12,27 @@ async fn ingest_with_salt(database: &Database, salt: &str) -> Ingest {
     Ingest::new(Masker::new(&salt.into()).unwrap(), store_with(&[("DATABASE_URL", &database.url())]).await)
 }
 
+/// Postgres quotes the refused row in its own error.
+#[tokio::test]
+async fn schema_error_quotes_no_row() {
+    let mut database = Database::create().await;
+    let check = "ALTER TABLE salt_fingerprint ADD CHECK (fingerprint = '') NOT VALID";
+    database.admin.batch_execute(check).await.unwrap();
+    let salt_fingerprint = Masker::new(&OTHER_SALT.into()).unwrap().salt_fingerprint();
+
+    let error = schema::accept_salt(&mut database.admin, &salt_fingerprint).await.unwrap_err();
+
+    let texts = error_texts(&error);
+    assert!(texts.contains("SQLSTATE 23514"), "{texts}");
+    assert!(!texts.contains(salt_fingerprint.as_str()), "{texts}");
+}
+
+/// Returns everything that a log could print of an error: its texts and those of its sources.
+fn error_texts(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(|error| format!("{error} {error:?}")).collect::<Vec<_>>().join("\n")
+}
+
 #[tokio::test]
 async fn another_salt_is_refused_until_accepted() {
     let mut database = Database::create().await;
