@@ -11,8 +11,8 @@ use futures_util::stream::FuturesOrdered;
 use login::pii::SaltFingerprint;
 
 use super::connect::Connector;
-use super::error::{StoreError, row_refusal};
-use super::insert::{WRITE_ALL, insert};
+use super::error::{StoreError, may_concern_rows};
+use super::insert::write_all;
 use super::row::{KeyedRow, Written};
 use super::row_by_row;
 use super::transaction::{BEGIN, COMMIT};
@@ -68,9 +68,8 @@ impl<'b> Attempt<'b> {
         self.chunks_sent += 1;
         let connection = Arc::clone(&self.connection);
         let salt_fingerprint = self.salt_fingerprint;
-        let insert =
-            async move { insert(connection.client(), WRITE_ALL, chunk.iter(), salt_fingerprint).await };
-        self.results.push(Box::pin(insert)).await;
+        let write = async move { write_all(connection.client(), &chunk, salt_fingerprint).await };
+        self.results.push(Box::pin(write)).await;
     }
 
     /// Writes the chunks that are not sent yet, commits, and waits for the results.
@@ -94,16 +93,15 @@ impl<'b> Attempt<'b> {
     async fn write(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
         let outcome = match chunks {
             [all] if self.chunks_sent == 0 => {
-                insert(self.connection.client(), WRITE_ALL, all.iter(), self.salt_fingerprint).await
+                write_all(self.connection.client(), all, self.salt_fingerprint).await
             }
             _ => self.write_in_transaction(chunks).await,
         };
         match outcome {
             Ok(inserted) => Ok(Written { inserted, failed_rows: Vec::new() }),
             // The unique key of the ledger is a constraint too: a redelivery ends here, like a refused row.
-            // No transaction is open here, so `row_by_row` can begin one: after a failed statement, COMMIT rolls
-            // back.
-            Err(error) if row_refusal(&error).is_some() => {
+            // No transaction is open here: after a failed statement, COMMIT rolls back.
+            Err(error) if may_concern_rows(&error) => {
                 let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
                 row_by_row::write(self.connection.client(), rows, self.salt_fingerprint).await
             }

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use login::failures::FailureReason;
 use tokio_postgres::error::SqlState;
 
 use crate::aws::secrets::SecretError;
@@ -18,8 +17,6 @@ const TRANSACTION_TIMEOUT: &str = "25P04";
 /// [codes]: https://www.postgresql.org/docs/current/errcodes-appendix.html
 mod class {
     pub(super) const CONNECTION_EXCEPTION: &str = "08";
-    pub(super) const DATA_EXCEPTION: &str = "22";
-    pub(super) const INTEGRITY_CONSTRAINT_VIOLATION: &str = "23";
     pub(super) const INVALID_AUTHORIZATION: &str = "28";
 }
 
@@ -127,17 +124,6 @@ pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
 }
 
-/// Returns why a row failed, where the error concerns some rows and the other rows can be written without
-/// these: a data exception, a violated constraint, or an exception that a trigger in PL/pgSQL raises
-/// without a code.
-pub(super) fn row_refusal(error: &tokio_postgres::Error) -> Option<FailureReason> {
-    let sqlstate = error.code()?;
-    let concerns_rows = is_in(class::DATA_EXCEPTION, sqlstate)
-        || is_in(class::INTEGRITY_CONSTRAINT_VIOLATION, sqlstate)
-        || *sqlstate == SqlState::RAISE_EXCEPTION;
-    concerns_rows.then(|| FailureReason::RowRefused { sqlstate: sqlstate.code().to_owned() })
-}
-
 /// Classifies by SQLSTATE. The text of Postgres is dropped, because it quotes values.
 impl From<&tokio_postgres::Error> for StoreError {
     fn from(error: &tokio_postgres::Error) -> Self {
@@ -163,6 +149,11 @@ impl From<&tokio_postgres::Error> for StoreError {
             _ => Self::StatementRefused { sqlstate },
         }
     }
+}
+
+/// Whether the error may concern some rows only, so that the other rows of the batch can be written.
+pub(super) fn may_concern_rows(error: &tokio_postgres::Error) -> bool {
+    matches!(StoreError::from(error), StoreError::StatementRefused { .. })
 }
 
 fn is_in(class: &str, sqlstate: &SqlState) -> bool {

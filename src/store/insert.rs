@@ -1,56 +1,80 @@
-//! The statements that write rows.
+//! The statement that writes rows, and its parameters.
 
 use std::time::SystemTime;
 
 use login::pii::{Masked, SaltFingerprint};
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::row::KeyedRow;
 
-/// Writes all rows, or fails if the ledger already holds the message of one row.
-pub(super) const WRITE_ALL: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-/// Writes the rows whose messages the ledger does not hold.
-pub(super) const WRITE_UNSEEN: &str = include_str!("write_unseen.sql");
+const WRITE_ALL: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Writes rows with one of the two statements, in one round trip. Outside a transaction block the
-/// statement is its own transaction. Returns the number of rows inserted.
-pub(super) async fn insert<'r, 'm: 'r>(
+/// A parameter of a statement.
+pub(super) type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
+
+/// Rows as columns: an array for each parameter of the statement.
+pub(super) struct Columns<'r> {
+    sent_at: Vec<SystemTime>,
+    message_id: Vec<Uuid>,
+    user_id: Vec<&'r str>,
+    device_type: Vec<Option<&'r str>>,
+    masked_ip: Vec<Option<&'r str>>,
+    masked_device_id: Vec<Option<&'r str>>,
+    locale: Vec<Option<&'r str>>,
+    app_version: Vec<Option<i32>>,
+    salt_fingerprint: &'r str,
+}
+
+impl<'r> Columns<'r> {
+    pub(super) fn new<'m: 'r>(
+        rows: impl Iterator<Item = &'r KeyedRow<'m>> + Clone,
+        salt_fingerprint: &'r SaltFingerprint,
+    ) -> Self {
+        let keys = rows.clone().map(|keyed| &keyed.key);
+        let rows = rows.map(|keyed| &keyed.row);
+        Self {
+            sent_at: keys.clone().map(|key| key.sent_at).collect(),
+            message_id: keys.map(|key| key.ledger_id).collect(),
+            user_id: rows.clone().map(|row| &*row.user_id).collect(),
+            device_type: rows.clone().map(|row| row.device_type.as_deref()).collect(),
+            masked_ip: rows.clone().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect(),
+            masked_device_id: rows
+                .clone()
+                .map(|row| row.masked_device_id.as_ref().map(Masked::as_str))
+                .collect(),
+            locale: rows.clone().map(|row| row.locale.as_deref()).collect(),
+            app_version: rows.map(|row| row.app_version).collect(),
+            salt_fingerprint: salt_fingerprint.as_str(),
+        }
+    }
+
+    /// Returns the parameters `$1` to `$9` of both functions that write rows.
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 9] {
+        [
+            (&self.sent_at, Type::TIMESTAMPTZ_ARRAY),
+            (&self.message_id, Type::UUID_ARRAY),
+            (&self.user_id, Type::TEXT_ARRAY),
+            (&self.device_type, Type::TEXT_ARRAY),
+            (&self.masked_ip, Type::TEXT_ARRAY),
+            (&self.masked_device_id, Type::TEXT_ARRAY),
+            (&self.locale, Type::TEXT_ARRAY),
+            (&self.app_version, Type::INT4_ARRAY),
+            (&self.salt_fingerprint, Type::TEXT),
+        ]
+    }
+}
+
+/// Writes all rows in one round trip, or fails if the ledger already holds the message of one row. Outside a
+/// transaction block the statement is its own transaction. Returns the number of rows inserted.
+pub(super) async fn write_all(
     client: &Client,
-    statement: &str,
-    rows: impl Iterator<Item = &'r KeyedRow<'m>> + Clone,
+    rows: &[KeyedRow<'_>],
     salt_fingerprint: &SaltFingerprint,
 ) -> Result<u64, tokio_postgres::Error> {
-    let keys = rows.clone().map(|keyed| &keyed.key);
-    let rows = rows.map(|keyed| &keyed.row);
-    let sent_at: Vec<SystemTime> = keys.clone().map(|key| key.sent_at).collect();
-    let message_id: Vec<Uuid> = keys.map(|key| key.ledger_id).collect();
-    let user_id: Vec<&str> = rows.clone().map(|row| &*row.user_id).collect();
-    let device_type: Vec<Option<&str>> = rows.clone().map(|row| row.device_type.as_deref()).collect();
-    let masked_ip: Vec<Option<&str>> =
-        rows.clone().map(|row| row.masked_ip.as_ref().map(Masked::as_str)).collect();
-    let masked_device_id: Vec<Option<&str>> =
-        rows.clone().map(|row| row.masked_device_id.as_ref().map(Masked::as_str)).collect();
-    let locale: Vec<Option<&str>> = rows.clone().map(|row| row.locale.as_deref()).collect();
-    let app_version: Vec<Option<i32>> = rows.map(|row| row.app_version).collect();
-    let inserted = client
-        .query_typed_one(
-            statement,
-            // In the order of the parameters of both statements.
-            &[
-                (&sent_at, Type::TIMESTAMPTZ_ARRAY),
-                (&message_id, Type::UUID_ARRAY),
-                (&user_id, Type::TEXT_ARRAY),
-                (&device_type, Type::TEXT_ARRAY),
-                (&masked_ip, Type::TEXT_ARRAY),
-                (&masked_device_id, Type::TEXT_ARRAY),
-                (&locale, Type::TEXT_ARRAY),
-                (&app_version, Type::INT4_ARRAY),
-                (&salt_fingerprint.as_str(), Type::TEXT),
-            ],
-        )
-        .await?;
+    let columns = Columns::new(rows.iter(), salt_fingerprint);
+    let inserted = client.query_typed_one(WRITE_ALL, &columns.parameters()).await?;
     // A count is never negative.
     inserted.try_get(0).map(i64::unsigned_abs)
 }

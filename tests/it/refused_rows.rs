@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Database, Logs, batch, body, failures, fifo, invoke, login, record};
+use crate::support::{Database, Logs, batch, body, error_type, failures, fifo, invoke, login, record};
 
 /// Returns a record of a good login with this locale.
 fn login_in_locale(id: &str, locale: &str) -> Value {
@@ -47,7 +47,17 @@ async fn all_rows_refused_is_reported() {
 
 #[tokio::test]
 async fn row_refused_by_trigger_fails_alone() {
-    for raise in ["RAISE EXCEPTION 'no %', NEW.user_id", "RAISE EXCEPTION USING ERRCODE = '22023'"] {
+    for raise in [
+        "RAISE EXCEPTION 'no %', NEW.user_id",
+        "RAISE EXCEPTION USING ERRCODE = '22023'",
+        "RAISE EXCEPTION USING ERRCODE = '0A000'",
+        "RAISE EXCEPTION USING ERRCODE = '42501'",
+        "RAISE EXCEPTION USING ERRCODE = '45000'",
+        "RAISE EXCEPTION USING ERRCODE = '55000'",
+        "RAISE EXCEPTION USING ERRCODE = 'P0002'",
+        "RAISE EXCEPTION USING ERRCODE = 'ZX001'",
+        "ASSERT false",
+    ] {
         let database = Database::create().await;
         let trigger = format!(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -68,6 +78,73 @@ async fn row_refused_by_trigger_fails_alone() {
 
         assert_eq!(answer, failures(&["b"]), "{raise}");
         assert_eq!(database.user_ids().await, ["a", "c"], "{raise}");
+    }
+}
+
+#[tokio::test]
+async fn row_refused_by_row_security_fails_alone() {
+    let database = Database::create().await;
+    let policy = "ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+                  CREATE POLICY writer ON user_logins FOR INSERT WITH CHECK (locale <> 'XX')";
+    database.admin.batch_execute(policy).await.unwrap();
+    let ingest = database.ingest().await;
+
+    let answer = invoke(&ingest, &batch([login_in_locale("a", "RU"), login_in_locale("b", "XX")])).await;
+
+    assert_eq!(answer, failures(&["b"]));
+    assert_eq!(database.user_ids().await, ["a"]);
+}
+
+#[tokio::test]
+async fn missing_privilege_fails_the_batch() {
+    let missing_table = "REVOKE INSERT ON user_logins FROM login_writer";
+    let missing_sequence = "ALTER TABLE user_logins ADD COLUMN id serial";
+    for statement in [missing_table, missing_sequence] {
+        let database = Database::create().await;
+        database.admin.batch_execute(statement).await.unwrap();
+        let ingest = database.ingest().await;
+
+        let outcome = invoke(&ingest, &batch((0..100).map(|number| login(&number.to_string(), "u")))).await;
+
+        assert_eq!(error_type(&outcome), "DatabaseRefused", "{statement}");
+        assert_eq!(database.ledger_entries().await, 0, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn rule_on_the_table_allows_redelivery() {
+    let database = Database::create().await;
+    let rule = "CREATE TABLE copies (user_id text);
+                GRANT INSERT ON copies TO login_writer;
+                CREATE RULE copy AS ON INSERT TO user_logins DO ALSO INSERT INTO copies VALUES (NEW.user_id)";
+    database.admin.batch_execute(rule).await.unwrap();
+    let ingest = database.ingest().await;
+
+    let answer = invoke(&ingest, &batch([login("a", "a")])).await;
+    let redelivered = invoke(&ingest, &batch([login("a", "a"), login("b", "b")])).await;
+
+    assert_eq!([answer, redelivered], [failures(&[]), failures(&[])]);
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+/// The time limit of the invocation is the test: row by row over the network, this took longer.
+#[tokio::test]
+async fn thousands_of_refused_rows_are_isolated() {
+    for refused_every in [1, 2, 100] {
+        let database = Database::create().await;
+        database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
+        let ingest = database.ingest().await;
+        let is_refused = |number: &usize| number.is_multiple_of(refused_every);
+        let records = (0..10_000).map(|number| {
+            login_in_locale(&format!("m{number:05}"), if is_refused(&number) { "XX" } else { "RU" })
+        });
+
+        let answer = invoke(&ingest, &batch(records)).await.unwrap();
+
+        let refused = (0..10_000).filter(is_refused).count();
+        assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), refused, "every {refused_every}");
+        let written = i64::try_from(10_000 - refused).unwrap();
+        assert_eq!(database.ledger_entries().await, written, "every {refused_every}");
     }
 }
 
