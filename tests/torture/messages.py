@@ -19,9 +19,18 @@ IP = "198.18."
 DEVICE_ID = "593-47-"
 USER_ID = "torture-user-"
 
-# A constraint of the table's owner, which refuses rows with this locale.
-REFUSED_LOCALE = "XX"
-CONSTRAINT = f"ALTER TABLE user_logins ADD CHECK (locale <> '{REFUSED_LOCALE}')"
+# What the table's owner may add: each refuses the rows of one locale.
+REFUSALS = {
+    "XX": "ALTER TABLE user_logins ADD CHECK (locale <> 'XX')",
+    "XY": """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZX001'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON user_logins
+        FOR EACH ROW WHEN (NEW.locale = 'XY') EXECUTE FUNCTION refuse()""",
+    "XZ": """
+        ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY refuse ON user_logins FOR INSERT WITH CHECK (locale IS DISTINCT FROM 'XZ')""",
+}
 
 GROUPS = 20
 Login = dict[str, Any]
@@ -32,7 +41,7 @@ class Kind(StrEnum):
 
     GOOD = "good"
     BAD = "undecodable"
-    REFUSED = "refused by a constraint"
+    REFUSED = "refused by Postgres"
 
 
 class State(StrEnum):
@@ -113,7 +122,7 @@ class Messages:
         group = f"group-{rng.randrange(GROUPS)}" if fifo else None
         login = self._login()
         if kind is Kind.REFUSED:
-            login["locale"] = REFUSED_LOCALE
+            login["locale"] = rng.choice(list(REFUSALS))
         body = rng.choice(CORRUPTIONS)(login) if kind is Kind.BAD else login
         sent_at = datetime.now(UTC) - timedelta(seconds=rng.choice([0, 0, 0, 86_400, 200_000]))
         # SQS has a resolution of milliseconds.
