@@ -204,10 +204,12 @@ async fn tls_verifies_authority_and_name() {
     assert_eq!(sessions, 1);
     drop(ingest);
 
-    // The certificate names localhost and 127.0.0.1, but not this address of the same host.
-    let url = url.replace("sslmode=disable", "").replace("localhost", "127.0.0.2");
+    // The certificate names localhost and 127.0.0.1, but not this host.
+    let url = url.replace("sslmode=disable", "hostaddr=127.0.0.1").replace("localhost", "other.example");
     let ingest = ingest_with(&[("DATABASE_URL", &url), ("DATABASE_CA_BUNDLE", &bundle)]).await;
-    assert_eq!(error_type(&invoke(&ingest, &event).await), "DatabaseUnreachable");
+    let refused = invoke(&ingest, &event).await.unwrap_err();
+    assert_eq!(refused.error_type, "DatabaseUnreachable");
+    assert!(refused.error_message.contains("not valid for name"), "{}", refused.error_message);
 }
 
 #[tokio::test]
