@@ -37,11 +37,13 @@ pub(super) async fn write(
 
     let failed_rows: Vec<i32> = outcome.try_get(1)?;
     let sqlstates: Vec<Option<String>> = outcome.try_get(2)?;
-    let failed_rows = failed_rows.into_iter().zip(sqlstates).filter_map(|(number, sqlstate)| {
-        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+    let failed_rows = failed_rows.into_iter().zip(sqlstates).map(|(number, sqlstate)| {
+        let row = usize::try_from(number - 1).ok().and_then(|index| rows.get(index));
+        // A failed row that is left out would count as written, and SQS would delete its message.
+        let row = row.unwrap_or_else(|| unreachable!("the function numbers the rows from 1"));
         let reason =
             sqlstate.map_or(FailureReason::HeldBack, |sqlstate| FailureReason::RowRefused { sqlstate });
-        Some(FailedRow { position: rows.get(index)?.key.position, reason })
+        FailedRow { position: row.key.position, reason }
     });
     // A count is never negative.
     let inserted = outcome.try_get(0).map(i64::unsigned_abs)?;
