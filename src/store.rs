@@ -29,7 +29,6 @@ mod insert;
 mod row;
 mod row_by_row;
 mod tls;
-mod transaction;
 mod writer;
 
 /// The most rows of one statement. With a lower limit Postgres starts earlier; with a higher limit it runs

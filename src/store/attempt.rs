@@ -15,8 +15,15 @@ use super::error::{StoreError, may_concern_rows};
 use super::insert::write_all;
 use super::row::{KeyedRow, Written};
 use super::row_by_row;
-use super::transaction::{BEGIN, COMMIT};
 use crate::deadline::{Deadline, DeadlinePassed};
+
+/// Begins a transaction that Postgres ends if the function stops responding. A sandbox that Lambda destroys,
+/// and a network that breaks, close no connection: without the timeout Postgres would keep the
+/// transaction's locks until TCP gives up after hours, and every redelivery would wait for these locks.
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'";
+
+/// Commits. After a failed statement Postgres rolls back instead.
+const COMMIT: &str = "COMMIT";
 
 /// The rows of one statement. Shared, because an unfinished statement still reads them.
 pub(super) type Chunk<'b> = Arc<Vec<KeyedRow<'b>>>;
