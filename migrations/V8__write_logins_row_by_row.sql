@@ -1,12 +1,13 @@
 -- Writes a batch that write_logins could not write: the ledger already has some of its messages, or Postgres
--- refuses some of its rows. Writes the other rows in one call. Halves a part that fails until the refused row
--- is alone, and so decides by trying, not by a list of error codes, which rows Postgres refuses.
+-- refuses some of its rows. The function writes the other rows in one call. It halves a part that fails until
+-- the refused row is alone. So a row is refused because it fails on its own, whatever its error code.
 --
 -- Returns the number of rows inserted, the numbers of the rows that failed (from 1), and for each of these the
 -- SQLSTATE, or NULL for a row that is held back: on a FIFO queue a refused row holds back the later rows of
 -- its group. Rows of a FIFO queue must come in the order of the batch.
 --
--- An error concerns the whole batch: the server is in trouble, or the statement itself is refused.
+-- An error of the function concerns the whole batch: the server failed, or Postgres refuses the statement
+-- itself.
 CREATE FUNCTION write_logins_row_by_row(
     sent_ats timestamptz[],
     message_ids uuid[],
@@ -123,7 +124,7 @@ BEGIN
                 inserted := inserted + row_count;
             EXCEPTION WHEN assert_failure OR others THEN
                 GET STACKED DIAGNOSTICS error_code = RETURNED_SQLSTATE;
-                -- The server's troubles, not the row's: the connection, the state of the transaction, a
+                -- These errors concern the server, not the row: the connection, the state of the transaction, a
                 -- conflict with another transaction, missing resources, an operator, the system, a bug.
                 IF left(error_code, 2) IN ('08', '25', '40', '53', '57', '58', 'XX') OR error_code = '55P03' THEN
                     RAISE;
