@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use secrecy::zeroize::Zeroizing;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::envelope::{self, Envelope, RefusedEnvelope, UnsupportedEnvelope};
 use crate::event::SqsMessage;
-use crate::flat_body::{Column, ColumnValue, EnvelopeKey, FlatBody, JsonType};
+use crate::flat_body::{Column, ColumnValue, FlatBody, JsonType};
 use crate::flatten::flatten;
 use crate::json_string::{self, NotText};
 use crate::ordinary_body::flatten_ordinary;
@@ -39,7 +41,7 @@ pub struct Login<'m> {
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames, thiserror::Error)]
 #[expect(missing_docs, reason = "`field` is the column")]
 pub enum DecodeError {
-    /// The message has no body, or its body is not a string.
+    /// The message, or the record or request inside it, has no body, or its body is not a string.
     #[error("the message has no body")]
     MissingBody,
     /// The body is not Unicode text: half of a surrogate pair stands alone in it.
@@ -50,7 +52,7 @@ pub enum DecodeError {
     NotJson {
         /// From 1, in the innermost envelope's content.
         line: usize,
-        /// In bytes, from 1; 0 stands for the end of the line before.
+        /// In bytes, from 1, without a byte-order mark; 0 stands for the end of the line before.
         column: usize,
     },
     /// The body is JSON, but not an object.
@@ -59,12 +61,33 @@ pub enum DecodeError {
     /// Too many envelopes are nested.
     #[error("the body has more than {MAX_ENVELOPES} envelopes")]
     TooManyEnvelopes,
+    /// The body is an envelope, and it is not clear where the login is.
+    #[error("the body is an envelope that also has a column, a key twice, or the keys of another envelope")]
+    AmbiguousEnvelope,
+    /// The body is an envelope that is not unwrapped.
+    #[error("the body is {envelope}, which is not unwrapped")]
+    UnsupportedEnvelope { envelope: UnsupportedEnvelope },
+    /// The body is a list of records. One message is one login.
+    #[error("the body is a list of records, not one login")]
+    RecordList,
+    /// SQS's extended client keeps the body in S3.
+    #[error("the body is in S3, and the message has only a pointer to it")]
+    BodyInS3,
+    /// S3 sends this when the notifications of a bucket are switched on.
+    #[error("the body is the test event of an S3 bucket, not a login")]
+    S3TestEvent,
+    /// SNS sends this when a subscription is made or removed.
+    #[error("the body is a confirmation of an SNS subscription, not a login")]
+    SnsConfirmation,
     /// The body has a column more than once.
     #[error("{field} occurs more than once")]
     Ambiguous { field: Column },
     /// A required column is absent or null.
     #[error("{field} is missing")]
     MissingField { field: Column },
+    /// A required column is absent or null, and a key differs from it only in case or separators.
+    #[error("{field} is missing, and a key differs from it only in spelling")]
+    MisspeltKey { field: Column },
     /// A column holds neither a string nor null.
     #[error("{field} is {found}, not a string")]
     WrongType {
@@ -95,14 +118,6 @@ pub enum DecodeError {
     BadSentTimestamp,
 }
 
-/// The JSON inside an envelope.
-enum EnvelopeContent<'t> {
-    /// The `Message` of an SNS notification, which is a string.
-    Escaped(Zeroizing<String>),
-    /// The `detail` of an EventBridge event, which is an object.
-    Plain(&'t str),
-}
-
 impl Login<'_> {
     fn into_owned<'m>(self) -> Login<'m> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
@@ -130,6 +145,7 @@ impl DecodeError {
         match self {
             Self::Ambiguous { field }
             | Self::MissingField { field }
+            | Self::MisspeltKey { field }
             | Self::WrongType { field, .. }
             | Self::EmptyText { field }
             | Self::TooLong { field, .. }
@@ -140,7 +156,13 @@ impl DecodeError {
             | Self::NotText
             | Self::NotJson { .. }
             | Self::NotAnObject
-            | Self::TooManyEnvelopes => None,
+            | Self::TooManyEnvelopes
+            | Self::AmbiguousEnvelope
+            | Self::UnsupportedEnvelope { .. }
+            | Self::RecordList
+            | Self::BodyInS3
+            | Self::S3TestEvent
+            | Self::SnsConfirmation => None,
         }
     }
 }
@@ -156,8 +178,8 @@ pub fn decode<'m>(message: &SqsMessage<'m>) -> Result<Login<'m>, DecodeError> {
     if let Some(body) = flatten_ordinary(source) {
         return login_from(body);
     }
-    let json = json_string::unescape(source).ok_or(DecodeError::MissingBody)??;
-    decode_json(&json, MAX_ENVELOPES)
+    let text = json_string::unescape(source).ok_or(DecodeError::MissingBody)??;
+    decode_text(&text, MAX_ENVELOPES)
 }
 
 impl From<NotText> for DecodeError {
@@ -166,32 +188,87 @@ impl From<NotText> for DecodeError {
     }
 }
 
-/// Decodes a body. An envelope's content is decoded in its place, through at most `envelopes_left` envelopes.
-fn decode_json<'m>(json: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
-    let body = flatten(json).map_err(|error| parse_error(&error))?;
-    let Some(content) = envelope_content(&body)? else {
-        return Ok(login_from(body)?.into_owned());
-    };
-    let envelopes_left = envelopes_left.checked_sub(1).ok_or(DecodeError::TooManyEnvelopes)?;
-    match content {
-        EnvelopeContent::Escaped(json) => decode_json(&json, envelopes_left),
-        EnvelopeContent::Plain(json) => decode_json(json, envelopes_left),
+impl From<RefusedEnvelope> for DecodeError {
+    fn from(envelope: RefusedEnvelope) -> Self {
+        match envelope {
+            RefusedEnvelope::Ambiguous => Self::AmbiguousEnvelope,
+            RefusedEnvelope::Empty => Self::MissingBody,
+            RefusedEnvelope::Unsupported(envelope) => Self::UnsupportedEnvelope { envelope },
+            RefusedEnvelope::RecordList => Self::RecordList,
+            RefusedEnvelope::S3Pointer => Self::BodyInS3,
+            RefusedEnvelope::S3TestEvent => Self::S3TestEvent,
+            RefusedEnvelope::SnsConfirmation => Self::SnsConfirmation,
+        }
     }
 }
 
-/// Returns the content of an envelope; `None` where the body is not an envelope.
-fn envelope_content<'t>(body: &FlatBody<'t>) -> Result<Option<EnvelopeContent<'t>>, DecodeError> {
-    let envelope_text = |key| body.envelope_value(key).and_then(json_string::unescape);
-    if let Some(Ok(kind)) = envelope_text(EnvelopeKey::Type)
-        && *kind == "Notification"
-        && let Some(message) = envelope_text(EnvelopeKey::Message)
-    {
-        return Ok(Some(EnvelopeContent::Escaped(message?)));
+/// Decodes a text: a body, or the content of an envelope that holds it in a string.
+fn decode_text<'m>(text: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
+    let json = without_byte_order_mark(text);
+    match encoded_twice(json)? {
+        Some(text) => decode_json(without_byte_order_mark(&text), envelopes_left),
+        None => decode_json(json, envelopes_left),
     }
-    let is_event = body.envelope_value(EnvelopeKey::DetailType).is_some();
-    let detail =
-        body.envelope_value(EnvelopeKey::Detail).filter(|detail| is_event && detail.starts_with('{'));
-    Ok(detail.map(EnvelopeContent::Plain))
+}
+
+/// Decodes a JSON text. An envelope's content is decoded in its place, through at most `envelopes_left` envelopes.
+fn decode_json<'m>(json: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
+    let body = flatten(json).map_err(|error| not_an_object(json, &error))?;
+    let Some(envelope) = envelope::of_object(&body) else {
+        return Ok(login_from(body)?.into_owned());
+    };
+    let envelopes_left = envelopes_left.checked_sub(1).ok_or(DecodeError::TooManyEnvelopes)?;
+    match envelope {
+        Envelope::Text(string) => {
+            let text = json_string::unescape(string).ok_or(DecodeError::MissingBody)??;
+            decode_text(&text, envelopes_left)
+        }
+        Envelope::Object(json) => decode_json(json, envelopes_left),
+        Envelope::Refused(envelope) => Err(envelope.into()),
+    }
+}
+
+/// Returns a text without the mark at its start that some editors and libraries write. A reader [may ignore
+/// it][rfc].
+///
+/// [rfc]: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+fn without_byte_order_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Returns the JSON in a body that was encoded twice, so that it is a string; `None` for any other body.
+fn encoded_twice(json: &str) -> Result<Option<Zeroizing<String>>, DecodeError> {
+    if !starts_with(json, &['"']) {
+        return Ok(None);
+    }
+    let string: &RawValue = serde_json::from_str(json).map_err(|error| not_json(&error))?;
+    let text = json_string::unescape(string.get()).ok_or(DecodeError::NotAnObject)??;
+    if starts_with(without_byte_order_mark(&text), &['{', '[']) {
+        Ok(Some(text))
+    } else {
+        Err(DecodeError::NotAnObject)
+    }
+}
+
+/// Whether the first character of a JSON text, but for white space, is one of these.
+fn starts_with(json: &str, characters: &[char]) -> bool {
+    json.trim_start_matches([' ', '\t', '\n', '\r']).starts_with(characters)
+}
+
+/// Returns why a text fails that the parser refuses as an object. The parser's own text may quote a value.
+fn not_an_object(json: &str, error: &serde_json::Error) -> DecodeError {
+    if !error.is_data() {
+        return not_json(error);
+    }
+    // The parser stops at the first character of anything but an object.
+    match serde_json::from_str::<IgnoredAny>(json) {
+        Ok(_) => envelope::of_array(json).map_or(DecodeError::NotAnObject, DecodeError::from),
+        Err(error) => not_json(&error),
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> DecodeError {
+    DecodeError::NotJson { line: error.line(), column: error.column() }
 }
 
 fn login_from(mut body: FlatBody<'_>) -> Result<Login<'_>, DecodeError> {
@@ -205,7 +282,11 @@ fn login_from(mut body: FlatBody<'_>) -> Result<Login<'_>, DecodeError> {
     let locale = column_text(&mut body, Column::Locale)?;
     let device_id = column_text(&mut body, Column::DeviceId)?;
 
-    let user_id = user_id.ok_or(DecodeError::MissingField { field: Column::UserId })?;
+    let user_id = user_id.ok_or(if body.has_user_id_spelt_otherwise {
+        DecodeError::MisspeltKey { field: Column::UserId }
+    } else {
+        DecodeError::MissingField { field: Column::UserId }
+    })?;
     if user_id.is_empty() {
         return Err(DecodeError::EmptyText { field: Column::UserId });
     }
@@ -259,15 +340,6 @@ fn version(text: &str) -> Result<i32, DecodeError> {
     }
     let [major, minor, patch] = numbers;
     Ok(major * 1_000_000 + minor * 1_000 + patch)
-}
-
-/// Turns the parser's error into one without the parser's text, which may quote a value.
-fn parse_error(error: &serde_json::Error) -> DecodeError {
-    if error.is_data() {
-        DecodeError::NotAnObject
-    } else {
-        DecodeError::NotJson { line: error.line(), column: error.column() }
-    }
 }
 
 #[cfg(test)]

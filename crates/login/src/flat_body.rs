@@ -31,21 +31,38 @@ pub enum Column {
     DeviceId,
 }
 
-/// A top-level key that makes a body an envelope.
-#[derive(Clone, Copy, PartialEq, Eq, strum::EnumCount, strum::EnumString)]
+/// A top-level key by which an envelope is recognised, or which holds its content.
+#[derive(Clone, Copy, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "camelCase")]
 pub(crate) enum EnvelopeKey {
-    /// `Type` and `Message` are keys of an [SNS notification][sns].
-    ///
-    /// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+    #[strum(serialize = "Type")]
     Type,
+    #[strum(serialize = "Message")]
     Message,
-    /// `detail-type` and `detail` are keys of an [EventBridge event][eventbridge].
-    ///
-    /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
+    #[strum(serialize = "Token")]
+    Token,
     #[strum(serialize = "detail-type")]
     DetailType,
-    #[strum(serialize = "detail")]
     Detail,
+    /// Records of SNS events have a capital letter.
+    #[strum(serialize = "eventSource", serialize = "EventSource")]
+    EventSource,
+    MessageId,
+    ReceiptHandle,
+    Body,
+    Data,
+    Dynamodb,
+    Topic,
+    RequestContext,
+    IsBase64Encoded,
+    #[strum(serialize = "Records")]
+    Records,
+    #[strum(serialize = "Event")]
+    Event,
+    #[strum(serialize = "Service")]
+    Service,
+    S3BucketName,
+    S3Key,
 }
 
 /// The value of a column.
@@ -71,9 +88,21 @@ pub enum JsonType {
 #[derive(Default)]
 pub(crate) struct FlatBody<'a> {
     columns: [Option<ColumnValue<'a>>; Column::COUNT],
-    envelope_values: [Option<&'a RawValue>; EnvelopeKey::COUNT],
+    /// Empty for nearly every body, so that it costs the fast path nothing.
+    envelope_values: Vec<(EnvelopeKey, &'a RawValue)>,
     /// A column that the object has more than once.
     pub(crate) repeated: Option<Column>,
+    pub(crate) repeats_envelope_key: bool,
+    /// Whether a top-level key is `user_id` in another spelling, such as `userId`.
+    pub(crate) has_user_id_spelt_otherwise: bool,
+}
+
+impl EnvelopeKey {
+    /// Whether an envelope in which every value is a string or null may have this key. Each such envelope has
+    /// one of these keys.
+    pub(crate) fn marks_envelope_of_strings(self) -> bool {
+        matches!(self, Self::Type | Self::Event | Self::EventSource)
+    }
 }
 
 impl<'a> FlatBody<'a> {
@@ -82,14 +111,30 @@ impl<'a> FlatBody<'a> {
         self.columns[column as usize].take()
     }
 
-    /// Sets the JSON source of an envelope key's value.
-    pub(crate) fn put_envelope_value(&mut self, key: EnvelopeKey, value: &'a RawValue) {
-        self.envelope_values[key as usize] = Some(value);
+    /// Whether the object has a column, be its value null.
+    pub(crate) fn has_columns(&self) -> bool {
+        self.columns.iter().any(Option::is_some)
     }
 
-    /// Returns the JSON source of an envelope key's value.
+    /// Whether `user_id` is a string.
+    pub(crate) fn has_user_id(&self) -> bool {
+        matches!(self.columns[Column::UserId as usize], Some(ColumnValue::Text(_)))
+    }
+
+    pub(crate) fn has_envelope_keys(&self) -> bool {
+        !self.envelope_values.is_empty()
+    }
+
+    /// Adds the JSON source of an envelope key's value, and notes a key that occurs twice.
+    pub(crate) fn put_envelope_value(&mut self, key: EnvelopeKey, value: &'a RawValue) {
+        self.repeats_envelope_key |= self.envelope_value(key).is_some();
+        self.envelope_values.push((key, value));
+    }
+
+    /// Returns the JSON source of an envelope key's value, of the last one if the key occurs twice.
     pub(crate) fn envelope_value(&self, key: EnvelopeKey) -> Option<&'a str> {
-        self.envelope_values[key as usize].map(RawValue::get)
+        let values = self.envelope_values.iter();
+        values.rev().find(|(other, _)| *other == key).map(|(_, value)| value.get())
     }
 
     /// Sets the value of a column, and notes a column that is set twice.

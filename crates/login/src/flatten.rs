@@ -44,6 +44,8 @@ enum KeyTarget {
     Envelope(EnvelopeKey),
     /// To an object that may hold columns.
     Nested(KeySuffixes),
+    /// Nowhere, but the sender most likely meant `user_id`.
+    UserIdSpeltOtherwise,
     Nowhere,
 }
 
@@ -58,8 +60,20 @@ impl ObjectVisitor<'_, '_> {
             return KeyTarget::Envelope(envelope_key);
         }
         let nested = self.suffixes.map(|suffix| suffix?.strip_prefix(key)?.strip_prefix('_'));
-        if nested.iter().any(Option::is_some) { KeyTarget::Nested(nested) } else { KeyTarget::Nowhere }
+        if nested.iter().any(Option::is_some) {
+            KeyTarget::Nested(nested)
+        } else if self.is_top && is_user_id_spelt_otherwise(key) {
+            KeyTarget::UserIdSpeltOtherwise
+        } else {
+            KeyTarget::Nowhere
+        }
     }
+}
+
+/// Whether a key that is not `user_id` differs from it only in case and separators: `userId`, `USER-ID`, `userid`.
+fn is_user_id_spelt_otherwise(key: &str) -> bool {
+    let letters = key.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
+    letters.map(|letter| letter.to_ascii_lowercase()).eq(*b"userid")
 }
 
 impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
@@ -80,6 +94,10 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
                 KeyTarget::Nested(suffixes) => {
                     let nested = ObjectVisitor { suffixes, is_top: false, body: self.body };
                     map.next_value_seed(NestedValue(nested))?;
+                }
+                KeyTarget::UserIdSpeltOtherwise => {
+                    self.body.has_user_id_spelt_otherwise = true;
+                    map.next_value::<IgnoredAny>()?;
                 }
                 KeyTarget::Nowhere => _ = map.next_value::<IgnoredAny>()?,
             }

@@ -8,7 +8,7 @@
 //! - [`event`] reads the event as messages,
 //! - [`message_key`] makes the key that identifies a message at every delivery,
 //! - [`decode`] turns a message into a [`Login`](decode::Login); `flatten`, or its fast path `ordinary_body`,
-//!   reads the body,
+//!   reads the body, and [`envelope`] recognises what AWS puts around it,
 //! - [`mask`] turns a login into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
 //! - [`failures`] keeps the messages that failed.
 //!
@@ -16,6 +16,7 @@
 //! personal value. None of its dependencies does I/O.
 
 pub mod decode;
+pub mod envelope;
 pub mod event;
 pub mod failures;
 pub mod flat_body;

@@ -1,8 +1,8 @@
 //! The fast path: flattens an ordinary body straight from its JSON string, without unescaping it first.
 //!
 //! - It applies where the object holds only strings and `null`, its strings hold no escapes, its only
-//!   white space are spaces, and it has no envelope key. Nearly every sender writes such bodies. For any
-//!   other body it returns `None`, and `flatten` reads or refuses the body.
+//!   white space are spaces, it has a `user_id`, and it cannot be an envelope. Nearly every sender writes such
+//!   bodies. For any other body it returns `None`, and `flatten` reads or refuses the body.
 //! - The test `ordinary_body_equals_parsed_body` and the fuzz target `body` prove it equal to `flatten`.
 //! - It saves two thirds of the time of decoding: 0.2 µs a message instead of 0.65 µs, measured with 1,000
 //!   ordinary bodies of 170 bytes, release build, 1 core, best of 60 rounds.
@@ -26,12 +26,12 @@ pub(crate) fn flatten_ordinary(json_string: &str) -> Option<FlatBody<'_>> {
         };
         if let Ok(column) = key.parse() {
             body.put(column, value);
-        } else if key.parse::<EnvelopeKey>().is_ok() {
+        } else if key.parse().is_ok_and(EnvelopeKey::marks_envelope_of_strings) {
             return None;
         }
         match skip_spaces(after_value).strip_prefix(',') {
             Some(more) => rest = more,
-            None => return (skip_spaces(after_value) == "}").then_some(body),
+            None => return (skip_spaces(after_value) == "}" && body.has_user_id()).then_some(body),
         }
     }
 }
@@ -88,7 +88,11 @@ mod tests {
             r#"{\"ip\": \"i\\n\"}"#,
             r#"{\"ip\": \"i\u0041\"}"#,
             r#"{\"device\": {\"id\": \"d\"}}"#,
-            r#"{\"Type\": \"Notification\"}"#,
+            r#"{\"user_id\": \"u\", \"Type\": \"Notification\"}"#,
+            r#"{\"user_id\": \"u\", \"Event\": \"s3:TestEvent\"}"#,
+            r#"{\"user_id\": \"u\", \"eventSource\": \"aws:sqs\"}"#,
+            r#"{\"userId\": \"u\"}"#,
+            r#"{\"user_id\": null}"#,
         ] {
             assert!(flatten_ordinary(&quoted(inside)).is_none(), "{inside}");
         }
