@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -16,36 +16,77 @@ pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 
 const COLUMNS: [&str; 6] = ["user_id", "app_version", "device_type", "ip", "locale", "device_id"];
 const MAX_ENVELOPES: usize = 4;
+/// The keys by which envelopes are recognised. `EventSource` counts as `eventSource`.
+const ENVELOPE_KEYS: [&str; 19] = [
+    "Type",
+    "Message",
+    "Token",
+    "detail-type",
+    "detail",
+    "eventSource",
+    "messageId",
+    "receiptHandle",
+    "body",
+    "data",
+    "dynamodb",
+    "topic",
+    "requestContext",
+    "isBase64Encoded",
+    "Records",
+    "Event",
+    "Service",
+    "s3BucketName",
+    "s3Key",
+];
 
 /// A JSON value that keeps repeated keys.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Json {
     Null,
+    Boolean(bool),
+    Number,
     Text(String),
+    Array(Vec<Json>),
     Object(Vec<(String, Json)>),
-    /// A boolean, a number or an array.
-    Other,
 }
+
+/// An envelope: its content, or every reason for which it may fail.
+type Envelope = Result<Json, BTreeSet<&'static str>>;
 
 /// Returns the row of a body, or every reason for which the body may fail; `None` where the model cannot read
 /// the body, for example a number that is not an `f64`.
 pub(crate) fn read(body: &str) -> Option<Result<Row, BTreeSet<&'static str>>> {
-    let mut json = parse(body)?;
+    let mut json = parse_text(body)?;
     for _ in 0..=MAX_ENVELOPES {
-        let Json::Object(object) = json else {
-            return Some(Err(["NotAnObject"].into()));
+        let object = match json {
+            Ok(Json::Object(object)) => object,
+            Ok(Json::Array(array)) => return Some(Err(array_reason(&array).into())),
+            Ok(_) => return Some(Err(["NotAnObject"].into())),
+            Err(reasons) => return Some(Err(reasons)),
         };
         json = match envelope_content(&object) {
-            Some(Json::Text(content)) => parse(content)?,
-            Some(Json::Object(_)) => last(object, "detail"),
-            _ => return Some(row(&object)),
+            None => return Some(row(&object)),
+            Some(Ok(Json::Text(text))) => parse_text(&text)?,
+            Some(content_or_reasons) => content_or_reasons,
         };
     }
     Some(Err(["TooManyEnvelopes"].into()))
 }
 
+/// Parses a body, or the text inside an envelope. It may be JSON in a JSON string; each of the two may start
+/// with a byte-order mark.
+fn parse_text(text: &str) -> Option<Envelope> {
+    Some(match parse(text)? {
+        Json::Text(inner) if inner.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '[']) => {
+            Ok(parse(&inner)?)
+        }
+        Json::Text(_) => Err(["NotAnObject"].into()),
+        json => Ok(json),
+    })
+}
+
 pub(crate) fn parse(text: &str) -> Option<Json> {
-    serde_json::from_str(text).ok()
+    serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).ok()
 }
 
 /// Returns the milliseconds of a `SentTimestamp`, which is a number or a string of digits; 0 where it is
@@ -60,20 +101,84 @@ pub(crate) fn sent_millis(timestamp: &Value) -> Option<u64> {
 }
 
 /// Returns the content of an envelope; `None` if the object is not an envelope.
-fn envelope_content(object: &[(String, Json)]) -> Option<&Json> {
-    let get = |wanted: &str| object.iter().rfind(|(key, _)| key == wanted).map(|(_, value)| value);
-    if get("Type") == Some(&Json::Text("Notification".to_owned()))
-        && let Some(message @ Json::Text(_)) = get("Message")
-    {
-        return Some(message);
+fn envelope_content(object: &[(String, Json)]) -> Option<Envelope> {
+    let same_key = |key: &str, wanted: &str| key == wanted || (key, wanted) == ("EventSource", "eventSource");
+    let get = |wanted: &str| object.iter().rfind(|(key, _)| same_key(key, wanted)).map(|(_, value)| value);
+    let text = |wanted: &str| match get(wanted) {
+        Some(Json::Text(text)) => text.as_str(),
+        _ => "",
+    };
+    let is_text = |wanted: &str| matches!(get(wanted), Some(Json::Text(_)));
+    let source = text("eventSource");
+    let mut envelopes: Vec<Envelope> = Vec::new();
+    match text("Type") {
+        "Notification" if is_text("Message") => envelopes.push(Ok(Json::Text(text("Message").to_owned()))),
+        "SubscriptionConfirmation" | "UnsubscribeConfirmation" if is_text("Token") => {
+            envelopes.push(Err(["SnsConfirmation"].into()));
+        }
+        _ => {}
     }
-    get("detail-type")?;
-    get("detail").filter(|detail| matches!(detail, Json::Object(_)))
+    if let (Some(_), Some(detail @ Json::Object(_))) = (get("detail-type"), get("detail")) {
+        envelopes.push(Ok(detail.clone()));
+    }
+    if source == "aws:sqs" && is_text("messageId") && is_text("receiptHandle") {
+        envelopes.push(match get("body") {
+            Some(content @ (Json::Text(_) | Json::Object(_))) => Ok(content.clone()),
+            _ => Err(["MissingBody"].into()),
+        });
+    }
+    let payload = match source {
+        "aws:kinesis" | "aws:amq" | "aws:rmq" => "data",
+        "aws:dynamodb" => "dynamodb",
+        "aws:kafka" | "SelfManagedKafka" => "topic",
+        _ => "",
+    };
+    if !payload.is_empty() && get(payload).is_some() {
+        envelopes.push(Err(["UnsupportedEnvelope"].into()));
+    }
+    if let (Some(Json::Object(_)), Some(Json::Boolean(base64))) =
+        (get("requestContext"), get("isBase64Encoded"))
+    {
+        envelopes.push(match get("body") {
+            Some(Json::Text(_)) if *base64 => Err(["UnsupportedEnvelope"].into()),
+            Some(text @ Json::Text(_)) => Ok(text.clone()),
+            _ => Err(["MissingBody"].into()),
+        });
+    }
+    if let Some(Json::Array(records)) = get("Records")
+        && array_reason(records) == ["RecordList"]
+    {
+        envelopes.push(Err(["RecordList"].into()));
+    }
+    if text("Event") == "s3:TestEvent" && text("Service") == "Amazon S3" {
+        envelopes.push(Err(["S3TestEvent"].into()));
+    }
+    let mut columns = Vec::new();
+    find(object, "", &mut columns);
+    let repeats_key =
+        ENVELOPE_KEYS.iter().any(|wanted| object.iter().filter(|(key, _)| same_key(key, wanted)).count() > 1);
+    let is_ambiguous = !columns.is_empty() || repeats_key || envelopes.len() > 1;
+    let first = envelopes.into_iter().next()?;
+    Some(if is_ambiguous { Err(["AmbiguousEnvelope"].into()) } else { first })
 }
 
-/// Returns the value of the last of the keys that are equal to `wanted`: it overrides the values before.
-fn last(object: Vec<(String, Json)>, wanted: &str) -> Json {
-    object.into_iter().rfind(|(key, _)| key == wanted).map_or(Json::Null, |(_, value)| value)
+/// Returns the reason for which an array fails.
+fn array_reason(array: &[Json]) -> [&'static str; 1] {
+    let has = |json: &Json, wanted: &[&str]| match json {
+        Json::Object(object) => {
+            let last = object.iter().rfind(|(key, _)| wanted.contains(&key.as_str()));
+            matches!(last, Some((_, Json::Text(_))))
+        }
+        _ => false,
+    };
+    if let [Json::Text(_), pointer] = array
+        && has(pointer, &["s3BucketName"])
+        && has(pointer, &["s3Key"])
+    {
+        return ["BodyInS3"];
+    }
+    let is_record = |json: &Json| has(json, &["eventSource", "EventSource"]);
+    if !array.is_empty() && array.iter().all(is_record) { ["RecordList"] } else { ["NotAnObject"] }
 }
 
 fn row(object: &[(String, Json)]) -> Result<Row, BTreeSet<&'static str>> {
@@ -102,8 +207,11 @@ fn row(object: &[(String, Json)]) -> Result<Row, BTreeSet<&'static str>> {
         }
     };
     let [user_id, app_version, device_type, ip, locale, device_id] = COLUMNS.map(&mut text);
+    let is_misspelt =
+        |key: &str| key != "user_id" && key.to_lowercase().replace(['_', '-', '.', ' '], "") == "userid";
     if user_id.is_none() {
-        reasons.insert("MissingField");
+        let misspelt = object.iter().any(|(key, _)| is_misspelt(key));
+        reasons.insert(if misspelt { "MisspeltKey" } else { "MissingField" });
     }
     if user_id.as_ref().is_some_and(String::is_empty) {
         reasons.insert("EmptyText");
@@ -185,11 +293,14 @@ fn token(field: &str, canonical: &str) -> Option<String> {
 impl Json {
     /// Whether an object in the value has a key more than once.
     pub(crate) fn has_repeated_key(&self) -> bool {
-        let Self::Object(object) = self else {
-            return false;
-        };
-        let keys: BTreeSet<_> = object.iter().map(|(key, _)| key).collect();
-        keys.len() < object.len() || object.iter().any(|(_, value)| value.has_repeated_key())
+        match self {
+            Self::Array(array) => array.iter().any(Self::has_repeated_key),
+            Self::Object(object) => {
+                let keys: BTreeSet<_> = object.iter().map(|(key, _)| key).collect();
+                keys.len() < object.len() || object.iter().any(|(_, value)| value.has_repeated_key())
+            }
+            _ => false,
+        }
     }
 }
 
@@ -212,20 +323,20 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Boolean(value))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Number)
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Number)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Number)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
@@ -233,8 +344,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Json::Other)
+        let mut array = Vec::new();
+        while let Some(element) = seq.next_element()? {
+            array.push(element);
+        }
+        Ok(Json::Array(array))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
