@@ -17,8 +17,10 @@ fn body_with(field: &str, value: impl Into<Value>) -> Value {
     body.to_string().into()
 }
 
-/// Returns bad bodies: a description, the value of `body` in the event, and the reason that must be logged.
-fn bad_bodies() -> Vec<(&'static str, Value, &'static str)> {
+/// A description, the value of `body` in the event, and the reason that must be logged.
+type BadBody = (&'static str, Value, &'static str);
+
+fn bad_bodies() -> Vec<BadBody> {
     let deep_object = format!("{}1{}", r#"{"device":"#.repeat(10_000), "}".repeat(10_000));
     let deep_array = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let megabyte = format!(r#"{{"ip":"198.51.100.9","user_id":"{}"}}"#, "leak-me".repeat(150_000));
@@ -68,6 +70,128 @@ fn bad_bodies() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
+/// Returns bodies in wrong wrapping, and messages of AWS services, as [`bad_bodies`] returns bad bodies.
+fn bad_wrappings() -> Vec<BadBody> {
+    let good = body("leak-me").to_string();
+    vec![
+        ("two byte-order marks", format!("\u{feff}\u{feff}{good}").into(), "NotJson"),
+        ("a byte-order mark at the end", format!("{good}\u{feff}").into(), "NotJson"),
+        ("encoded three times", json!(json!(json!(good).to_string()).to_string()), "NotAnObject"),
+        ("encoded twice and cut off", json!(json!(good[1..]).to_string()), "NotAnObject"),
+        ("encoded twice and not JSON", json!(json!("{leak-me 198.51.100.9").to_string()), "NotJson"),
+        ("an array that is cut off", json!(r#"["leak-me""#), "NotJson"),
+        ("a record of Kinesis", of_source("aws:kinesis", "data"), "UnsupportedEnvelope"),
+        ("a record of DynamoDB", of_source("aws:dynamodb", "dynamodb"), "UnsupportedEnvelope"),
+        ("a record of MSK", of_source("aws:kafka", "topic"), "UnsupportedEnvelope"),
+        ("a record of Kafka", of_source("SelfManagedKafka", "topic"), "UnsupportedEnvelope"),
+        ("a record of ActiveMQ", of_source("aws:amq", "data"), "UnsupportedEnvelope"),
+        ("a record of RabbitMQ", of_source("aws:rmq", "data"), "UnsupportedEnvelope"),
+        ("a record of another source", of_source("aws:s3", "s3"), "MissingField"),
+        ("a record of SQS without a body", sqs_record(Value::Null), "MissingBody"),
+        ("a list with a record", format!("[{}]", text(&sqs_record(json!(good)))).into(), "RecordList"),
+        ("an event", json!({"Records": [{"eventSource": "leak-me"}]}).to_string().into(), "RecordList"),
+        (
+            "an event of SNS",
+            json!({"Records": [{"EventSource": "leak-me"}]}).to_string().into(),
+            "RecordList",
+        ),
+        ("a request in base64", http_request(json!("bGVhay1tZQ=="), true), "UnsupportedEnvelope"),
+        ("a request with a null", http_request(Value::Null, false), "MissingBody"),
+        ("a pointer to S3", s3_pointer("software.amazon.payloadoffloading.PayloadS3Pointer"), "BodyInS3"),
+        ("an old pointer to S3", s3_pointer("com.amazon.sqs.javamessaging.MessageS3Pointer"), "BodyInS3"),
+        (
+            "S3's test event",
+            json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "leak-me"}).to_string().into(),
+            "S3TestEvent",
+        ),
+        ("a new subscription of SNS", sns_confirmation("SubscriptionConfirmation"), "SnsConfirmation"),
+        ("a removed subscription of SNS", sns_confirmation("UnsubscribeConfirmation"), "SnsConfirmation"),
+        ("a notification with a column", beside(&sns(&good), r#""user_id":"leak-me""#), "AmbiguousEnvelope"),
+        (
+            "a record with a nested column",
+            beside(&sqs_record(json!(good)), r#""device":{"id":null}"#),
+            "AmbiguousEnvelope",
+        ),
+        (
+            "a request with a column",
+            beside(&http_request(json!(good), false), r#""ip":"198.51.100.9""#),
+            "AmbiguousEnvelope",
+        ),
+        (
+            "a test event with a column",
+            beside(&json!(r#"{"Service":"Amazon S3","Event":"s3:TestEvent"}"#), r#""locale":"leak-me""#),
+            "AmbiguousEnvelope",
+        ),
+        (
+            "an event with a column",
+            beside(&json!(r#"{"detail-type":"login","detail":{}}"#), r#""user_id":"leak-me""#),
+            "AmbiguousEnvelope",
+        ),
+        (
+            "a notification with two messages",
+            beside(&sns(&good), r#""Message":"leak-me""#),
+            "AmbiguousEnvelope",
+        ),
+        (
+            "two envelopes at once",
+            beside(&sns(&good), r#""detail-type":"login","detail":{"user_id":"leak-me"}"#),
+            "AmbiguousEnvelope",
+        ),
+        ("userId", misspelt("userId"), "MisspeltKey"),
+        ("UserId", misspelt("UserId"), "MisspeltKey"),
+        ("userID", misspelt("userID"), "MisspeltKey"),
+        ("user-id", misspelt("user-id"), "MisspeltKey"),
+        ("USER_ID", misspelt("USER_ID"), "MisspeltKey"),
+        ("userid", misspelt("userid"), "MisspeltKey"),
+        ("userId and a null", json!(r#"{"user_id":null,"userId":"leak-me"}"#), "MisspeltKey"),
+        ("uid", misspelt("uid"), "MissingField"),
+    ]
+}
+
+fn text(body: &Value) -> &str {
+    body.as_str().unwrap()
+}
+
+fn sns(message: &str) -> Value {
+    json!({"Type": "Notification", "TopicArn": "leak-me", "Message": message}).to_string().into()
+}
+
+fn sns_confirmation(kind: &str) -> Value {
+    let message = "You have chosen to subscribe to the topic leak-me.";
+    let confirmation =
+        json!({"Type": kind, "Token": "leak-me", "SubscribeURL": "leak-me", "Message": message});
+    confirmation.to_string().into()
+}
+
+fn sqs_record(body: Value) -> Value {
+    let mut record = record("leak-me", body);
+    record["receiptHandle"] = "leak-me".into();
+    record.to_string().into()
+}
+
+/// Returns a record of another source than SQS, with its payload at this key.
+fn of_source(source: &str, payload: &str) -> Value {
+    json!({"eventSource": source, payload: "leak-me"}).to_string().into()
+}
+
+fn http_request(body: Value, is_base64: bool) -> Value {
+    let context = json!({"http": {"sourceIp": "198.51.100.9"}});
+    json!({"requestContext": context, "isBase64Encoded": is_base64, "body": body}).to_string().into()
+}
+
+fn s3_pointer(class: &str) -> Value {
+    json!([class, {"s3BucketName": "leak-me", "s3Key": "leak-me"}]).to_string().into()
+}
+
+/// Adds another key and its value to an object.
+fn beside(object: &Value, more: &str) -> Value {
+    format!("{},{more}}}", text(object).strip_suffix('}').unwrap()).into()
+}
+
+fn misspelt(user_id: &str) -> Value {
+    body("leak-me").to_string().replace("user_id", user_id).into()
+}
+
 fn enveloped(times: usize) -> Value {
     let mut inner = body("leak-me").to_string();
     for _ in 0..times {
@@ -81,7 +205,10 @@ async fn bad_body_fails_alone_and_logs_its_place() {
     let database = Database::create().await;
     let ingest = database.ingest().await;
 
-    for (number, (description, bad_body, reason)) in bad_bodies().into_iter().enumerate() {
+    let bad_bodies = [bad_bodies(), bad_wrappings()].concat();
+    let numbers = 0..bad_bodies.len();
+
+    for (number, (description, bad_body, reason)) in bad_bodies.into_iter().enumerate() {
         let logs = Logs::capture();
         let id = |part: &str| format!("{number}-{part}");
         let event = batch([
@@ -102,9 +229,8 @@ async fn bad_body_fails_alone_and_logs_its_place() {
         }
     }
 
-    let mut expected: Vec<_> = (0..bad_bodies().len())
-        .flat_map(|number| [format!("{number}-after"), format!("{number}-before")])
-        .collect();
+    let mut expected: Vec<_> =
+        numbers.flat_map(|number| [format!("{number}-after"), format!("{number}-before")]).collect();
     expected.sort();
     assert_eq!(database.user_ids().await, expected);
 }

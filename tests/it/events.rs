@@ -5,7 +5,7 @@ use std::path::Path;
 use login::pii::{DeviceId, Ip, Pii};
 use serde_json::Value;
 
-use crate::support::{Database, batch, failures, invoke, masker, record};
+use crate::support::{Database, Logs, batch, failures, invoke, masker, record};
 
 fn event(name: &str) -> Value {
     serde_json::from_str(&file(name)).unwrap()
@@ -58,6 +58,35 @@ async fn nested_and_enveloped_bodies_are_flattened() {
     let answer = invoke(&ingest, &event("nested.json")).await;
 
     assert_eq!(answer, failures(&["91af1de0-c2a4-4f3c-9026-2787b36f9d81"]));
+    insta::assert_snapshot!(database.rows().await.join("\n"));
+}
+
+#[tokio::test]
+async fn envelopes_are_unwrapped_or_refused_by_name() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let logs = Logs::capture();
+
+    let answer = invoke(&ingest, &event("envelopes.json")).await;
+
+    let reasons = [
+        ("54dbc66f-aeae-42c4-a623-0f44b2065723", "UnsupportedEnvelope"),
+        ("b07e190a-e299-4528-8dd1-aa8b1ed953ad", "MissingBody"),
+        ("7b477f43-263c-4001-b4a4-f3693d8d8c4f", "UnsupportedEnvelope"),
+        ("6854595e-d058-4158-8968-e3419d720273", "UnsupportedEnvelope"),
+        ("cdb31b6a-5252-4301-b9cd-39f4c610f39f", "RecordList"),
+        ("bc3fdc08-ac42-4da5-b591-0a4c39c0d2c7", "RecordList"),
+        ("fb5cd722-403e-46e3-bf63-0e583d230c46", "BodyInS3"),
+        ("36f88e3d-a8a8-4c4c-a5e5-c4c384fceda2", "S3TestEvent"),
+        ("990eb05f-cfb1-4a95-9cdd-8f6c9f5f397b", "SnsConfirmation"),
+        ("e8cf6095-9637-4d25-a346-33a3970f0fc2", "AmbiguousEnvelope"),
+        ("be60916e-e31f-4136-b9a8-e271da8c97e9", "MisspeltKey"),
+    ];
+    assert_eq!(answer, failures(&reasons.map(|(id, _)| id)));
+    let lines = logs.lines("message failed");
+    let logged =
+        lines.iter().map(|line| (line["message_id"].as_str().unwrap(), line["reason"].as_str().unwrap()));
+    assert_eq!(logged.collect::<Vec<_>>(), reasons);
     insta::assert_snapshot!(database.rows().await.join("\n"));
 }
 
