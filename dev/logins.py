@@ -88,6 +88,9 @@ def canonical(ip: str) -> str:
         address = ipaddress.ip_address(ip.strip())
     except ValueError:
         return ip.strip()
+    if "%" in ip:
+        # Python reads a zone, which is no part of an address.
+        return ip.strip()
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 

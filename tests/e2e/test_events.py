@@ -15,6 +15,7 @@ EXPECTED = {
     # One good message occurs twice.
     "mixed.json": ([1, 2, 4, 5, 6, 7, 9, 11], 3),
     "nested.json": ([7], 8),
+    "envelopes.json": ([10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], 10),
     # A bad message holds back the later messages of its group.
     "fifo.json": ([3, 5, 8], 7),
 }
@@ -50,6 +51,27 @@ def test_failed_fifo_message_holds_back_its_group(driver: Driver) -> None:
         "MissingField",
         "HeldBack",
         "HeldBack",
+    ]
+
+
+def test_refused_envelope_is_named_in_the_log(driver: Driver) -> None:
+    file = EVENTS / "envelopes.json"
+    failures, _ = EXPECTED["envelopes.json"]
+
+    driver.invoke_file(file)
+
+    assert [driver.reason(_records(file)[place]["messageId"]) for place in failures] == [
+        "UnsupportedEnvelope",
+        "MissingBody",
+        "UnsupportedEnvelope",
+        "UnsupportedEnvelope",
+        "RecordList",
+        "RecordList",
+        "BodyInS3",
+        "S3TestEvent",
+        "SnsConfirmation",
+        "AmbiguousEnvelope",
+        "MisspeltKey",
     ]
 
 
