@@ -348,6 +348,119 @@ mod tests {
 
     use super::*;
 
+    /// Returns the user of a body, or the text of its error.
+    fn user_of(body: &str) -> Result<String, String> {
+        let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
+        let messages = crate::event::read(event.as_bytes()).unwrap();
+        let login = decode(&messages[0]).map_err(|error| error.to_string())?;
+        Ok(login.user_id.into_owned())
+    }
+
+    #[test]
+    fn byte_order_mark_is_skipped_at_the_start() {
+        assert_eq!(user_of("\u{feff}{\"user_id\": \"u\"}"), Ok("u".into()));
+        assert_eq!(user_of("\u{feff} {\"user_id\": \"u\"}"), Ok("u".into()));
+        assert_eq!(
+            user_of(" \u{feff}{\"user_id\": \"u\"}"),
+            Err("the body is not JSON, at line 1, column 2".into())
+        );
+        assert_eq!(
+            user_of("\u{feff}{\"user_id\"}"),
+            Err("the body is not JSON, at line 1, column 11".into())
+        );
+        assert_eq!(user_of("\u{feff}"), Err("the body is not JSON, at line 1, column 0".into()));
+    }
+
+    #[test]
+    fn body_encoded_twice_is_unwrapped_once() {
+        let twice = serde_json::json!(r#"{"user_id": "u"}"#).to_string();
+        let not_an_object = "the body is not a JSON object";
+
+        assert_eq!(user_of(&twice), Ok("u".into()));
+        assert_eq!(user_of(&format!("\t{twice}\n")), Ok("u".into()));
+        assert_eq!(user_of(&serde_json::json!(twice).to_string()), Err(not_an_object.into()));
+        assert_eq!(user_of(r#""u""#), Err(not_an_object.into()));
+        assert_eq!(user_of(r#""[1]""#), Err(not_an_object.into()));
+        assert_eq!(user_of(r#""{""#), Err("the body is not JSON, at line 1, column 1".into()));
+        assert_eq!(user_of(r#""{}"#), Err("the body is not JSON, at line 1, column 3".into()));
+        assert_eq!(user_of(r#""{\ud800}""#), Err("the body is not Unicode text".into()));
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_no_array() {
+        for (body, column) in [("[", 1), ("[1,]", 4), ("1x", 2), ("nul", 3), ("[] []", 4)] {
+            assert_eq!(user_of(body), Err(format!("the body is not JSON, at line 1, column {column}")));
+        }
+        for body in ["[]", "[1e999]", "1", "null", "true", "[{}]"] {
+            assert_eq!(user_of(body), Err("the body is not a JSON object".into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn misspelt_user_id_is_named() {
+        for key in
+            ["userId", "UserId", "userID", "USERID", "user-id", "User_Id", "user.id", "user id", "_userid"]
+        {
+            let body = format!(r#"{{"ip": "192.0.2.1", "{key}": "u"}}"#);
+            let text = "user_id is missing, and a key differs from it only in spelling";
+            assert_eq!(user_of(&body), Err(text.into()), "{key}");
+        }
+        for body in
+            [r#"{"uid": "u"}"#, r#"{"user": "u"}"#, r#"{"x": {"userId": "u"}}"#, r#"{"userIdentity": 1}"#]
+        {
+            assert_eq!(user_of(body), Err("user_id is missing".into()), "{body}");
+        }
+        assert_eq!(user_of(r#"{"userId": "v", "user_id": "u"}"#), Ok("u".into()));
+    }
+
+    #[test]
+    fn refused_envelope_is_named() {
+        for (body, text) in [
+            (
+                r#"{"eventSource": "aws:kinesis", "data": ""}"#,
+                "the body is a record of a stream or a message broker, which is not unwrapped",
+            ),
+            (
+                r#"{"requestContext": {}, "isBase64Encoded": true, "body": ""}"#,
+                "the body is an HTTP request in base64, which is not unwrapped",
+            ),
+            (r#"{"requestContext": {}, "isBase64Encoded": true}"#, "the message has no body"),
+            (r#"[{"eventSource": "x"}]"#, "the body is a list of records, not one login"),
+            (
+                r#"["x", {"s3BucketName": "", "s3Key": ""}]"#,
+                "the body is in S3, and the message has only a pointer to it",
+            ),
+            (
+                r#"{"Event": "s3:TestEvent", "Service": "Amazon S3"}"#,
+                "the body is the test event of an S3 bucket, not a login",
+            ),
+            (
+                r#"{"Type": "UnsubscribeConfirmation", "Token": ""}"#,
+                "the body is a confirmation of an SNS subscription, not a login",
+            ),
+            (
+                r#"{"detail-type": 0, "detail": {}, "device": {"id": null}}"#,
+                "the body is an envelope that also has a column, a key twice, or the keys of another envelope",
+            ),
+        ] {
+            assert_eq!(user_of(body), Err(text.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn arrays_of_other_things_are_no_envelopes() {
+        for body in [
+            r#"[{"eventSource": "x"}, {}]"#,
+            r#"[{"eventSource": 1}]"#,
+            r#"["x", {"s3BucketName": ""}]"#,
+            r#"[1, {"s3BucketName": "", "s3Key": ""}]"#,
+            r#"["x", {"s3BucketName": "", "s3Key": ""}, 1]"#,
+            r#"["x", ["", ""]]"#,
+        ] {
+            assert_eq!(user_of(body), Err("the body is not a JSON object".into()), "{body}");
+        }
+    }
+
     #[test]
     fn versions_become_numbers() {
         for (text, number) in [
