@@ -87,16 +87,16 @@ fn bad_wrappings() -> Vec<BadBody> {
         ("a record of ActiveMQ", of_source("aws:amq", "data"), "UnsupportedEnvelope"),
         ("a record of RabbitMQ", of_source("aws:rmq", "data"), "UnsupportedEnvelope"),
         ("a record of another source", of_source("aws:s3", "s3"), "MissingField"),
-        ("a record of SQS without a body", sqs_record(Value::Null), "MissingBody"),
-        ("a list with a record", format!("[{}]", text(&sqs_record(json!(good)))).into(), "RecordList"),
+        ("a record of SQS without a body", sqs_record(&Value::Null), "MissingBody"),
+        ("a list with a record", format!("[{}]", text(&sqs_record(&json!(good)))).into(), "RecordList"),
         ("an event", json!({"Records": [{"eventSource": "leak-me"}]}).to_string().into(), "RecordList"),
         (
             "an event of SNS",
             json!({"Records": [{"EventSource": "leak-me"}]}).to_string().into(),
             "RecordList",
         ),
-        ("a request in base64", http_request(json!("bGVhay1tZQ=="), true), "UnsupportedEnvelope"),
-        ("a request with a null", http_request(Value::Null, false), "MissingBody"),
+        ("a request in base64", http_request(&json!("bGVhay1tZQ=="), true), "UnsupportedEnvelope"),
+        ("a request with a null", http_request(&Value::Null, false), "MissingBody"),
         ("a pointer to S3", s3_pointer("software.amazon.payloadoffloading.PayloadS3Pointer"), "BodyInS3"),
         ("an old pointer to S3", s3_pointer("com.amazon.sqs.javamessaging.MessageS3Pointer"), "BodyInS3"),
         (
@@ -109,12 +109,12 @@ fn bad_wrappings() -> Vec<BadBody> {
         ("a notification with a column", beside(&sns(&good), r#""user_id":"leak-me""#), "AmbiguousEnvelope"),
         (
             "a record with a nested column",
-            beside(&sqs_record(json!(good)), r#""device":{"id":null}"#),
+            beside(&sqs_record(&json!(good)), r#""device":{"id":null}"#),
             "AmbiguousEnvelope",
         ),
         (
             "a request with a column",
-            beside(&http_request(json!(good), false), r#""ip":"198.51.100.9""#),
+            beside(&http_request(&json!(good), false), r#""ip":"198.51.100.9""#),
             "AmbiguousEnvelope",
         ),
         (
@@ -163,8 +163,8 @@ fn sns_confirmation(kind: &str) -> Value {
     confirmation.to_string().into()
 }
 
-fn sqs_record(body: Value) -> Value {
-    let mut record = record("leak-me", body);
+fn sqs_record(body: &Value) -> Value {
+    let mut record = record("leak-me", body.clone());
     record["receiptHandle"] = "leak-me".into();
     record.to_string().into()
 }
@@ -174,7 +174,7 @@ fn of_source(source: &str, payload: &str) -> Value {
     json!({"eventSource": source, payload: "leak-me"}).to_string().into()
 }
 
-fn http_request(body: Value, is_base64: bool) -> Value {
+fn http_request(body: &Value, is_base64: bool) -> Value {
     let context = json!({"http": {"sourceIp": "198.51.100.9"}});
     json!({"requestContext": context, "isBase64Encoded": is_base64, "body": body}).to_string().into()
 }
