@@ -5,3 +5,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS = ROOT / "events"
 TARGET = ROOT / "target"
+# The program that starts an emulator so that no other user can use it.
+# -P: the modules beside it have the emulators' names.
+PRIVATE_EMULATOR = ["-P", ROOT / "dev" / "private_emulator.py"]

@@ -19,6 +19,7 @@ from dev.terminal import console
 
 LOCAL = TARGET / "local"
 STATE = LOCAL / "system.json"
+CREDENTIALS = LOCAL / "credentials"
 WATCH_PORT = LOCAL / "watch-port"
 WATCH_TIMEOUT_S = 15
 QUEUE = EVENTS / "login-queue.jsonl"
@@ -60,8 +61,10 @@ def up() -> int:
     down()
     console.print("Starting Postgres and the emulator, and creating the stack")
     system = local_system.start(LOCAL / "logs")
-    STATE.touch(mode=0o600)  # it holds passwords
+    for private in (STATE, CREDENTIALS):
+        private.touch(mode=0o600)
     STATE.write_bytes(_system_json.dump_json(system, indent=2))
+    CREDENTIALS.write_text(system.emulator.credentials_file)
     _print_addresses(system)
     return 0
 
@@ -71,6 +74,7 @@ def down() -> int:
     if STATE.exists():
         _system_json.validate_json(STATE.read_bytes()).stop()
         STATE.unlink()
+        CREDENTIALS.unlink(missing_ok=True)
         console.print("The system is stopped.")
     return 0
 
@@ -186,6 +190,7 @@ def _print_addresses(system: LocalSystem) -> None:
     addresses = {
         "psql as an analyst": f"psql '{system.url('analyst')}'",
         "AWS endpoint": system.emulator.endpoint,
+        "AWS credentials": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS}",
         "queue": system.stack.queue_url,
         "dead letters": system.stack.dead_letter_queue_url,
         "salt": system.stack.salt_id,

@@ -1,6 +1,7 @@
 """An AWS emulator, started here on a loopback port or running already."""
 
 import os
+import secrets
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from importlib import import_module
@@ -16,8 +17,8 @@ from dev import processes
 from dev.processes import Process
 
 REGION = "us-east-1"
-# The emulators grant these credentials every permission.
-KEY = "test"
+# An emulator that this project did not start grants this access key every permission.
+KNOWN_KEY = "test"
 
 
 class Feature(Flag):
@@ -53,6 +54,8 @@ class Emulator:
     kind: Kind
     endpoint: str
     log: Path
+    # The access key with every permission, which is its own secret key too.
+    key: str = KNOWN_KEY
     process: Process | None = None
 
     @property
@@ -62,9 +65,17 @@ class Emulator:
         return other | {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": KEY,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.key,
         }
+
+    @property
+    def credentials_file(self) -> str:
+        """A credentials file for the AWS CLI and the SDKs."""
+        return (
+            f"[default]\naws_access_key_id = {self.key}\naws_secret_access_key = {self.key}\n"
+            f"region = {REGION}\n"
+        )
 
     def client(self, service: str) -> BaseClient:
         """Create a client for an AWS service."""
@@ -72,8 +83,8 @@ class Emulator:
             service,
             endpoint_url=self.endpoint,
             region_name=REGION,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=KEY,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.key,
             # Some tests expect an invocation to fail; a retry would invoke the function again.
             config=Config(retries={"total_max_attempts": 1}),
         )
@@ -102,10 +113,10 @@ def use(kind: Kind, endpoint: str, log: Path) -> Emulator:
 
 
 def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
-    """Start an emulator with its state in a new directory."""
-    directory.mkdir()
+    """Start an emulator that only this run can use, with its state in a new directory."""
+    directory.mkdir(mode=0o700)
     port = processes.free_port()
-    emulator = Emulator(kind, f"http://127.0.0.1:{port}", log)
+    emulator = Emulator(kind, f"http://127.0.0.1:{port}", log, key=secrets.token_hex(16))
     program = import_module(f"dev.{kind}")
     emulator.process = processes.start(
         program.COMMAND,
@@ -117,6 +128,8 @@ def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
             "HOME": str(directory),
             "TMPDIR": str(directory),
             "AWS_ENDPOINT_URL": emulator.endpoint,
+            "AWS_ACCESS_KEY_ID": emulator.key,
+            "AWS_SECRET_ACCESS_KEY": emulator.key,
             "AWS_EC2_METADATA_DISABLED": "true",
             **program.settings(directory, port),
             **settings,

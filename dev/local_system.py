@@ -144,6 +144,8 @@ def start_services(
     """
     directory = make_directory()
     shutil.rmtree(logs, ignore_errors=True)
+    # An emulator may log the body of a request.
+    logs.mkdir(mode=0o700, parents=True)
     database = None
     try:
         database = postgres.create(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from botocore.credentials import Credentials
 
-COMMAND = [sys.executable, "-m", "ministack"]
+from dev import PRIVATE_EMULATOR
+
+COMMAND = [sys.executable, *PRIVATE_EMULATOR, "ministack"]
 HEALTH = "/_ministack/health"
 
 
@@ -18,6 +20,8 @@ def settings(directory: Path, port: int) -> dict[str, str]:
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
         "AUTH": "true",
+        # Its MQTT listener would listen on every interface.
+        "IOT_MTLS_ENABLED": "0",
     }
 
 

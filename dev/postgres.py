@@ -136,6 +136,7 @@ def create(
         settings=settings,
     )
     password = directory / "password"
+    password.touch(mode=0o600)
     password.write_text(postgres.password)
     give_to_server_user(directory, password)
     subprocess.run(

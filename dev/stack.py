@@ -157,14 +157,17 @@ def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
 
 
 def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
-    """Delete a stack, complete or not, with its salt, its key and its logs.
+    """Delete a stack, complete or not, with its salt, its keys and its logs.
 
-    CloudFormation retains the first two, so of a deleted stack the caller names the salt. KMS
-    deletes a key after 7 days at the earliest.
+    CloudFormation retains the salt and the keys, so of a deleted stack the caller names the salt,
+    and the key of the queues stays. KMS deletes a key after 7 days at the earliest.
     """
     absent = suppress(ClientError, WaiterError)
+    keys = []
     with absent:
-        salt_id = salt_id or outputs(emulator, name)["SaltSecretArn"]
+        found = outputs(emulator, name)
+        salt_id = salt_id or found["SaltSecretArn"]
+        keys.append(found["KeyArn"])
     with absent:
         _delete_bucket(emulator, name)
     with absent:
@@ -174,7 +177,9 @@ def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
     if salt_id:
         salt = emulator.client("secretsmanager").describe_secret(SecretId=salt_id)
         _delete_secret(emulator, salt_id)
-        emulator.client("kms").schedule_key_deletion(KeyId=salt["KmsKeyId"], PendingWindowInDays=7)
+        keys.append(salt["KmsKeyId"])
+    for key in keys:
+        emulator.client("kms").schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
     logs = emulator.client("logs")
     groups = logs.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{name}-")["logGroups"]
     for group in groups:

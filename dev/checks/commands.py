@@ -83,6 +83,7 @@ TESTED = {
     ),
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
+    "SQL: Who must not hold what": (DOCUMENTS, "Who must not hold what"),
 }
 
 # The one list of commands that nothing runs, each with its reason.

@@ -5,10 +5,10 @@ LocalStack runs functions in Docker. Without Docker, the plugin in `executor/` r
 
 from pathlib import Path
 
-from dev import TARGET
+from dev import PRIVATE_EMULATOR, TARGET
 
 PYTHON = TARGET / "tools" / "localstack" / "bin" / "python"
-COMMAND = [PYTHON, "-m", "localstack.runtime.main"]
+COMMAND = [PYTHON, *PRIVATE_EMULATOR, "localstack.runtime.main"]
 HEALTH = "/_localstack/health"
 # The SQLite file of its CloudWatch, relative to its working directory.
 METRICS = "localstack/state/cloudwatch/metrics.db"
@@ -31,6 +31,8 @@ def settings(directory: Path, port: int) -> dict[str, str]:
         "DISABLE_EVENTS": "1",
         "SKIP_SSL_CERT_DOWNLOAD": "1",
         "USE_SSL": "0",
+        # Its own requests have well-known access keys, so they must not come over the network.
+        "IN_MEMORY_CLIENT": "1",
         # In seconds: how often it polls a queue, polls an empty queue at most, and writes metrics.
         # The defaults are 1, 10 and 60.
         "LAMBDA_EVENT_SOURCE_MAPPING_POLL_INTERVAL_SEC": "0.2",

@@ -79,6 +79,8 @@ def _reason_to_leave_out(item: pytest.Item) -> str | None:
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if missing := _needs(item) & ~kind.features:
         return f"{kind} does not have {missing.name}"
+    if item.get_closest_marker("as_root") and os.geteuid() != 0:
+        return "only root can act as another user"
     own = item.get_closest_marker("own_localstack")
     return own.args[0] if own and ENDPOINT else None
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import psutil
+
 from dev.emulator import Emulator
 from dev.stack import WAITER_CONFIG, Stack
 
@@ -49,3 +51,17 @@ def policy(
 def without(sid: str) -> Callable[[Statements], Statements]:
     """Return the change that removes a statement from a policy."""
     return lambda statements: [each for each in statements if each["Sid"] != sid]
+
+
+def processes(stack: Stack) -> list[psutil.Process]:
+    """Find the running processes of the function."""
+    return [each for each in psutil.process_iter() if _is_function(each, stack.function)]
+
+
+def _is_function(process: psutil.Process, name: str) -> bool:
+    try:
+        if process.name() != "bootstrap":
+            return False
+        return process.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name
+    except psutil.NoSuchProcess:
+        return False

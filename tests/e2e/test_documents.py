@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from time import time
 
 import pytest
 
@@ -32,6 +33,17 @@ def test_addresses_query_finds_duplicates(driver: Driver) -> None:
     found = _as_analyst(driver, query)
 
     assert found == [(token(driver.salt, "ip", ADDRESS), 3, 2)]
+
+
+def test_guesses_of_a_sender_are_found(driver: Driver) -> None:
+    now = {"attributes": {"SentTimestamp": f"{time() * 1000:.0f}"}}
+    guesses = [login(user_id="a sender", ip=f"203.0.113.{number}") for number in range(101)]
+    assert driver.invoke(*(record(guess, **now) for guess in guesses)) == failed()
+    [query] = _blocks("privacy", "Who must not hold what", "sql")
+
+    found = _as_analyst(driver, query)
+
+    assert [(user, addresses) for user, _, addresses, _ in found] == [("a sender", 101)]
 
 
 def test_openssl_computes_the_token_in_the_row(driver: Driver) -> None:

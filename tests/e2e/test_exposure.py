@@ -4,6 +4,7 @@ import psutil
 import pytest
 
 from dev import EVENTS
+from e2e import function
 from e2e.driver import Driver
 
 
@@ -13,9 +14,7 @@ def test_running_function_shows_no_secret_to_others(driver: Driver) -> None:
     secrets = {driver.salt, *system.passwords.values()}
     answer = driver.invoke_file(EVENTS / "good.json")
 
-    functions = [
-        process for process in psutil.process_iter() if _is_function(process, system.stack.function)
-    ]
+    functions = function.processes(system.stack)
     listings = [
         " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
     ]
@@ -28,12 +27,3 @@ def test_running_function_shows_no_secret_to_others(driver: Driver) -> None:
     # The search had input: functions run, and their environment has the other settings.
     assert functions
     assert all("DATABASE_SECRET_ID" in text for text in environments)
-
-
-def _is_function(process: psutil.Process, name: str) -> bool:
-    try:
-        if process.name() != "bootstrap":
-            return False
-        return process.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name
-    except psutil.NoSuchProcess:
-        return False

@@ -133,12 +133,12 @@ def test_new_migration_changes_the_schema_version(resources: dict[str, Any]) -> 
 def test_salt_and_key_are_retained_and_not_rotated(
     resources: dict[str, Any],
 ) -> None:
-    for name in ("Salt", "Key"):
+    for name in ("Salt", "SecretsKey", "Key"):
         kept = resources[name]["DeletionPolicy"], resources[name]["UpdateReplacePolicy"]
         assert kept == ("Retain", "Retain")
     salt = resources["Salt"]["Properties"]
     assert salt["GenerateSecretString"]["PasswordLength"] == 64
-    assert salt["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
+    assert salt["KmsKeyId"] == {"Fn::GetAtt": ["SecretsKey", "Arn"]}
     rotations = [
         resource
         for resource in resources.values()
@@ -147,7 +147,7 @@ def test_salt_and_key_are_retained_and_not_rotated(
     assert rotations == []
 
 
-def test_stored_data_is_encrypted_with_the_stacks_key(resources: dict[str, Any]) -> None:
+def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
     settings = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
         "AWS::SecretsManager::Secret": "KmsKeyId",
@@ -158,8 +158,50 @@ def test_stored_data_is_encrypted_with_the_stacks_key(resources: dict[str, Any])
 
     assert len(resting) >= 7
     for resource in resting:
-        assert resource["Properties"][settings[resource["Type"]]] == {"Fn::GetAtt": ["Key", "Arn"]}
-    assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
+        is_secret = resource["Type"] == "AWS::SecretsManager::Secret"
+        # Senders may decrypt with the key of the queues, so it must not be that of the salt.
+        key = "SecretsKey" if is_secret else "Key"
+        assert resource["Properties"][settings[resource["Type"]]] == {"Fn::GetAtt": [key, "Arn"]}
+    for key in ("SecretsKey", "Key"):
+        assert resources[key]["Properties"]["EnableKeyRotation"] is True
+
+
+def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -> None:
+    decrypting = [
+        statement for statement in _statements(resources) if statement["Action"] == "kms:Decrypt"
+    ]
+
+    services = [
+        statement["Condition"]["StringEquals"]["kms:ViaService"]["Fn::Sub"].split(".")[0]
+        for statement in decrypting
+    ]
+
+    assert sorted(services) == ["secretsmanager", "secretsmanager", "sqs"]
+
+
+def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
+    endpoints = {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::EC2::VPCEndpoint"
+    }
+    allowed = {
+        name: endpoint["PolicyDocument"]["Statement"] for name, endpoint in endpoints.items()
+    }
+
+    [to_cloudformation] = allowed.pop("S3Endpoint")
+    bucket, parts = to_cloudformation["Resource"]["Fn::Sub"]
+    assert bucket.endswith(":s3:::cloudformation-custom-resource-response-${Region}/*")
+    assert parts == {
+        "Region": {"Fn::Join": ["", {"Fn::Split": ["-", {"Ref": "AWS::Region"}]}]},
+    }
+    assert set(allowed) == {"SecretsManagerEndpoint", "KmsEndpoint", "LogsEndpoint", "XRayEndpoint"}
+    account = {"Ref": "AWS::AccountId"}
+    for name, [statement] in allowed.items():
+        conditions = statement["Condition"]["StringEquals"]
+        assert conditions["aws:PrincipalAccount"] == account
+        # X-Ray's data goes to the account of the credentials.
+        assert conditions.get("aws:ResourceAccount", name) in (account, "XRayEndpoint")
 
 
 def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> None:
@@ -188,7 +230,7 @@ def test_only_listed_policies_use_wildcards(
 
     assert len(statements) > 10
     for statement in statements:
-        if statement.get("Sid") in FOR_EVERY_RESOURCE:
+        if statement.get("Sid") in FOR_EVERY_RESOURCE or _is_of_endpoint(statement):
             continue
         assert statement["Resource"] != "*", statement
         if statement["Effect"] == "Allow":
@@ -322,6 +364,11 @@ def _statement(role: dict[str, Any], sid: str) -> dict[str, Any] | None:
     """Find a statement in the role's policy."""
     statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
     return next((statement for statement in statements if statement["Sid"] == sid), None)
+
+
+def _is_of_endpoint(statement: dict[str, Any]) -> bool:
+    """Return whether a statement allows everything, within this account."""
+    return "aws:PrincipalAccount" in statement.get("Condition", {}).get("StringEquals", {})
 
 
 def _statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:

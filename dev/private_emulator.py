@@ -1,0 +1,116 @@
+"""Runs an emulator's module so that only this run can use it: `private_emulator.py MODULE`.
+
+Each local user can connect to a loopback port, and a web page can make its reader's browser do so.
+The emulators accept well-known access keys, such as `test`, and grant them everything: the secrets,
+and functions, which are programs that run as the user who started the emulator.
+
+Here a request must contain the random access key of this run, or the access key of a function's
+role, and then come from a process of this user. So must each connection to a Runtime API, which
+has no authentication. The check of the user needs `/proc`; other systems than Linux do without it.
+"""
+
+import hmac
+import os
+import re
+import runpy
+import socketserver
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import hypercorn.asyncio
+
+# What a probe, and the answer of a custom resource, send without a key. The last part of the
+# latter's path is a random token.
+OPEN_PATHS = re.compile(r"/_(ministack|localstack)/health|/_ministack/cfn-response/[^/]+")
+CREDENTIAL = re.compile(r"(?:^AWS4-HMAC-SHA256 Credential=|X-Amz-Credential=)([\w-]+)(?:/|%2F)")
+REFUSAL = (
+    b"<ErrorResponse><Error><Code>AccessDenied</Code>"
+    b"<Message>the access key is not of this run</Message></Error></ErrorResponse>"
+)
+SOCKETS = Path("/proc/net/tcp")
+
+Address = tuple[str, int]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def gate(application: Application, key: str) -> Application:
+    """Refuse requests that contain neither the key of this run nor that of a function's role."""
+
+    async def gated(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_allowed(scope, key)):
+            await application(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": REFUSAL})
+        else:
+            await send({"type": "websocket.close"})
+
+    return gated
+
+
+def _is_allowed(scope: Message, key: str) -> bool:
+    if OPEN_PATHS.fullmatch(scope["path"]):
+        return True
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    authorization = headers.get(b"authorization", b"") or scope["query_string"]
+    found = CREDENTIAL.search(authorization.decode(errors="replace"))
+    if found is None:
+        return False
+    if hmac.compare_digest(found[1], key):
+        return True
+    return _is_of_role(found[1]) and is_own(scope["client"], scope["server"])
+
+
+def _is_of_role(key: str) -> bool:
+    """Return whether the emulator gave out a temporary access key, as it does to each function."""
+    if ministack := sys.modules.get("ministack.services.sts"):
+        return key in ministack._sessions
+    if localstack := sys.modules.get("localstack.services.sts.models"):
+        stores = [store for bundle in localstack.sts_stores.values() for store in bundle.values()]
+        return any(key in store.credentials for store in stores)
+    return False
+
+
+def is_own(client: Address, server: Address) -> bool:
+    """Return whether the process at the other end of a connection runs as this user."""
+    if not SOCKETS.exists():
+        return True
+    ends = [_as_in_proc(client), _as_in_proc(server)]
+    for line in SOCKETS.read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1:3] == ends:
+            return int(fields[7]) == os.geteuid()
+    return False
+
+
+def _as_in_proc(address: Address) -> str:
+    """Write an address as the kernel does on a little-endian machine: 0100007F:1F90."""
+    host, port = address
+    octets = bytes(map(int, host.split(".")))
+    return f"{int.from_bytes(octets, sys.byteorder):08X}:{port:04X}"
+
+
+def _verify_request(server: socketserver.BaseServer, _request: object, client: Address) -> bool:
+    return is_own(client, server.server_address)
+
+
+def main() -> None:
+    """Run the module with the key in AWS_ACCESS_KEY_ID."""
+    key = os.environ["AWS_ACCESS_KEY_ID"]
+    serve = hypercorn.asyncio.serve
+    hypercorn.asyncio.serve = lambda application, *arguments, **options: serve(
+        gate(application, key), *arguments, **options
+    )
+    # The Runtime APIs of both emulators are such servers.
+    socketserver.BaseServer.verify_request = _verify_request
+    module = sys.argv.pop(1)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
