@@ -2,8 +2,8 @@
 --
 -- 1. A ledger for FIFO queues. A FIFO queue's message gets a new SentTimestamp when SQS moves it to the
 --    dead-letter queue, so the key of processed_messages no longer finds it. Its message id stays the same.
--- 2. A write_logins_row_by_row that inserts each refused row only once, stops at a time limit, and counts the
---    rows that a trigger or a rule suppressed.
+-- 2. A write_logins_row_by_row that is faster with many refused rows, stops at a time limit, and counts the rows
+--    that a trigger or a rule suppressed.
 -- 3. The functions name the schema of each table and function. Otherwise the search path of their caller
 --    decides which table they write to. They have no SET search_path, because the triggers of user_logins
 --    would then run with it. Polymorphic functions (unnest, array_agg) are named with pg_catalog: otherwise a
@@ -131,21 +131,25 @@ CREATE FUNCTION write_logins_row_by_row(
 LANGUAGE plpgsql AS $$
 DECLARE
     stop_at constant timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => time_limit_s);
+    -- A part that takes longer is followed by a smaller part, so that no part outlasts the time left.
+    part_limit constant interval :=
+        pg_catalog.make_interval(secs => LEAST(time_limit_s * double precision '0.05', double precision '0.1'));
     number_of_rows constant integer := pg_catalog.cardinality(message_ids);
     is_fifo constant boolean := pg_catalog.cardinality(fifo_groups) > 0;
-    -- By row: whether it is still to be written, and the error of a refused row.
-    is_due boolean[];
-    sqlstates text[] := pg_catalog.array_fill(NULL::text, ARRAY[number_of_rows]);
-    -- By FIFO group: its first refused row.
-    first_refused integer[] := pg_catalog.array_fill(NULL::integer, ARRAY[number_of_rows]);
-    -- The part that is being written: its rows, the row that is inserted next, and when to end the part.
-    first_row integer := 1;
-    last_row integer := number_of_rows;
-    next_row integer;
-    end_part_at timestamptz;
+    -- By FIFO group: its refused row.
+    refused integer[] := pg_catalog.array_fill(NULL::integer, ARRAY[number_of_rows]);
+    -- The rows that are still to be written, from `first_due`, and the part of them that is written next.
+    due_rows integer[];
+    first_due integer;
+    last_of_part integer;
+    part_size integer := 1;
+    -- The last row that was written or refused.
+    done_row integer := 0;
+    part_started_at timestamptz;
+    part_took interval;
     part_rows bigint;
     part_inserted bigint;
-    statement_rows bigint;
+    part_entries bigint;
     -- Whether the part's rows are inserted, and whether another transaction wrote one of its messages first.
     in_ledger boolean;
     is_overtaken boolean := true;
@@ -153,6 +157,8 @@ DECLARE
 BEGIN
     inserted := 0;
     suppressed := 0;
+    failed_rows := '{}';
+    failed_sqlstates := '{}';
 
     -- Without rows, these fail only if the statement itself is refused: a table, a column or a privilege is
     -- missing. They also lock user_logins before the salt is checked, because accept-salt locks it too.
@@ -186,28 +192,13 @@ BEGIN
     -- A deferred constraint would fail the commit, whose error does not say which row it refuses.
     SET CONSTRAINTS ALL IMMEDIATE;
 
-    WHILE first_row <= number_of_rows LOOP
+    LOOP
         IF is_overtaken THEN
-            -- Rows whose message no ledger has. SQS can deliver a message twice in one batch: only the first
-            -- is due. The ledgers are read in subqueries, so that Postgres looks up each message in an index.
-            SELECT pg_catalog.array_agg(
-                occurrence = 1
-                    AND (
-                        SELECT true FROM %1$I.processed_messages AS entry
-                        WHERE entry.slot = message.slot
-                            AND entry.sent_at = message.sent_at
-                            AND entry.message_id = message.message_id
-                        LIMIT 1
-                    ) IS NULL
-                    AND (
-                        SELECT true FROM %1$I.processed_fifo_messages AS entry
-                        WHERE is_fifo AND entry.message_id = message.message_id
-                        LIMIT 1
-                    ) IS NULL
-                    AND sqlstates[number] IS NULL
-                ORDER BY number
-            )
-            INTO is_due
+            -- The rows whose message no ledger has. SQS can deliver a message twice in one batch: only the
+            -- first is due. The ledgers are read in subqueries, so that Postgres looks each message up in an
+            -- index.
+            SELECT COALESCE(pg_catalog.array_agg(number ORDER BY number), '{}')
+            INTO due_rows
             FROM (
                 SELECT
                     number,
@@ -223,44 +214,55 @@ BEGIN
                         pg_catalog.unnest(sent_ats) AS sent_at,
                         pg_catalog.unnest(message_ids) AS message_id
                 ) AS given
-            ) AS message;
+            ) AS message
+            WHERE number > done_row
+                AND occurrence = 1
+                AND (
+                    SELECT true FROM %1$I.processed_messages AS entry
+                    WHERE entry.slot = message.slot
+                        AND entry.sent_at = message.sent_at
+                        AND entry.message_id = message.message_id
+                    LIMIT 1
+                ) IS NULL
+                AND (
+                    SELECT true FROM %1$I.processed_fifo_messages AS entry
+                    WHERE is_fifo AND entry.message_id = message.message_id
+                    LIMIT 1
+                ) IS NULL;
+            first_due := 1;
             is_overtaken := false;
         END IF;
 
-        EXIT WHEN pg_catalog.clock_timestamp() >= stop_at;
-        next_row := first_row;
-        part_rows := 0;
-        part_inserted := 0;
+        EXIT WHEN first_due > pg_catalog.cardinality(due_rows) OR pg_catalog.clock_timestamp() >= stop_at;
+        part_started_at := pg_catalog.clock_timestamp();
+        last_of_part := LEAST(first_due + part_size - 1, pg_catalog.cardinality(due_rows));
+        part_rows := last_of_part - first_due + 1;
+        IF is_fifo THEN
+            SELECT pg_catalog.count(*) INTO part_rows
+            FROM pg_catalog.generate_series(first_due, last_of_part) AS place
+            WHERE refused[fifo_groups[due_rows[place]]] IS NULL;
+        END IF;
         in_ledger := false;
-        -- A refused row undoes its part, so a part must be short.
-        end_part_at := LEAST(stop_at, pg_catalog.clock_timestamp() + INTERVAL '100 ms');
 
         BEGIN
-            WHILE next_row <= last_row LOOP
-                -- On a FIFO queue a refused row holds back the later rows of its group.
-                IF first_refused[fifo_groups[next_row]] < next_row THEN
-                    is_due[next_row] := false;
-                END IF;
-                IF is_due[next_row] THEN
-                    -- A statement for each row: if it fails, next_row is the row that Postgres refuses.
-                    INSERT INTO %1$I.user_logins (
-                        user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-                    )
-                    SELECT
-                        user_ids[next_row],
-                        device_types[next_row],
-                        masked_ips[next_row],
-                        masked_device_ids[next_row],
-                        locales[next_row],
-                        app_versions[next_row],
-                        (sent_ats[next_row] AT TIME ZONE INTERVAL '0')::date;
-                    GET DIAGNOSTICS statement_rows = ROW_COUNT;
-                    part_inserted := part_inserted + statement_rows;
-                    part_rows := part_rows + 1;
-                END IF;
-                next_row := next_row + 1;
-                EXIT WHEN pg_catalog.clock_timestamp() >= end_part_at;
-            END LOOP;
+            INSERT INTO %1$I.user_logins (
+                user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+            )
+            SELECT
+                user_ids[number],
+                device_types[number],
+                masked_ips[number],
+                masked_device_ids[number],
+                locales[number],
+                app_versions[number],
+                (sent_ats[number] AT TIME ZONE INTERVAL '0')::date
+            FROM (
+                SELECT due_rows[place] AS number
+                FROM pg_catalog.generate_series(first_due, last_of_part) AS place
+            ) AS part
+            -- On a FIFO queue a refused row holds back the later rows of its group.
+            WHERE refused[fifo_groups[number]] IS NULL;
+            GET DIAGNOSTICS part_inserted = ROW_COUNT;
 
             -- The ledgers come last, so that a refused row leaves no entry behind that vacuum has to remove.
             in_ledger := true;
@@ -269,28 +271,41 @@ BEGIN
                 ((sent_ats[number] AT TIME ZONE INTERVAL '0')::date - DATE '1970-01-01') %% 32,
                 sent_ats[number],
                 message_ids[number]
-            FROM pg_catalog.generate_series(first_row, next_row - 1) AS number
-            WHERE is_due[number]
+            FROM (
+                SELECT due_rows[place] AS number
+                FROM pg_catalog.generate_series(first_due, last_of_part) AS place
+            ) AS part
+            WHERE refused[fifo_groups[number]] IS NULL
             ON CONFLICT DO NOTHING;
-            GET DIAGNOSTICS statement_rows = ROW_COUNT;
-            is_overtaken := statement_rows < part_rows;
+            GET DIAGNOSTICS part_entries = ROW_COUNT;
+            is_overtaken := part_entries < part_rows;
             IF is_fifo THEN
                 INSERT INTO %1$I.processed_fifo_messages (message_id, written_on)
                 SELECT message_ids[number], (pg_catalog.now() AT TIME ZONE INTERVAL '0')::date
-                FROM pg_catalog.generate_series(first_row, next_row - 1) AS number
-                WHERE is_due[number]
+                FROM (
+                    SELECT due_rows[place] AS number
+                    FROM pg_catalog.generate_series(first_due, last_of_part) AS place
+                ) AS part
+                WHERE refused[fifo_groups[number]] IS NULL
                 ON CONFLICT DO NOTHING;
-                GET DIAGNOSTICS statement_rows = ROW_COUNT;
-                is_overtaken := is_overtaken OR statement_rows < part_rows;
+                GET DIAGNOSTICS part_entries = ROW_COUNT;
+                is_overtaken := is_overtaken OR part_entries < part_rows;
             END IF;
             IF is_overtaken THEN
                 RAISE 'another transaction wrote a message of this part';
             END IF;
 
             inserted := inserted + part_inserted;
+            -- A rule can insert more rows than it is given.
             suppressed := suppressed + GREATEST(part_rows - part_inserted, 0);
-            first_row := next_row;
-            last_row := number_of_rows;
+            done_row := due_rows[last_of_part];
+            first_due := last_of_part + 1;
+            part_took := pg_catalog.clock_timestamp() - part_started_at;
+            IF part_took + part_took < part_limit THEN
+                part_size := LEAST(part_size * 2, number_of_rows);
+            ELSIF part_took > part_limit THEN
+                part_size := GREATEST(part_size / 2, 1);
+            END IF;
         EXCEPTION WHEN assert_failure OR others THEN
             GET STACKED DIAGNOSTICS error_code = RETURNED_SQLSTATE;
             -- These errors concern the server, not the row: the connection, the state of the transaction, a
@@ -301,35 +316,39 @@ BEGIN
             THEN
                 RAISE;
             END IF;
-            IF NOT in_ledger THEN
-                sqlstates[next_row] := error_code;
-                is_due[next_row] := false;
-                IF fifo_groups[next_row] IS NOT NULL THEN
-                    first_refused[fifo_groups[next_row]] := next_row;
+            IF in_ledger THEN
+                -- The next round leaves out the message of the other transaction.
+                NULL;
+            ELSIF last_of_part > first_due THEN
+                part_size := GREATEST((last_of_part - first_due + 1) / 4, 1);
+            ELSE
+                done_row := due_rows[first_due];
+                failed_rows := pg_catalog.array_append(failed_rows, done_row);
+                failed_sqlstates := pg_catalog.array_append(failed_sqlstates, error_code);
+                IF fifo_groups[done_row] IS NOT NULL THEN
+                    refused[fifo_groups[done_row]] := done_row;
                 END IF;
-                -- The rows before it are inserted again, as a part of their own.
-                last_row := next_row - 1;
-                IF last_row < first_row THEN
-                    first_row := next_row + 1;
-                    last_row := number_of_rows;
-                END IF;
+                first_due := first_due + 1;
             END IF;
         END;
     END LOOP;
 
-    SELECT
-        COALESCE(pg_catalog.array_agg(number) FILTER (WHERE is_failed), '{}'),
-        COALESCE(pg_catalog.array_agg(sqlstates[number]) FILTER (WHERE is_failed), '{}'),
-        COALESCE(pg_catalog.array_agg(number) FILTER (WHERE is_unreached AND NOT is_failed), '{}')
-    INTO failed_rows, failed_sqlstates, unreached_rows
-    FROM (
-        SELECT
-            number,
-            sqlstates[number] IS NOT NULL
-                OR COALESCE(first_refused[fifo_groups[number]] < number, false) AS is_failed,
-            number >= first_row AND is_due[number] AS is_unreached
-        FROM pg_catalog.generate_series(1, number_of_rows) AS number
-    ) AS outcome;
+    SELECT COALESCE(pg_catalog.array_agg(due_rows[place] ORDER BY place), '{}')
+    INTO unreached_rows
+    FROM pg_catalog.generate_series(first_due, pg_catalog.cardinality(due_rows)) AS place
+    WHERE refused[fifo_groups[due_rows[place]]] IS NULL;
+
+    -- The rows that are held back. Their SQLSTATE is NULL.
+    SELECT pg_catalog.array_cat(failed_rows, pg_catalog.array_agg(number ORDER BY number))
+    INTO failed_rows
+    FROM pg_catalog.generate_subscripts(fifo_groups, 1) AS number
+    WHERE refused[fifo_groups[number]] < number;
+    failed_sqlstates := pg_catalog.array_cat(
+        failed_sqlstates,
+        pg_catalog.array_fill(
+            NULL::text, ARRAY[pg_catalog.cardinality(failed_rows) - pg_catalog.cardinality(failed_sqlstates)]
+        )
+    );
 END
 $$;
     $create$, current_schema(), format('%I.user_logins', current_schema()));
