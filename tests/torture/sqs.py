@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from torture.messages import Kind, Message, Messages, State
+from torture.messages import Message, Messages, State
 
 MAX_REPORTS = 3
 # At this number of messages in a queue, no more are sent.
@@ -200,10 +200,10 @@ class Queue:
             held_back = message.group is not None and message.group in failed_groups
             if message.id in failed:
                 failed_groups.add(message.group)
-                if message.kind is Kind.GOOD and not held_back:
+                if not message.kind.fails and not held_back:
                     violations.append(Violation("a good message was reported", message))
             elif held_back:
                 text = "a message was written after a failed one of its FIFO group"
                 violations.append(Violation(text, message))
-            elif message.kind is not Kind.GOOD:
+            elif message.kind.fails:
                 violations.append(Violation("a bad message was not reported", message))

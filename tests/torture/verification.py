@@ -14,6 +14,7 @@ from torture.sqs import History, Violation
 # Logs are searched in blocks of this many bytes.
 BLOCK = 1 << 24
 BATCH_DONE = '"message":"batch done"'
+LEDGERS = ("processed_messages", "processed_fifo_messages")
 PANICKED = '"message":"panicked"'
 
 
@@ -59,16 +60,25 @@ def _compare(servers: ProxiedServers, history: History, findings: Findings) -> N
     for row in servers.query("SELECT * FROM user_logins"):
         rows[row[0]].append(row)
         findings.rows += 1
-    entries = servers.query("SELECT message_id FROM processed_messages")
-    ledger = Counter(str(message_id) for (message_id,) in entries)
+    ledger, fifo_ledger = (_ledger(servers, name) for name in LEDGERS)
     for message in history.messages:
         own_rows, own_entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
         _compare_message(message, own_rows, own_entries, findings)
+        expected = own_entries if message.group is not None else 0
+        if fifo_ledger.pop(message.id, 0) != expected:
+            findings.other.append(Violation("the ledgers differ", message))
     if rows:
         findings.other.append(Violation(f"{len(rows)} users have rows, but no message"))
-    if ledger:
-        findings.other.append(Violation(f"{len(ledger)} ledger entries have no message"))
+    if ledger or fifo_ledger:
+        number = len(ledger) + len(fifo_ledger)
+        findings.other.append(Violation(f"{number} ledger entries have no message"))
     findings.dead = sum(message.state is State.DEAD for message in history.messages)
+
+
+def _ledger(servers: ProxiedServers, name: str) -> Counter[str]:
+    """Count the entries of each message in a ledger."""
+    entries = servers.query(f"SELECT message_id FROM {name}")
+    return Counter(str(message_id) for (message_id,) in entries)
 
 
 def _compare_message(message: Message, rows: list[tuple], entries: int, findings: Findings) -> None:
@@ -76,7 +86,7 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
     good = message.kind is Kind.GOOD
     if message.state is State.QUEUED:
         findings.lost.append(Violation("still in the queue", message))
-    elif message.state is not (State.DELETED if good else State.DEAD):
+    elif message.state is not (State.DEAD if message.kind.fails else State.DELETED):
         findings.lost.append(Violation(f"{message.kind}, but {message.state}", message))
     elif good and not rows:
         findings.lost.append(Violation("deleted, but has no row", message))
@@ -86,7 +96,7 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
         findings.other.append(Violation(f"{message.kind}, but has a row", message))
     if good and any(row != message.row for row in rows):
         findings.other.append(Violation("has a row with wrong values", message))
-    if entries != len(rows):
+    if entries != (0 if message.kind.fails else 1):
         text = f"{entries} entries in the ledger, {len(rows)} rows"
         findings.other.append(Violation(text, message))
 
