@@ -79,6 +79,8 @@ class Message:
     state: State = State.QUEUED
     visible_at: float = 0.0
     reports: int = 0
+    # The reports of a message that does not fail. Its time ran out, or the function is wrong.
+    unexpected_reports: int = 0
     deliveries: list["Delivery"] = field(default_factory=list)
 
     @property

@@ -15,6 +15,7 @@ from torture.sqs import History, Violation
 BLOCK = 1 << 24
 BATCH_DONE = '"message":"batch done"'
 LEDGERS = ("processed_messages", "processed_fifo_messages")
+OUT_OF_TIME = '"reason":"OutOfTime"'
 PANICKED = '"message":"panicked"'
 
 
@@ -49,7 +50,10 @@ def verify(servers: ProxiedServers, history: History) -> Findings:
     servers.wait_for_writers()
     findings = Findings(other=list(history.violations))
     _compare(servers, history, findings)
-    _read_logs(findings)
+    out_of_time = _read_logs(findings)
+    for message in history.messages:
+        if message.unexpected_reports > out_of_time[message.id]:
+            findings.other.append(Violation("a good message was reported", message))
     _search(servers, findings)
     return findings
 
@@ -101,15 +105,22 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
         findings.other.append(Violation(text, message))
 
 
-def _read_logs(findings: Findings) -> None:
-    """Count the rows that functions logged as written, and find panics."""
+def _read_logs(findings: Findings) -> Counter[str]:
+    """Count the rows that functions logged as written, and find panics.
+
+    Return how often the time of each message ran out.
+    """
     findings.unconfirmed = findings.rows
+    out_of_time: Counter[str] = Counter()
     for log in functions.LOGS.glob("*.log"):
         for line in log.open(errors="replace"):
             if BATCH_DONE in line:
                 findings.unconfirmed -= json.loads(line)["written"]
             elif PANICKED in line:
                 findings.other.append(Violation(f"a panic in {log}"))
+            elif OUT_OF_TIME in line:
+                out_of_time[json.loads(line)["message_id"]] += 1
+    return out_of_time
 
 
 def _search(servers: ProxiedServers, findings: Findings) -> None:
