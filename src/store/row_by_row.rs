@@ -30,7 +30,7 @@ pub(super) async fn write(
     let groups = fifo_groups(&mut rows);
     let columns = Columns::new(rows.iter().copied(), salt_fingerprint);
     let left = deadline.left();
-    let time_limit_s = (left - reserve(left)).as_secs_f64();
+    let time_limit_s = left.saturating_sub(reserve(left)).as_secs_f64();
     let mut parameters = columns.parameters().to_vec();
     parameters.extend([(&groups as _, Type::INT4_ARRAY), (&time_limit_s as _, Type::FLOAT8)]);
 

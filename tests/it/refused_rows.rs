@@ -300,7 +300,7 @@ async fn fifo_order_is_kept_when_time_runs_out() {
     database.execute(SLOW_TRIGGER).await;
     let ingest = database.ingest().await;
     let user = |number: usize| if number == 1 { "bad".to_owned() } else { format!("{number:03}") };
-    let group = |number: usize| if number % 2 == 0 { "even" } else { "odd" };
+    let group = |number: usize| if number.is_multiple_of(2) { "even" } else { "odd" };
     let record = |number| fifo(&format!("m{number:03}"), group(number), body(&user(number)).to_string());
 
     let answer =
