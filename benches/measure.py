@@ -23,6 +23,8 @@ Row = dict[str, Any]
 WARM_UP = 3
 # Each way. On a busy machine the noise is about 10 % of a round trip.
 DELAY_S = 0.01
+# Each way, where a batch takes so long that its noise would hide shorter delays.
+FAR_DELAY_S = 0.5
 COPY = "COPY copied_logins FROM STDIN (FORMAT binary)"
 FILL = Path(__file__).with_name("fill.sql")
 TERMINATE = """
@@ -42,6 +44,7 @@ class Effort:
     growth_rounds: int
     throughput_messages: int
     round_trip_rounds: int
+    refused_rows_rounds: int
 
 
 FULL = Effort(
@@ -53,6 +56,7 @@ FULL = Effort(
     growth_rounds=60,
     throughput_messages=100_000,
     round_trip_rounds=25,
+    refused_rows_rounds=5,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -61,6 +65,7 @@ QUICK = Effort(
     growth_rounds=15,
     throughput_messages=20_000,
     round_trip_rounds=7,
+    refused_rows_rounds=1,
 )
 
 
@@ -307,6 +312,50 @@ def _reconnect(admin: psycopg.Connection, login_etl: Function) -> float:
     return login_etl.invoke(events.event(100))
 
 
+def refused_rows(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure batches in which a constraint refuses a share of the rows, also over a network."""
+    database = servers.database("refused_rows")
+    with database.connect() as admin:
+        admin.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')")
+    with proxy.to("127.0.0.1", servers.services.postgres.port) as to_postgres:
+        url = database.url.replace(str(servers.services.postgres.port), str(to_postgres.port))
+        with database.login_etl(DATABASE_URL=url) as login_etl:
+            for _ in range(WARM_UP):
+                login_etl.invoke(events.event(1_000))
+            rows = [
+                _refused_rows(login_etl, to_postgres, messages, percent, effort.refused_rows_rounds)
+                for messages in (100, 1_000, 10_000)
+                for percent in (0, 1, 10, 50, 100)
+            ]
+    for row in rows:
+        [clean] = [
+            each
+            for each in rows
+            if (each["messages"], each["refused_percent"]) == (row["messages"], 0)
+        ]
+        row["ratio_to_clean_batch"] = row["delay_0_ms"] / clean["delay_0_ms"]
+    return rows
+
+
+def _refused_rows(
+    login_etl: Function, to_postgres: Proxy, messages: int, refused_percent: int, rounds: int
+) -> Row:
+    def turn(delay_s: float) -> float:
+        to_postgres.delay_s = delay_s
+        return login_etl.invoke(*events.event_with_refused_rows(messages, refused_percent))
+
+    turns = [lambda delay_s=delay_s: turn(delay_s) for delay_s in (0, 0.0005, 0.001, FAR_DELAY_S)]
+    none, half, one, far = (median(seconds) for seconds in _take_turns(turns, rounds))
+    return {
+        "messages": messages,
+        "refused_percent": refused_percent,
+        "delay_0_ms": none * 1e3,
+        "delay_0.5_ms": half * 1e3,
+        "delay_1_ms": one * 1e3,
+        "round_trips": round((far - none) / (2 * FAR_DELAY_S)),
+    }
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -331,4 +380,5 @@ MEASUREMENTS = {
     "cold_start": Measurement(cold_start, fsync="off", tls="TLS where the row says so"),
     "growth": Measurement(growth, fsync="off", tls="no TLS"),
     "round_trips": Measurement(round_trips, fsync="off", tls="TLS"),
+    "refused_rows": Measurement(refused_rows, fsync="on", tls="no TLS"),
 }

@@ -50,6 +50,11 @@ TABLES = [
     ("cold_start", "Cold start, from the start of the process to its first poll", None),
     ("growth", "A batch of 1,000 on an empty and on a large database", None),
     ("round_trips", "Round trips, counted with a delay of 10 ms each way", None),
+    (
+        "refused_rows",
+        "Batches with refused rows: medians, with 0, 0.5 and 1 ms of network delay each way",
+        None,
+    ),
 ]
 
 LEGEND = (

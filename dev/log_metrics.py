@@ -14,7 +14,12 @@ from rich.table import Table
 from dev import logs
 
 STAGES = {"decode_ms": "decode and mask", "connect_ms": "connect", "write_ms": "write"}
-OUTCOMES = {"written": "written", "duplicates": "duplicates", "failed": "failed"}
+OUTCOMES = {
+    "written": "written",
+    "duplicates": "duplicates",
+    "suppressed": "suppressed",
+    "failed": "failed",
+}
 
 
 @dataclass
@@ -76,6 +81,7 @@ def tables(metrics: LogMetrics) -> Group:
         f"{metrics.sum('messages')}",
         f"[green]{metrics.sum('written')}[/]",
         f"{metrics.sum('duplicates')}",
+        f"{metrics.sum('suppressed')}",
         _red_unless_zero(metrics.sum("failed")),
         f"{metrics.sum('cold_start')}",
     )

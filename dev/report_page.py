@@ -14,6 +14,7 @@ from dev.log_metrics import OUTCOMES, STAGES, LogMetrics
 COLOURS = {
     "written": "#2a9d6f",
     "duplicates": "#a9b4c2",
+    "suppressed": "#c9a66b",
     "failed": "#d1495b",
     "batch_failed": "#7d1d3f",
     "decode_ms": "#3d7dca",

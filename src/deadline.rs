@@ -18,8 +18,7 @@ pub struct Deadline {
 pub struct DeadlinePassed;
 
 impl Deadline {
-    /// Returns the deadline of an invocation that Lambda ends at `end`. 10 % of the time, at most 1 s, stays
-    /// for the response.
+    /// Returns the deadline of an invocation that Lambda ends at `end`. A [`reserve`] stays for the response.
     ///
     /// An `end` in the year 1970 is the remaining time: `cargo lambda watch` (as of 1.9.2) sends this instead
     /// of a date.
@@ -31,7 +30,7 @@ impl Deadline {
         } else {
             end.duration_since(SystemTime::now()).unwrap_or_default()
         };
-        let reserved = (left / 10).min(Duration::from_secs(1));
+        let reserved = reserve(left);
         Self { at: Instant::now() + left.saturating_sub(reserved), grace: reserved / 2 }
     }
 
@@ -67,6 +66,12 @@ impl Deadline {
     pub async fn timeout<T>(self, work: impl Future<Output = T>) -> Result<T, DeadlinePassed> {
         tokio::time::timeout_at(self.at.into(), work).await.map_err(|_| DeadlinePassed)
     }
+}
+
+/// Returns the part of the time `left` that stays for an answer: 10 %, at most 1 s.
+#[must_use]
+pub fn reserve(left: Duration) -> Duration {
+    (left / 10).min(Duration::from_secs(1))
 }
 
 #[cfg(test)]

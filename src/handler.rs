@@ -121,6 +121,7 @@ impl Ingest {
         let written = self.decode_mask_and_write(&messages, keys, &mut failures, deadline, log).await;
         log.writing_ended();
         let written = written?;
+        log.suppressed = written.suppressed;
         for row in written.failed_rows {
             failures.add(row.position, row.reason);
         }

@@ -1,6 +1,9 @@
 -- Empties the partitions of the ledger that are older than any message in SQS. SQS keeps a message for at
 -- most 14 days, and 31 days ago has the same partition as tomorrow. Emptying days 16 to 30 is safe even if a
 -- clock is one day wrong. Empty partitions are skipped, because TRUNCATE locks the partition.
+--
+-- A message of a FIFO queue may be delivered for 14 days from the queue and, with a new SentTimestamp, for 14
+-- days from the dead-letter queue.
 DO $$
 DECLARE
     today constant integer := (now() AT TIME ZONE 'UTC')::date - DATE '1970-01-01';
@@ -14,5 +17,7 @@ BEGIN
             EXECUTE format('TRUNCATE %I', partition_name);
         END IF;
     END LOOP;
+
+    DELETE FROM processed_fifo_messages WHERE written_on < DATE '1970-01-01' + (today - 30);
 END
 $$;

@@ -79,41 +79,51 @@ impl<'b> Attempt<'b> {
         self.results.push(Box::pin(write)).await;
     }
 
-    /// Writes the chunks that are not sent yet, commits, and waits for the results.
+    /// Writes the chunks that are not sent yet, commits, and waits for the results. If Postgres refuses a row
+    /// or the ledger already holds a message, this writes all rows again, row by row.
     pub(super) async fn complete(mut self, chunks: &[Chunk<'b>]) -> Result<Written, FailedAttempt> {
-        let error = match self.answer_deadline.timeout(self.write(chunks)).await {
+        let (error, was_silent) = match self.answer_deadline.timeout(self.write_together(chunks)).await {
             Ok(Ok(written)) => return Ok(written),
-            Ok(Err(error)) => StoreError::from(&error),
-            Err(DeadlinePassed) => {
-                self.connection.cancel(self.deadline.grace()).await;
-                StoreError::TimedOut
-            }
+            // The unique key of the ledger is a constraint too: a redelivery ends here, like a refused row.
+            // No transaction is open here: after a failed statement, COMMIT rolls back.
+            Ok(Err(error)) if may_concern_rows(&error) => match self.write_row_by_row(chunks).await {
+                Ok(written) => return Ok(written),
+                Err(error) => (error, false),
+            },
+            Ok(Err(error)) => (StoreError::from(&error), false),
+            Err(DeadlinePassed) => (self.cancel().await, true),
         };
-        let connection_may_be_stale =
-            error.is_connection_error() || (self.is_reused && error == StoreError::TimedOut);
+        let connection_may_be_stale = error.is_connection_error() || (self.is_reused && was_silent);
         self.close();
         Err(FailedAttempt { error, connection_may_be_stale })
     }
 
-    /// One chunk is one statement. More chunks are one transaction. If Postgres refuses a row or the ledger
-    /// already holds a message, this writes all rows again, row by row.
-    async fn write(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
-        let outcome = match chunks {
+    /// One chunk is one statement. More chunks are one transaction.
+    async fn write_together(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
+        let inserted = match chunks {
             [all] if self.chunks_sent == 0 => {
                 write_all(self.connection.client(), all, self.salt_fingerprint).await
             }
             _ => self.write_in_transaction(chunks).await,
-        };
-        match outcome {
-            Ok(inserted) => Ok(Written { inserted, failed_rows: Vec::new() }),
-            // The unique key of the ledger is a constraint too: a redelivery ends here, like a refused row.
-            // No transaction is open here: after a failed statement, COMMIT rolls back.
-            Err(error) if may_concern_rows(&error) => {
-                let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-                row_by_row::write(self.connection.client(), rows, self.salt_fingerprint).await
-            }
-            Err(error) => Err(error),
+        }?;
+        let rows: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        Ok(Written { inserted, suppressed: (rows as u64).saturating_sub(inserted), failed_rows: Vec::new() })
+    }
+
+    /// The connection has answered, so it is not stale, and this may use all of the time left.
+    async fn write_row_by_row(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, StoreError> {
+        let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+        let write = row_by_row::write(self.connection.client(), rows, self.salt_fingerprint, self.deadline);
+        match self.deadline.timeout(write).await {
+            Ok(outcome) => outcome.map_err(|error| StoreError::from(&error)),
+            Err(DeadlinePassed) => Err(self.cancel().await),
         }
+    }
+
+    /// Cancels the statement that runs.
+    async fn cancel(&mut self) -> StoreError {
+        self.connection.cancel(self.deadline.grace()).await;
+        StoreError::TimedOut
     }
 
     async fn write_in_transaction(&mut self, chunks: &[Chunk<'b>]) -> Result<u64, tokio_postgres::Error> {

@@ -11,6 +11,10 @@ use super::row::KeyedRow;
 
 const WRITE_ALL: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
+/// The same for a FIFO queue, whose messages are also looked for by their ids alone: SQS changes the time at
+/// which they were sent when it moves them to the dead-letter queue.
+const WRITE_ALL_OF_FIFO_QUEUE: &str = "SELECT write_fifo_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
 /// A parameter of a statement.
 pub(super) type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
 
@@ -50,7 +54,7 @@ impl<'r> Columns<'r> {
         }
     }
 
-    /// Returns the parameters `$1` to `$9` of both functions that write rows.
+    /// Returns the parameters `$1` to `$9` of the functions that write rows.
     pub(super) fn parameters(&self) -> [Parameter<'_>; 9] {
         [
             (&self.sent_at, Type::TIMESTAMPTZ_ARRAY),
@@ -74,7 +78,9 @@ pub(super) async fn write_all(
     salt_fingerprint: &SaltFingerprint,
 ) -> Result<u64, tokio_postgres::Error> {
     let columns = Columns::new(rows.iter(), salt_fingerprint);
-    let inserted = client.query_typed_one(WRITE_ALL, &columns.parameters()).await?;
+    let is_fifo = rows.iter().any(|row| row.key.group.is_some());
+    let statement = if is_fifo { WRITE_ALL_OF_FIFO_QUEUE } else { WRITE_ALL };
+    let inserted = client.query_typed_one(statement, &columns.parameters()).await?;
     // A count is never negative.
     inserted.try_get(0).map(i64::unsigned_abs)
 }

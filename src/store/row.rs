@@ -17,6 +17,9 @@ pub struct KeyedRow<'m> {
 pub struct Written {
     /// Number of rows inserted.
     pub inserted: u64,
+    /// Number of messages that count as written although no row was inserted: a trigger or a rule of the user's
+    /// suppressed the row or wrote it elsewhere.
+    pub suppressed: u64,
     /// The rows that were not written. The table holds all other rows of the batch.
     pub failed_rows: Vec<FailedRow>,
 }

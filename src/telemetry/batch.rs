@@ -20,6 +20,8 @@ pub struct BatchLog<'a> {
     pub decoding: Duration,
     /// Time spent on connecting to Postgres; zero where there was a connection.
     pub connecting: Duration,
+    /// Number of rows that a trigger or a rule of the user's suppressed.
+    pub suppressed: u64,
     /// The traced invocation; `None` where it is not sampled.
     pub trace: Option<Trace<'a>>,
     request_id: &'a str,
@@ -50,6 +52,7 @@ impl<'a> BatchLog<'a> {
         Self {
             decoding: Duration::ZERO,
             connecting: Duration::ZERO,
+            suppressed: 0,
             trace: None,
             request_id,
             function,
@@ -154,16 +157,17 @@ impl<'a> BatchLog<'a> {
 
         let flag = |is: bool| Count(u64::from(is));
         let elapsed = self.started.elapsed();
-        let mut metrics = Vec::with_capacity(16);
+        let mut metrics = Vec::with_capacity(17);
         if let Some(messages) = self.messages {
             metrics.push((MetricName::Messages, Count(messages as u64)));
         }
         if let (Some(messages), Some(written)) = (self.messages, self.written) {
             let failed: u64 = self.failures_by_reason.values().sum();
-            let duplicates = (messages as u64).saturating_sub(failed + written);
+            let duplicates = (messages as u64).saturating_sub(failed + written + self.suppressed);
             metrics.extend([
                 (MetricName::Written, Count(written)),
                 (MetricName::Duplicates, Count(duplicates)),
+                (MetricName::Suppressed, Count(self.suppressed)),
                 (MetricName::Failed, Count(failed)),
                 (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
                 (MetricName::Refused, Count(self.refused_rows)),

@@ -65,6 +65,7 @@ pub enum MetricName {
     Messages,
     Written,
     Duplicates,
+    Suppressed,
     Failed,
     FailedPercent,
     Refused,

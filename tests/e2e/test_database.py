@@ -69,6 +69,8 @@ def test_writer_may_only_insert_and_read_the_ledger(driver: Driver) -> None:
         ("user_logins", "INSERT"),
         ("processed_messages", "INSERT"),
         ("processed_messages", "SELECT"),
+        ("processed_fifo_messages", "INSERT"),
+        ("processed_fifo_messages", "SELECT"),
     }
     assert driver.query(ATTRIBUTES, "login_writer") == [(False,) * 5]
 

@@ -51,7 +51,7 @@ def test_terminal_shows_the_metrics(metrics: LogMetrics) -> None:
     console.print(log_metrics.tables(metrics))
 
     shown = console.file.getvalue()
-    assert re.search(r"\n +3 +1 +5 +3 +1 +1 +\d", shown)
+    assert re.search(r"\n +3 +1 +5 +3 +1 +0 +1 +\d", shown)
     assert "MissingMessageId 1, NotJson 1" in shown
 
 

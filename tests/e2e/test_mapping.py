@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from uuid import uuid4
 
 import pytest
@@ -13,7 +13,7 @@ from dev import logs, stack
 from dev.emulator import Feature
 from dev.logins import failed, login, raw_values, record
 from e2e.driver import Driver, wait_until
-from e2e.mappings import function_that_answers, mapped, queue, redrive_policy
+from e2e.mappings import arn, function_that_answers, mapped, queue, redrive_policy
 
 # The answers that fail the whole batch, except an answer that is not JSON: LocalStack treats
 # that as success. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
@@ -111,6 +111,40 @@ def test_fifo_group_with_failure_keeps_its_order(driver: Driver) -> None:
     written = "SELECT user_id FROM user_logins ORDER BY xmin::text::bigint, user_id"
     in_order = [user for (user,) in driver.query(written) if user != other["user_id"]]
     assert in_order == [first["user_id"], refused["user_id"], later["user_id"]]
+
+
+def test_written_fifo_dead_letter_adds_no_row(driver: Driver) -> None:
+    lost, unwritten = bodies = [login() for _ in range(2)]
+    function = driver.system.stack.function
+    sent_at = str(round(time() * 1000) - 60_000)
+
+    with (
+        queue(driver, FifoQueue="true") as dead_letters,
+        queue(driver, FifoQueue="true", **redrive_policy(driver, dead_letters, 1)) as url,
+    ):
+        ids = _send_in_order(driver, url, ["a", "b"], bodies)
+        driver.execute("ALTER TABLE user_logins ADD CONSTRAINT temporary CHECK (false)")
+        try:
+            with mapped(driver, url, function):
+                _wait_for_count(driver, dead_letters, 2)
+        finally:
+            driver.execute("ALTER TABLE user_logins DROP CONSTRAINT temporary")
+        # One message was written, but each of its answers was lost until MaxReceiveCount. Then SQS
+        # gave it a new SentTimestamp.
+        attributes = {"SentTimestamp": sent_at, "MessageGroupId": "a"}
+        first_delivery = record(
+            lost, messageId=ids[0], eventSourceARN=arn(driver, url), attributes=attributes
+        )
+        assert driver.invoke(first_delivery) == failed()
+        with mapped(driver, dead_letters, function):
+            _wait_for_count(driver, dead_letters, 0)
+
+    assert driver.users() == sorted([lost["user_id"], unwritten["user_id"]])
+
+
+def _wait_for_count(driver: Driver, url: str, messages: int) -> None:
+    emulator = driver.system.emulator
+    wait_until(lambda: stack.count(emulator, url) == messages, lambda: stack.count(emulator, url))
 
 
 def _outcome(driver: Driver, answer: object) -> dict[str, int]:

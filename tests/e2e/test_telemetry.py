@@ -32,6 +32,7 @@ def test_batch_is_logged_as_one_line_of_metrics(driver: Driver) -> None:
         "messages": 3,
         "written": 1,
         "duplicates": 1,
+        "suppressed": 0,
         "failed": 1,
         "failed_percent": 33.3,
         "refused": 0,

@@ -1,9 +1,28 @@
 //! Each message is written once, however often SQS delivers it.
 
 use login_etl::schema;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Database, Logs, batch, failures, invoke, login, record};
+use crate::support::{Database, Logs, batch, body, failures, fifo, invoke, login, record};
+
+/// Returns the record as the mapping of the dead-letter queue delivers it. Only a FIFO queue
+/// [resets the time of sending][reset].
+///
+/// [reset]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
+fn dead_letter(mut record: Value) -> Value {
+    if record["attributes"].get("MessageGroupId").is_some() {
+        record["eventSourceARN"] = "arn:aws:sqs:eu-central-1:123456789012:dead.fifo".into();
+        record["attributes"]["SentTimestamp"] = "1795824000000".into();
+    } else {
+        record["eventSourceARN"] = "arn:aws:sqs:eu-central-1:123456789012:dead".into();
+    }
+    record["attributes"]["ApproximateReceiveCount"] = "21".into();
+    record
+}
+
+fn fifo_login(id: &str, user: &str) -> Value {
+    fifo(id, "group", body(user).to_string())
+}
 
 #[tokio::test]
 async fn redelivered_batch_adds_nothing() {
@@ -17,6 +36,69 @@ async fn redelivered_batch_adds_nothing() {
 
     assert_eq!([first, again, regrouped], [failures(&[]), failures(&[]), failures(&[])]);
     assert_eq!(database.user_ids().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn written_dead_letter_adds_nothing() {
+    for login in [login, fifo_login] {
+        let database = Database::create().await;
+        let ingest = database.ingest().await;
+        let written = invoke(&ingest, &batch([login("a", "a"), login("b", "b")])).await;
+        let again = invoke(&ingest, &batch([login("b", "b"), login("c", "c")])).await;
+
+        // Alone, and with a message that was never written.
+        let redriven = invoke(&ingest, &batch([dead_letter(login("a", "a"))])).await;
+        let event =
+            batch([dead_letter(login("b", "b")), dead_letter(login("c", "c")), dead_letter(login("d", "d"))]);
+        let with_new = invoke(&ingest, &event).await;
+        let repeated = invoke(&ingest, &event).await;
+
+        assert_eq!([written, again, redriven, with_new, repeated], std::array::from_fn(|_| failures(&[])));
+        assert_eq!(database.user_ids().await, ["a", "b", "c", "d"]);
+        assert_eq!(database.ledger_entries().await, 4);
+    }
+}
+
+/// The ledger of an older function has only the key with the time.
+#[tokio::test]
+async fn fifo_redelivery_after_upgrade_adds_nothing() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    invoke(&ingest, &batch([fifo_login("a", "a")])).await.unwrap();
+    database.execute("TRUNCATE processed_fifo_messages").await;
+
+    let answer = invoke(&ingest, &batch([fifo_login("a", "a"), fifo_login("b", "b")])).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
+/// `StartMessageMoveTask` and a sender that sends a body again give the message another id.
+#[tokio::test]
+async fn new_message_id_is_a_new_row() {
+    for login in [login, fifo_login] {
+        let database = Database::create().await;
+        let ingest = database.ingest().await;
+
+        invoke(&ingest, &batch([login("a", "u")])).await.unwrap();
+        invoke(&ingest, &batch([login("moved", "u")])).await.unwrap();
+
+        assert_eq!(database.user_ids().await, ["u", "u"]);
+    }
+}
+
+#[tokio::test]
+async fn standard_queue_needs_no_fifo_ledger() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let mut of_fair_queue = login("b", "b");
+    of_fair_queue["attributes"]["MessageGroupId"] = "tenant".into();
+
+    invoke(&ingest, &batch([login("a", "a"), of_fair_queue])).await.unwrap();
+    invoke(&ingest, &batch([login("a", "a"), login("c", "c")])).await.unwrap();
+
+    assert_eq!(database.ledger_entries().await, 3);
+    assert_eq!(database.fifo_ledger_entries().await, 0);
 }
 
 #[tokio::test]
@@ -160,6 +242,21 @@ async fn prune_drops_only_old_ledger_entries() {
                FROM processed_messages ORDER BY 1";
     let ages: Vec<i32> = database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(ages, (-1..=15).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn prune_drops_only_old_fifo_entries() {
+    let database = Database::create().await;
+    let one_entry_a_day = "INSERT INTO processed_fifo_messages
+                SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date - age FROM generate_series(-1, 40) AS age";
+    database.execute(one_entry_a_day).await;
+
+    schema::prune(&database.admin).await.unwrap();
+    schema::prune(&database.admin).await.unwrap();
+
+    let sql = "SELECT (now() AT TIME ZONE 'UTC')::date - written_on FROM processed_fifo_messages ORDER BY 1";
+    let ages: Vec<i32> = database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(ages, (-1..=30).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -1,8 +1,28 @@
 //! Rows that Postgres refuses although their messages decode: users add constraints and triggers.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::support::{Database, Logs, batch, body, error_type, failures, fifo, invoke, login, record};
+use crate::support::{
+    Database, Logs, batch, body, connect, error_type, failures, fifo, invoke, invoke_within, login, record,
+    superuser,
+};
+
+/// A trigger that takes 20 ms for each row.
+const SLOW_TRIGGER: &str = "
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(0.02);
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()";
+
+/// Returns the ids that an answer reports.
+fn reported(answer: &Value) -> Vec<String> {
+    let failures = answer["batchItemFailures"].as_array().unwrap().iter();
+    failures.map(|failure| failure["itemIdentifier"].as_str().unwrap().to_owned()).collect()
+}
 
 /// Returns a record of a good login with this locale.
 fn login_in_locale(id: &str, locale: &str) -> Value {
@@ -112,40 +132,304 @@ async fn missing_privilege_fails_the_batch() {
     }
 }
 
+/// A rule, and the number of rows that it suppresses of the two messages.
 #[tokio::test]
 async fn rule_on_the_table_allows_redelivery() {
-    let database = Database::create().await;
-    let rule = "CREATE TABLE copies (user_id text);
-                GRANT INSERT ON copies TO login_writer;
-                CREATE RULE copy AS ON INSERT TO user_logins DO ALSO INSERT INTO copies VALUES (NEW.user_id)";
-    database.admin.batch_execute(rule).await.unwrap();
-    let ingest = database.ingest().await;
+    let copy = "INSERT INTO copies VALUES (NEW.user_id)";
+    for (rule, written, copied, suppressed) in [
+        (format!("DO ALSO {copy}"), vec!["a", "b"], vec!["a", "b"], 0),
+        (format!("DO INSTEAD {copy}"), vec![], vec!["a", "b"], 0),
+        (format!("WHERE NEW.user_id = 'a' DO INSTEAD {copy}"), vec!["b"], vec!["a"], 1),
+        ("DO INSTEAD NOTHING".to_owned(), vec![], vec![], 2),
+    ] {
+        let database = Database::create().await;
+        let create = format!(
+            "CREATE TABLE copies (user_id text);
+             GRANT INSERT ON copies TO login_writer;
+             CREATE RULE rule AS ON INSERT TO user_logins {rule}"
+        );
+        database.execute(&create).await;
+        let ingest = database.ingest().await;
+        let logs = Logs::capture();
 
-    let answer = invoke(&ingest, &batch([login("a", "a")])).await;
-    let redelivered = invoke(&ingest, &batch([login("a", "a"), login("b", "b")])).await;
+        let answer = invoke(&ingest, &batch([login("a", "a")])).await;
+        let redelivered = invoke(&ingest, &batch([login("a", "a"), login("b", "b")])).await;
+        let repeated = invoke(&ingest, &batch([login("b", "b"), login("a", "a")])).await;
 
-    assert_eq!([answer, redelivered], [failures(&[]), failures(&[])]);
-    assert_eq!(database.user_ids().await, ["a", "b"]);
+        assert_eq!([answer, redelivered, repeated], std::array::from_fn(|_| failures(&[])), "{rule}");
+        assert_eq!(database.user_ids().await, written, "{rule}");
+        let sql = "SELECT user_id FROM copies ORDER BY 1";
+        let copies = database.admin.query(sql, &[]).await.unwrap();
+        assert_eq!(copies.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), copied, "{rule}");
+        assert_eq!(database.ledger_entries().await, 2, "{rule}");
+        let sum = |metric: &str| {
+            logs.lines("batch done").iter().map(|line| line[metric].as_u64().unwrap()).sum::<u64>()
+        };
+        assert_eq!(sum("suppressed"), suppressed, "{rule}");
+        assert_eq!(sum("duplicates"), 3, "{rule}");
+    }
 }
 
-/// The time limit of the invocation is the test: row by row over the network, this took longer.
+#[tokio::test]
+async fn suppressed_rows_are_counted_as_such() {
+    let to_child_table = "INSERT INTO child SELECT NEW.*; RETURN NULL";
+    for action in ["RETURN NULL", to_child_table] {
+        let database = Database::create().await;
+        let trigger = format!(
+            "CREATE TABLE child () INHERITS (user_logins);
+             GRANT INSERT ON child TO login_writer;
+             CREATE FUNCTION suppress() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF NEW.locale = 'XX' THEN {action}; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER suppress BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION suppress()"
+        );
+        database.execute(&trigger).await;
+        let ingest = database.ingest().await;
+        let logs = Logs::capture();
+        let (first, second) = (login_in_locale("a", "XX"), login_in_locale("c", "XX"));
+
+        let together = invoke(&ingest, &batch([first.clone(), login("b", "b")])).await;
+        let row_by_row = invoke(&ingest, &batch([first, second, login("d", "d")])).await;
+
+        assert_eq!([together, row_by_row], [failures(&[]), failures(&[])], "{action}");
+        let counts = |line: &Value| ["written", "suppressed", "duplicates"].map(|name| line[name].as_u64());
+        let lines = logs.lines("batch done");
+        assert_eq!(counts(&lines[0]), [Some(1), Some(1), Some(0)], "{action}");
+        assert_eq!(counts(&lines[1]), [Some(1), Some(1), Some(1)], "{action}");
+        assert_eq!(database.ledger_entries().await, 4, "{action}");
+    }
+}
+
+/// The time limit of the invocation is a part of the test: row by row over the network, this took longer.
 #[tokio::test]
 async fn thousands_of_refused_rows_are_isolated() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await;
+    let ingest = database.ingest().await;
     for refused_every in [1, 2, 100] {
-        let database = Database::create().await;
-        database.admin.batch_execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await.unwrap();
-        let ingest = database.ingest().await;
         let is_refused = |number: &usize| number.is_multiple_of(refused_every);
+        let entries_before = database.ledger_entries().await;
         let records = (0..10_000).map(|number| {
-            login_in_locale(&format!("m{number:05}"), if is_refused(&number) { "XX" } else { "RU" })
+            let id = format!("{refused_every}-{number:05}");
+            login_in_locale(&id, if is_refused(&number) { "XX" } else { "RU" })
         });
 
         let answer = invoke(&ingest, &batch(records)).await.unwrap();
 
         let refused = (0..10_000).filter(is_refused).count();
-        assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), refused, "every {refused_every}");
-        let written = i64::try_from(10_000 - refused).unwrap();
-        assert_eq!(database.ledger_entries().await, written, "every {refused_every}");
+        assert_eq!(reported(&answer).len(), refused, "every {refused_every}");
+        let written = database.ledger_entries().await - entries_before;
+        assert_eq!(written, i64::try_from(10_000 - refused).unwrap(), "every {refused_every}");
+    }
+}
+
+/// Measures Postgres alone, because the function of a debug build is slow.
+#[tokio::test]
+async fn refused_rows_take_at_most_20_clean_batches() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await;
+    let arguments = |refused_percent: u32| {
+        let values = [
+            "now()",
+            "gen_random_uuid()",
+            "'user ' || number",
+            "'ios'",
+            "repeat('a', 64)",
+            "repeat('b', 64)",
+            &format!("CASE WHEN number % 100 < {refused_percent} THEN 'XX' ELSE 'RU' END"),
+            "1",
+        ];
+        let array = |value| format!("ARRAY(SELECT {value} FROM generate_series(1, 10000) AS number)");
+        format!("{}, 'salt'", values.map(array).join(", "))
+    };
+    let clean = format!("SELECT write_logins({})", arguments(0));
+    let clean_batch = fastest(&database, &clean).await;
+
+    for refused_percent in [1, 10, 50, 100] {
+        let isolation = format!("SELECT write_logins_row_by_row({}, '{{}}', 29)", arguments(refused_percent));
+        let elapsed = fastest(&database, &isolation).await;
+
+        assert!(elapsed < 20 * clean_batch, "{refused_percent} %: {elapsed:?}, clean {clean_batch:?}");
+    }
+}
+
+/// Returns the time of the fastest of three executions: the others may have waited for another test.
+async fn fastest(database: &Database, statement: &str) -> Duration {
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        database.admin.query_one(statement, &[]).await.unwrap();
+        fastest = fastest.min(started.elapsed());
+    }
+    fastest
+}
+
+#[tokio::test]
+async fn rows_written_when_time_runs_out_are_kept() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await;
+    database.execute(SLOW_TRIGGER).await;
+    let ingest = database.ingest().await;
+    let logs = Logs::capture();
+    let locale = |number| if number % 10 == 0 { "XX" } else { "RU" };
+    let event = batch((0..200).map(|number| login_in_locale(&format!("m{number:03}"), locale(number))));
+
+    let answer = invoke_within(&ingest, event.to_string(), Duration::from_secs(3)).await.unwrap();
+
+    let reported = reported(&answer);
+    let written = database.user_ids().await;
+    assert!(!written.is_empty());
+    assert_eq!(written.len() + reported.len(), 200);
+    assert_eq!(database.ledger_entries().await, i64::try_from(written.len()).unwrap());
+    let reasons: Vec<_> = logs.lines("message failed").iter().map(|line| line["reason"].clone()).collect();
+    let unreached = reasons.iter().position(|reason| reason == "OutOfTime").unwrap();
+    assert!(unreached > 0);
+    assert!(reported[unreached..].iter().all(|id| !written.contains(id)));
+    assert_eq!(
+        logs.lines("batch done")[0]["refused"],
+        reasons.iter().filter(|reason| *reason == "RowRefused").count()
+    );
+}
+
+#[tokio::test]
+async fn fifo_order_is_kept_when_time_runs_out() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (user_id <> 'bad')").await;
+    database.execute(SLOW_TRIGGER).await;
+    let ingest = database.ingest().await;
+    let user = |number: usize| if number == 1 { "bad".to_owned() } else { format!("{number:03}") };
+    let group = |number: usize| if number.is_multiple_of(2) { "even" } else { "odd" };
+    let record = |number| fifo(&format!("m{number:03}"), group(number), body(&user(number)).to_string());
+
+    let answer =
+        invoke_within(&ingest, batch((0..200).map(record)).to_string(), Duration::from_secs(2)).await;
+
+    let written = database.user_ids().await;
+    let expected: Vec<_> = (0..200).step_by(2).map(user).take(written.len()).collect();
+    assert_eq!(written, expected);
+    assert!((1..100).contains(&written.len()), "{} rows", written.len());
+    assert_eq!(reported(&answer.unwrap()).len(), 200 - written.len());
+}
+
+/// The slow trigger fails no row, so nothing can be isolated.
+#[tokio::test]
+async fn slow_trigger_without_refusal_times_out() {
+    let database = Database::create().await;
+    database.execute(SLOW_TRIGGER).await;
+    let ingest = database.ingest().await;
+    let event = batch((0..200).map(|number| login(&format!("{number}"), "u")));
+
+    let outcome = invoke_within(&ingest, event.to_string(), Duration::from_secs(2)).await;
+
+    assert_eq!(error_type(&outcome), "DatabaseTimedOut");
+    assert_eq!(database.ledger_entries().await, 0);
+}
+
+/// A function with the exact types is a better match than the polymorphic function of `pg_catalog`.
+#[tokio::test]
+async fn planted_functions_are_not_called() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await;
+    for function in [
+        "unnest(timestamptz[])",
+        "unnest(uuid[])",
+        "unnest(text[])",
+        "unnest(integer[])",
+        "cardinality(uuid[])",
+        "cardinality(integer[])",
+        "array_fill(text, integer[])",
+        "array_fill(integer, integer[])",
+        "generate_subscripts(uuid[], integer)",
+        "array_append(integer[], integer)",
+        "array_append(text[], text)",
+        "array_cat(integer[], integer[])",
+        "array_cat(text[], text[])",
+    ] {
+        let returns = if function.starts_with("card") { "integer" } else { "text" };
+        let plant = format!(
+            "CREATE FUNCTION public.{function} RETURNS {returns} LANGUAGE plpgsql
+             AS $$ BEGIN RAISE 'planted'; END $$"
+        );
+        database.execute(&plant).await;
+    }
+    for aggregated in ["integer", "text", "boolean"] {
+        let plant = format!(
+            "CREATE FUNCTION public.planted(integer, {aggregated}) RETURNS integer LANGUAGE plpgsql
+             AS $$ BEGIN RAISE 'planted'; END $$;
+             CREATE AGGREGATE public.array_agg({aggregated}) (SFUNC = planted, STYPE = integer)"
+        );
+        database.execute(&plant).await;
+    }
+    let ingest = database.ingest().await;
+    let fifo = |id: &str, locale: &str| {
+        let mut record = login_in_locale(id, locale);
+        record["eventSourceARN"] = "arn:aws:sqs:eu-central-1:123456789012:logins.fifo".into();
+        record
+    };
+
+    let together = invoke(&ingest, &batch([login("a", "a")])).await;
+    let row_by_row = invoke(&ingest, &batch([login("a", "a"), login_in_locale("b", "XX")])).await;
+    let fifo_together = invoke(&ingest, &batch([fifo("c", "RU")])).await;
+    let fifo_row_by_row = invoke(&ingest, &batch([fifo("d", "RU"), fifo("e", "XX"), fifo("f", "RU")])).await;
+
+    assert_eq!([together, row_by_row], [failures(&[]), failures(&["b"])]);
+    assert_eq!([fifo_together, fifo_row_by_row], [failures(&[]), failures(&["e", "f"])]);
+    assert_eq!(database.user_ids().await, ["a", "c", "d"]);
+}
+
+#[tokio::test]
+async fn search_path_redirects_no_row() {
+    let database = Database::create().await;
+    let other_tables = format!(
+        "CREATE SCHEMA other;
+         CREATE TABLE other.user_logins (LIKE public.user_logins);
+         CREATE TABLE other.processed_messages (LIKE public.processed_messages);
+         CREATE TABLE other.processed_fifo_messages (LIKE public.processed_fifo_messages);
+         CREATE TABLE other.salt_fingerprint (LIKE public.salt_fingerprint);
+         GRANT USAGE ON SCHEMA other TO PUBLIC;
+         GRANT ALL ON ALL TABLES IN SCHEMA other TO PUBLIC;
+         ALTER ROLE {} SET search_path = other, public",
+        database.name
+    );
+    database.execute(&other_tables).await;
+    let ingest = database.ingest().await;
+
+    invoke(&ingest, &batch([login("a", "a")])).await.unwrap();
+    invoke(&ingest, &batch([login("a", "a"), login("b", "b")])).await.unwrap();
+    invoke(&ingest, &batch([fifo("c", "g", body("c").to_string())])).await.unwrap();
+
+    assert_eq!(database.user_ids().await, ["a", "b", "c"]);
+    assert_eq!(database.ledger_entries().await, 3);
+}
+
+/// The function of the release before this one sends no time limit, and names the FIFO groups.
+#[tokio::test]
+async fn older_function_isolates_refused_rows() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'XX')").await;
+    let session = connect(superuser().dbname(&database.name)).await;
+    session.batch_execute("SET ROLE login_writer").await.unwrap();
+    let call = |groups: &str| {
+        format!(
+            "SELECT inserted, failed_rows, failed_sqlstates FROM write_logins_row_by_row(
+                 array_fill(now(), ARRAY[4]),
+                 ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 4)),
+                 array_fill('u'::text, ARRAY[4]), array_fill(NULL::text, ARRAY[4]),
+                 array_fill(NULL::text, ARRAY[4]), array_fill(NULL::text, ARRAY[4]),
+                 '{{RU,XX,RU,RU}}', array_fill(1, ARRAY[4]), 'salt', '{groups}'::text[])"
+        )
+    };
+
+    for (groups, inserted, failed) in
+        [("{}", 3, vec![(2, Some("23514"))]), ("{a,b,a,b}", 2, vec![(2, Some("23514")), (4, None)])]
+    {
+        let outcome = session.query_one(&call(groups), &[]).await.unwrap();
+
+        assert_eq!(outcome.get::<_, i64>(0), inserted);
+        let (rows, sqlstates): (Vec<i32>, Vec<Option<&str>>) = (outcome.get(1), outcome.get(2));
+        assert_eq!(rows.into_iter().zip(sqlstates).collect::<Vec<_>>(), failed);
     }
 }
 

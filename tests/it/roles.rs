@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::support::Database;
 
-const STATEMENTS: [&str; 20] = [
+const STATEMENTS: [&str; 24] = [
     "SELECT FROM user_logins",
     "INSERT INTO user_logins (user_id) VALUES ('x')",
     "INSERT INTO user_logins (user_id) VALUES ('x') RETURNING user_id",
@@ -20,6 +20,10 @@ const STATEMENTS: [&str; 20] = [
     "TRUNCATE processed_messages",
     "SELECT FROM processed_messages_00",
     "INSERT INTO processed_messages_00 VALUES (0, now(), gen_random_uuid())",
+    "SELECT FROM processed_fifo_messages",
+    "INSERT INTO processed_fifo_messages VALUES (gen_random_uuid(), now())",
+    "DELETE FROM processed_fifo_messages",
+    "TRUNCATE processed_fifo_messages",
     "SELECT fingerprint FROM salt_fingerprint",
     "SELECT accepted_at FROM salt_fingerprint",
     "UPDATE salt_fingerprint SET fingerprint = 'x'",
@@ -54,6 +58,8 @@ async fn writer_has_no_more_rights_than_needed() {
         "INSERT INTO user_logins (user_id) VALUES ('x')",
         "SELECT FROM processed_messages",
         "INSERT INTO processed_messages VALUES (0, now(), gen_random_uuid())",
+        "SELECT FROM processed_fifo_messages",
+        "INSERT INTO processed_fifo_messages VALUES (gen_random_uuid(), now())",
         "SELECT fingerprint FROM salt_fingerprint",
     ];
     assert_eq!(allowed, expected);

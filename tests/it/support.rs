@@ -73,8 +73,17 @@ impl Database {
         self.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
+    /// Executes statements as the superuser.
+    pub(crate) async fn execute(&self, statements: &str) {
+        self.admin.batch_execute(statements).await.unwrap();
+    }
+
     pub(crate) async fn ledger_entries(&self) -> i64 {
         self.admin.query_one("SELECT count(*) FROM processed_messages", &[]).await.unwrap().get(0)
+    }
+
+    pub(crate) async fn fifo_ledger_entries(&self) -> i64 {
+        self.admin.query_one("SELECT count(*) FROM processed_fifo_messages", &[]).await.unwrap().get(0)
     }
 
     /// Ends the function's sessions, as a failover or an idle timeout does, and returns their number.

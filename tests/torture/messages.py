@@ -32,6 +32,13 @@ REFUSALS = {
         CREATE POLICY refuse ON user_logins FOR INSERT WITH CHECK (locale IS DISTINCT FROM 'XZ')""",
 }
 
+# Rows of this locale are accepted, but not inserted.
+SUPPRESSED = "XW"
+SUPPRESSION = f"""
+    CREATE FUNCTION suppress() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+    CREATE TRIGGER suppress BEFORE INSERT ON user_logins
+    FOR EACH ROW WHEN (NEW.locale = '{SUPPRESSED}') EXECUTE FUNCTION suppress()"""
+
 GROUPS = 20
 Login = dict[str, Any]
 
@@ -42,6 +49,12 @@ class Kind(StrEnum):
     GOOD = "good"
     BAD = "undecodable"
     REFUSED = "refused by Postgres"
+    SUPPRESSED = "suppressed by a trigger"
+
+    @property
+    def fails(self) -> bool:
+        """Whether the function reports the message as failed."""
+        return self in {Kind.BAD, Kind.REFUSED}
 
 
 class State(StrEnum):
@@ -66,6 +79,8 @@ class Message:
     state: State = State.QUEUED
     visible_at: float = 0.0
     reports: int = 0
+    # The reports of a message that does not fail. Its time ran out, or the function is wrong.
+    unexpected_reports: int = 0
     deliveries: list["Delivery"] = field(default_factory=list)
 
     @property
@@ -118,11 +133,13 @@ class Messages:
         """Make the next message."""
         rng = self._rng
         self._made += 1
-        kind = rng.choices(list(Kind), [94, 3, 3])[0]
+        kind = rng.choices(list(Kind), [92, 3, 3, 2])[0]
         group = f"group-{rng.randrange(GROUPS)}" if fifo else None
         login = self._login()
         if kind is Kind.REFUSED:
             login["locale"] = rng.choice(list(REFUSALS))
+        elif kind is Kind.SUPPRESSED:
+            login["locale"] = SUPPRESSED
         body = rng.choice(CORRUPTIONS)(login) if kind is Kind.BAD else login
         sent_at = datetime.now(UTC) - timedelta(seconds=rng.choice([0, 0, 0, 86_400, 200_000]))
         # SQS has a resolution of milliseconds.

@@ -197,7 +197,7 @@ def running() -> Iterator[ProxiedServers]:
             secrets_proxy=Proxy((endpoint.hostname, endpoint.port), processes.free_port()),
         )
         servers.prepare_full_disk()
-        servers.execute(*messages.REFUSALS.values(), SLOW_TRIGGER)
+        servers.execute(*messages.REFUSALS.values(), messages.SUPPRESSION, SLOW_TRIGGER)
         servers.change_password()
         servers.create_secrets()
         try:

@@ -14,6 +14,8 @@ from torture.sqs import History, Violation
 # Logs are searched in blocks of this many bytes.
 BLOCK = 1 << 24
 BATCH_DONE = '"message":"batch done"'
+LEDGERS = ("processed_messages", "processed_fifo_messages")
+OUT_OF_TIME = '"reason":"OutOfTime"'
 PANICKED = '"message":"panicked"'
 
 
@@ -48,7 +50,10 @@ def verify(servers: ProxiedServers, history: History) -> Findings:
     servers.wait_for_writers()
     findings = Findings(other=list(history.violations))
     _compare(servers, history, findings)
-    _read_logs(findings)
+    out_of_time = _read_logs(findings)
+    for message in history.messages:
+        if message.unexpected_reports > out_of_time[message.id]:
+            findings.other.append(Violation("a good message was reported", message))
     _search(servers, findings)
     return findings
 
@@ -59,16 +64,25 @@ def _compare(servers: ProxiedServers, history: History, findings: Findings) -> N
     for row in servers.query("SELECT * FROM user_logins"):
         rows[row[0]].append(row)
         findings.rows += 1
-    entries = servers.query("SELECT message_id FROM processed_messages")
-    ledger = Counter(str(message_id) for (message_id,) in entries)
+    ledger, fifo_ledger = (_ledger(servers, name) for name in LEDGERS)
     for message in history.messages:
         own_rows, own_entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
         _compare_message(message, own_rows, own_entries, findings)
+        expected = own_entries if message.group is not None else 0
+        if fifo_ledger.pop(message.id, 0) != expected:
+            findings.other.append(Violation("the ledgers differ", message))
     if rows:
         findings.other.append(Violation(f"{len(rows)} users have rows, but no message"))
-    if ledger:
-        findings.other.append(Violation(f"{len(ledger)} ledger entries have no message"))
+    if ledger or fifo_ledger:
+        number = len(ledger) + len(fifo_ledger)
+        findings.other.append(Violation(f"{number} ledger entries have no message"))
     findings.dead = sum(message.state is State.DEAD for message in history.messages)
+
+
+def _ledger(servers: ProxiedServers, name: str) -> Counter[str]:
+    """Count the entries of each message in a ledger."""
+    entries = servers.query(f"SELECT message_id FROM {name}")
+    return Counter(str(message_id) for (message_id,) in entries)
 
 
 def _compare_message(message: Message, rows: list[tuple], entries: int, findings: Findings) -> None:
@@ -76,7 +90,7 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
     good = message.kind is Kind.GOOD
     if message.state is State.QUEUED:
         findings.lost.append(Violation("still in the queue", message))
-    elif message.state is not (State.DELETED if good else State.DEAD):
+    elif message.state is not (State.DEAD if message.kind.fails else State.DELETED):
         findings.lost.append(Violation(f"{message.kind}, but {message.state}", message))
     elif good and not rows:
         findings.lost.append(Violation("deleted, but has no row", message))
@@ -86,20 +100,27 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
         findings.other.append(Violation(f"{message.kind}, but has a row", message))
     if good and any(row != message.row for row in rows):
         findings.other.append(Violation("has a row with wrong values", message))
-    if entries != len(rows):
+    if entries != (0 if message.kind.fails else 1):
         text = f"{entries} entries in the ledger, {len(rows)} rows"
         findings.other.append(Violation(text, message))
 
 
-def _read_logs(findings: Findings) -> None:
-    """Count the rows that functions logged as written, and find panics."""
+def _read_logs(findings: Findings) -> Counter[str]:
+    """Count the rows that functions logged as written, and find panics.
+
+    Return how often the time of each message ran out.
+    """
     findings.unconfirmed = findings.rows
+    out_of_time: Counter[str] = Counter()
     for log in functions.LOGS.glob("*.log"):
         for line in log.open(errors="replace"):
             if BATCH_DONE in line:
                 findings.unconfirmed -= json.loads(line)["written"]
             elif PANICKED in line:
                 findings.other.append(Violation(f"a panic in {log}"))
+            elif OUT_OF_TIME in line:
+                out_of_time[json.loads(line)["message_id"]] += 1
+    return out_of_time
 
 
 def _search(servers: ProxiedServers, findings: Findings) -> None:

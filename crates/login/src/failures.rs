@@ -24,6 +24,9 @@ pub enum FailureReason {
     /// An earlier message of the same FIFO group failed, and the group's order must be kept.
     #[error("an earlier message of the same group failed")]
     HeldBack,
+    /// The time of the invocation ran out before the message's row was written.
+    #[error("the time ran out before the row was written")]
+    OutOfTime,
 }
 
 /// The failures of a batch.
@@ -48,7 +51,7 @@ impl FailureReason {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Undecodable(error) => error.code(),
-            Self::RowRefused { .. } | Self::HeldBack => self.into(),
+            Self::RowRefused { .. } | Self::HeldBack | Self::OutOfTime => self.into(),
         }
     }
 
@@ -57,7 +60,7 @@ impl FailureReason {
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::Undecodable(error) => error.field(),
-            Self::RowRefused { .. } | Self::HeldBack => None,
+            Self::RowRefused { .. } | Self::HeldBack | Self::OutOfTime => None,
         }
     }
 
@@ -66,7 +69,7 @@ impl FailureReason {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::RowRefused { sqlstate } => Some(sqlstate),
-            Self::Undecodable(_) | Self::HeldBack => None,
+            Self::Undecodable(_) | Self::HeldBack | Self::OutOfTime => None,
         }
     }
 }
