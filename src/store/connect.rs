@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -14,8 +15,8 @@ use super::error::StoreError;
 use super::tls::tls_connector;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
-    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SecretSettings, SettingError,
-    with_defaults,
+    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, HostProblem, SecretSettings,
+    SettingError, with_defaults,
 };
 use crate::deadline::{Deadline, DeadlinePassed};
 
@@ -193,13 +194,40 @@ pub(super) async fn checkout(
 
 /// Merges the secret and the settings. A setting overrides the secret.
 fn merge_config(secret: &DatabaseCredentials, settings: &SecretSettings) -> Result<Config, SecretError> {
-    let lacks = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
-    let host = settings.host.as_deref().or(secret.host.as_deref());
-    let name = settings.name.as_deref().or(secret.dbname.as_deref());
-    let host = host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?;
-    let name = name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?;
-    let port = settings.port.or(secret.port).unwrap_or(DEFAULT_PORT);
+    let wrong = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
+    let host = match &settings.host {
+        Some(host) => host,
+        None => host_in_secret(secret).map_err(wrong)?,
+    };
+    let port = match settings.port {
+        Some(port) => port,
+        None => port_in_secret(secret).map_err(wrong)?,
+    };
+    let name = settings.name.as_deref().or(secret.dbname.as_deref()).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| wrong("the secret has no dbname, and DATABASE_NAME is not set"))?;
     Ok(with_tls(host, port, name, &secret.username, &secret.password))
+}
+
+fn host_in_secret(secret: &DatabaseCredentials) -> Result<&str, &'static str> {
+    let host = secret.host.as_deref().map(str::trim).filter(|host| !host.is_empty());
+    let host = host.ok_or("the secret has no host, and DATABASE_HOST is not set")?;
+    match HostProblem::find(host) {
+        None => Ok(host),
+        Some(HostProblem::Port) => Err("the host in the secret contains a port; move it to the key port"),
+        Some(HostProblem::Url) => Err("the host in the secret is a URL; write the name of the host in it"),
+        Some(HostProblem::UnixSocket | HostProblem::NotAHost) => {
+            Err("the host in the secret is not the name or the address of a host")
+        }
+    }
+}
+
+fn port_in_secret(secret: &DatabaseCredentials) -> Result<u16, &'static str> {
+    let port = match &secret.port {
+        None => Some(DEFAULT_PORT),
+        Some(Value::String(digits)) => digits.trim().parse().ok(),
+        Some(port) => port.as_u64().and_then(|number| number.try_into().ok()),
+    };
+    port.filter(|port| *port != 0).ok_or("the port in the secret is not a number from 1 to 65535")
 }
 
 /// Makes a configuration whose credentials are sent only through TLS.

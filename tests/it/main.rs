@@ -14,5 +14,6 @@ mod refused_rows;
 mod roles;
 mod salt;
 mod schema;
+mod settings;
 mod support;
 mod traces;
