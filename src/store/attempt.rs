@@ -92,7 +92,7 @@ impl<'b> Attempt<'b> {
     pub(super) async fn complete(mut self, chunks: &[Chunk<'b>]) -> Result<Written, FailedAttempt> {
         let error = match self.answer_deadline.timeout(self.write(chunks)).await {
             Ok(Ok(written)) => return Ok(written),
-            Ok(Err(error)) => StoreError::from(&error),
+            Ok(Err(error)) => self.connection.store_error(&error),
             Err(DeadlinePassed) => {
                 self.connection.cancel(self.deadline.grace()).await;
                 StoreError::TimedOut

@@ -9,6 +9,7 @@ mod documents;
 mod events;
 mod iam;
 mod ledger;
+mod pooler;
 mod programs;
 mod refused_rows;
 mod roles;
