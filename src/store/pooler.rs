@@ -49,7 +49,7 @@ const TEXTS: [(PoolerError, &[&str]); 7] = [
     ),
     (
         PoolerError::UnknownDatabase,
-        &["no such database", "database does not allow connections", "is disabled"],
+        &["no such database", "database does not allow connections", "is disabled", "does not exist"],
     ),
     (
         PoolerError::StartupParameter,
@@ -65,6 +65,7 @@ const TEXTS: [(PoolerError, &[&str]); 7] = [
             "server down",
             "cannot connect",
             "connect failed",
+            "connect timeout",
             "server conn crashed",
             "DNS lookup failed",
         ],
@@ -74,12 +75,12 @@ const TEXTS: [(PoolerError, &[&str]); 7] = [
 impl PoolerError {
     /// Reads the error. `None` if no pooler sent it: it has another SQLSTATE.
     pub(super) fn read(error: &DbError) -> Option<Self> {
-        if *error.code() != SqlState::PROTOCOL_VIOLATION {
-            return None;
-        }
-        let means = |texts: &[&str]| texts.iter().any(|text| error.message().contains(text));
-        let known = TEXTS.iter().find(|(_, texts)| means(texts));
-        Some(known.map_or(Self::Other, |(meaning, _)| *meaning))
+        (*error.code() == SqlState::PROTOCOL_VIOLATION).then(|| Self::of_text(error.message()))
+    }
+
+    fn of_text(text: &str) -> Self {
+        let known = TEXTS.iter().find(|(_, parts)| parts.iter().any(|part| text.contains(part)));
+        known.map_or(Self::Other, |(meaning, _)| *meaning)
     }
 
     /// Returns the words for an error that only the pooler's own words describe.
@@ -94,6 +95,63 @@ impl PoolerError {
             Self::LoginRefused | Self::OutOfConnections | Self::TimedOut | Self::Other => {
                 "the connection pooler refuses the connection, and its log says why"
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PoolerError::{
+        LoginRefused, Other, OutOfConnections, ServerAway, StartupParameter, TimedOut, Transaction,
+        UnknownDatabase,
+    };
+    use super::*;
+
+    /// Texts of pgbouncer 1.18 to 1.25. `tests/it/pooler.rs` receives some of them from pgbouncer itself.
+    #[test]
+    fn each_text_of_pgbouncer_has_a_meaning() {
+        for (text, meaning) in [
+            ("password authentication failed", LoginRefused),
+            ("SASL authentication failed", LoginRefused),
+            ("certificate authentication failed", LoginRefused),
+            ("\"trust\" authentication failed", LoginRefused),
+            ("no such user", LoginRefused),
+            ("unix socket login rejected", LoginRefused),
+            ("password authentication failed for user \"u\"", LoginRefused),
+            (
+                "server login has been failing, cached error: FATAL: password authentication failed for user \"u\" \
+                 (server_login_retry)",
+                LoginRefused,
+            ),
+            ("role \"u\" is not permitted to log in", LoginRefused),
+            ("no more connections allowed (max_client_conn)", OutOfConnections),
+            ("client connections exceeded (max_db_client_connections)", OutOfConnections),
+            ("query_wait_timeout", OutOfConnections),
+            (
+                "server login has been failing, cached error: sorry, too many clients already",
+                OutOfConnections,
+            ),
+            ("no such database: d", UnknownDatabase),
+            ("database does not allow connections: d", UnknownDatabase),
+            ("database \"d\" is disabled", UnknownDatabase),
+            ("database \"d\" does not exist", UnknownDatabase),
+            ("unsupported startup parameter: options", StartupParameter),
+            ("unsupported startup parameter in options: search_path", StartupParameter),
+            ("transaction blocks not allowed in statement pooling mode", Transaction),
+            ("query_timeout", TimedOut),
+            ("query timeout", TimedOut),
+            ("idle transaction timeout", TimedOut),
+            ("server login has been failing, try again later (server_login_retry)", ServerAway),
+            ("pgbouncer cannot connect to server", ServerAway),
+            ("client_login_timeout (server down)", ServerAway),
+            ("server conn crashed?", ServerAway),
+            ("server DNS lookup failed", ServerAway),
+            ("connect failed", ServerAway),
+            ("connect timeout", ServerAway),
+            ("bouncer config error", Other),
+            ("server shutting down", Other),
+        ] {
+            assert_eq!(PoolerError::of_text(text), meaning, "{text}");
         }
     }
 }
