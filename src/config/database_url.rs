@@ -172,7 +172,7 @@ impl Servers {
             match HostProblem::find(host) {
                 None | Some(HostProblem::UnixSocket) => config.host(host),
                 Some(_) if host.is_empty() => return Err(UrlError::Address("names no host")),
-                Some(_) => return Err(UrlError::Address("has a host that no host can be called")),
+                Some(_) => return Err(UrlError::Address("has a host that is neither a name nor an address")),
             };
         }
         for address in list(&self.addresses) {

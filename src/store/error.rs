@@ -36,7 +36,7 @@ pub enum StoreError {
         /// The code of Postgres or of a pooler, if it sent one.
         sqlstate: Option<SqlState>,
     },
-    /// Postgres refused the function's login.
+    /// Postgres, or a pooler in front of it, refused the function's login.
     #[error("Postgres refused {}, SQLSTATE {}", credential_name(*.by_token), .sqlstate.code())]
     #[strum(serialize = "DatabaseLoginRefused")]
     LoginRefused {
@@ -45,7 +45,7 @@ pub enum StoreError {
         /// Whether the login was an IAM token.
         by_token: bool,
     },
-    /// Postgres has no free connection. A lower concurrency of the function needs fewer.
+    /// Postgres, or a pooler in front of it, has no free connection. A lower concurrency of the function needs fewer.
     #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
     #[strum(serialize = "DatabaseOutOfConnections")]
     OutOfConnections {
@@ -103,7 +103,7 @@ impl StoreError {
     }
 
     /// Whether a new connection may succeed: this connection broke, leads to a server that a failover turned
-    /// into a standby, or to a pooler that logs in to Postgres with the password of before a rotation.
+    /// into a standby, or to a pooler that logs in to Postgres with the password from before a rotation.
     pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::LoginRefused { .. } => true,
@@ -124,10 +124,10 @@ impl StoreError {
         }
     }
 
-    /// Returns why a connection ended that no statement used.
+    /// Returns why a connection ended between two statements. Whatever Postgres's code, a new connection may
+    /// succeed.
     pub(super) fn end_of_connection(error: &tokio_postgres::Error) -> Self {
         match (Self::from(error), error.code()) {
-            // Only the statement's own error says that Postgres refused a statement.
             (Self::Unreachable { cause, sqlstate }, _) => Self::Unreachable { cause, sqlstate },
             (_, Some(sqlstate)) => Self::unreachable(sqlstate.clone()),
             (other, None) => other,
