@@ -4,7 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::config::SslMode;
+pub use self::database_url::UrlError;
+pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
+
+mod database_url;
+mod host;
 
 /// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
@@ -39,9 +43,6 @@ pub const AWS_LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 /// The address and port of the X-Ray daemon. Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
-
-/// The default port of Postgres.
-pub(crate) const DEFAULT_PORT: u16 = 5432;
 
 /// How long a connection to one address of the database may take, unless the URL sets a timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,6 +133,9 @@ pub enum SettingError {
         /// What is wrong with the value.
         problem: &'static str,
     },
+    /// `DATABASE_URL` cannot be used.
+    #[error("{DATABASE_URL} {0}")]
+    Url(#[from] UrlError),
 }
 
 /// How a role logs in.
@@ -147,10 +151,11 @@ impl Settings {
     ///
     /// The first setting that is missing or wrong.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let salt_secret_id = environment(SALT_SECRET_ID).filter(is_not_blank);
+        let environment = |name: &str| environment(name).and_then(not_blank);
+        let salt_secret_id = environment(SALT_SECRET_ID);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
-            xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS).filter(is_not_blank),
+            xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS),
             database: DatabaseSettings::read(environment)?,
         })
     }
@@ -163,7 +168,7 @@ impl DatabaseSettings {
     ///
     /// The first setting that is missing or wrong.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let environment = |name| environment(name).filter(is_not_blank);
+        let environment = |name: &str| environment(name).and_then(not_blank);
         let source = match authentication(environment, DATABASE_AUTHENTICATION)? {
             Some(Authentication::Iam) => DatabaseSource::Iam(IamSettings::read(environment)?),
             Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
@@ -181,10 +186,10 @@ impl DatabaseSource {
         match (environment(DATABASE_URL), environment(DATABASE_SECRET_ID)) {
             (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
-            (Some(url), None) => Ok(Self::Url(Box::new(parse_url(&url)?))),
+            (Some(url), None) => Ok(Self::Url(Box::new(with_defaults(database_url::parse(&url)?)))),
             (None, Some(id)) => Ok(Self::Secret(SecretSettings {
                 id,
-                host: environment(DATABASE_HOST),
+                host: host(&environment)?,
                 port: port(&environment)?,
                 name: environment(DATABASE_NAME),
             })),
@@ -202,7 +207,7 @@ impl IamSettings {
         }
         let required = |name| environment(name).ok_or(SettingError::Missing(name));
         Ok(Self {
-            host: required(DATABASE_HOST)?,
+            host: host(&environment)?.ok_or(SettingError::Missing(DATABASE_HOST))?,
             port: port(&environment)?.unwrap_or(DEFAULT_PORT),
             name: required(DATABASE_NAME)?,
             user: required(DATABASE_USER)?,
@@ -217,7 +222,7 @@ impl WriterRoleLogin {
     ///
     /// The setting that is missing or wrong.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
-        let environment = |name| environment(name).filter(is_not_blank);
+        let environment = |name: &str| environment(name).and_then(not_blank);
         match (authentication(environment, WRITER_AUTHENTICATION)?, environment(WRITER_SECRET_ID)) {
             (Some(Authentication::Iam), None) => Ok(Self::Iam),
             (Some(Authentication::Iam), Some(_)) => Err(SettingError::Invalid {
@@ -242,10 +247,12 @@ pub(crate) fn with_defaults(mut config: tokio_postgres::Config) -> tokio_postgre
     config
 }
 
-/// Whether a variable's value counts as set. A template leaves unused variables empty.
-#[expect(clippy::ptr_arg, reason = "`Option<String>::filter` passes a `&String`")]
-pub(crate) fn is_not_blank(value: &String) -> bool {
-    !value.trim().is_empty()
+/// Returns a variable's value without the blanks and line breaks around it, or `None` if nothing is left: a
+/// template leaves unused variables empty.
+#[expect(clippy::needless_pass_by_value, reason = "`Option<String>::and_then` passes a `String`")]
+pub(crate) fn not_blank(value: String) -> Option<String> {
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 impl fmt::Debug for SecretSettings {
@@ -274,7 +281,7 @@ fn authentication(
     environment: impl Fn(&'static str) -> Option<String>,
     setting: &'static str,
 ) -> Result<Option<Authentication>, SettingError> {
-    match environment(setting).as_deref().map(str::trim) {
+    match environment(setting).as_deref() {
         None => Ok(None),
         Some("password") => Ok(Some(Authentication::Password)),
         Some("iam") => Ok(Some(Authentication::Iam)),
@@ -282,45 +289,20 @@ fn authentication(
     }
 }
 
-fn port(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>, SettingError> {
-    let parse = |port: String| port.trim().parse();
-    let invalid = |_| SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" };
-    environment(DATABASE_PORT).map(parse).transpose().map_err(invalid)
+fn host(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<String>, SettingError> {
+    let Some(host) = environment(DATABASE_HOST) else { return Ok(None) };
+    let problem = match HostProblem::find(&host) {
+        None => return Ok(Some(host)),
+        Some(HostProblem::Port) => "contains a port; set DATABASE_PORT instead",
+        Some(HostProblem::Url) => "is a URL; set it to the name of the host in it",
+        Some(HostProblem::UnixSocket) => "is a Unix socket, which has no TLS; use DATABASE_URL",
+        Some(HostProblem::NotAHost) => "is not the name or the address of a host",
+    };
+    Err(SettingError::Invalid { variable: DATABASE_HOST, problem })
 }
 
-/// Parses a libpq URL. The Postgres client accepts only some of [libpq's `sslmode`s][modes], so this function
-/// takes `sslmode` out of the URL and reads it: `disable` turns TLS off. With any other mode, and without
-/// one, TLS is on and the certificate is verified.
-///
-/// [modes]: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
-fn parse_url(url: &str) -> Result<tokio_postgres::Config, SettingError> {
-    let invalid = |problem| SettingError::Invalid { variable: DATABASE_URL, problem };
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(invalid("does not start with postgresql://"));
-    }
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut ssl_mode = SslMode::Require;
-    let mut parameters = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        match parameter.split_once('=') {
-            Some(("sslmode", "disable")) => ssl_mode = SslMode::Disable,
-            Some(("sslmode", "allow" | "prefer" | "require" | "verify-ca" | "verify-full")) => {
-                ssl_mode = SslMode::Require;
-            }
-            Some(("sslmode", _)) => return Err(invalid("has an unknown sslmode")),
-            Some(("sslrootcert", _)) => {
-                return Err(invalid("has an sslrootcert; set DATABASE_CA_BUNDLE instead"));
-            }
-            _ => parameters.push(parameter),
-        }
-    }
-    let url = format!("{address}?{}", parameters.join("&"));
-    // The parser's error is dropped: it may quote the password.
-    let mut config: tokio_postgres::Config =
-        url.parse().map_err(|_| invalid("is not a URL that names a Postgres"))?;
-    if config.get_hosts().is_empty() {
-        return Err(invalid("names no host"));
-    }
-    config.ssl_mode(ssl_mode);
-    Ok(with_defaults(config))
+fn port(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<u16>, SettingError> {
+    let Some(port) = environment(DATABASE_PORT) else { return Ok(None) };
+    let number = port.parse().ok().filter(|number| *number != 0);
+    number.map(Some).ok_or(SettingError::Invalid { variable: DATABASE_PORT, problem: "is not a port number" })
 }

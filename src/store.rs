@@ -26,6 +26,7 @@ mod attempt;
 pub mod connect;
 pub mod error;
 mod insert;
+mod pooler;
 mod row;
 mod row_by_row;
 mod tls;

@@ -16,7 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::metrics::METRICS_TARGET;
-use crate::config::{AWS_LAMBDA_LOG_FORMAT, AWS_LAMBDA_LOG_LEVEL, RUST_LOG, SettingError, is_not_blank};
+use crate::config::{AWS_LAMBDA_LOG_FORMAT, AWS_LAMBDA_LOG_LEVEL, RUST_LOG, SettingError, not_blank};
 
 pub mod batch;
 pub mod metrics;
@@ -97,7 +97,7 @@ where
 }
 
 fn filter(environment: impl Fn(&str) -> Option<String>) -> Result<Targets, SettingError> {
-    let environment = |name| environment(name).filter(is_not_blank);
+    let environment = |name| environment(name).and_then(not_blank);
     if let Some(filter) = environment(RUST_LOG) {
         let invalid = SettingError::Invalid { variable: RUST_LOG, problem: "is not a log filter" };
         return filter.parse().map_err(|_| invalid);

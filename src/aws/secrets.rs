@@ -44,8 +44,7 @@ pub struct DatabaseCredentials {
     pub password: SecretString,
     pub host: Option<String>,
     /// A JSON number, or a string of digits.
-    #[serde(default, deserialize_with = "port")]
-    pub port: Option<u16>,
+    pub port: Option<Value>,
     pub dbname: Option<String>,
 }
 
@@ -188,18 +187,4 @@ fn cause_chain(error: &(dyn Error + 'static)) -> String {
 
 fn secret_string<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
     String::deserialize(deserializer).map(SecretString::from)
-}
-
-fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Port {
-        Number(u16),
-        Digits(String),
-    }
-    match Option::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(Port::Number(port)) => Ok(Some(port)),
-        Some(Port::Digits(digits)) => digits.parse().map(Some).map_err(serde::de::Error::custom),
-    }
 }

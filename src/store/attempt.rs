@@ -37,6 +37,8 @@ pub(super) struct Attempt<'b> {
     deadline: Deadline,
     /// Before the deadline if there must be time for a second attempt.
     answer_deadline: Deadline,
+    /// Whether all chunks are one statement.
+    in_one_statement: bool,
     chunks_sent: usize,
     results: StatementResults<'b>,
 }
@@ -62,9 +64,16 @@ impl<'b> Attempt<'b> {
             deadline,
             // A connection that died while the function was frozen may never answer.
             answer_deadline: if is_reused { deadline.halved() } else { deadline },
+            in_one_statement: false,
             chunks_sent: 0,
             results: StatementResults::default(),
         }
+    }
+
+    /// Sends all chunks in one statement, and so without a transaction block, which a pooler with
+    /// `pool_mode = statement` refuses.
+    pub(super) fn in_one_statement(self) -> Self {
+        Self { in_one_statement: true, ..self }
     }
 
     /// Sends a chunk, within a transaction that the first chunk begins.
@@ -75,7 +84,7 @@ impl<'b> Attempt<'b> {
         self.chunks_sent += 1;
         let connection = Arc::clone(&self.connection);
         let salt_fingerprint = self.salt_fingerprint;
-        let write = async move { write_all(connection.client(), &chunk, salt_fingerprint).await };
+        let write = async move { write_all(connection.client(), chunk.iter(), salt_fingerprint).await };
         self.results.push(Box::pin(write)).await;
     }
 
@@ -90,7 +99,7 @@ impl<'b> Attempt<'b> {
                 Ok(written) => return Ok(written),
                 Err(error) => (error, false),
             },
-            Ok(Err(error)) => (StoreError::from(&error), false),
+            Ok(Err(error)) => (self.connection.store_error(&error), false),
             Err(DeadlinePassed) => (self.cancel().await, true),
         };
         let connection_may_be_stale = error.is_connection_error() || (self.is_reused && was_silent);
@@ -100,11 +109,12 @@ impl<'b> Attempt<'b> {
 
     /// One chunk is one statement. More chunks are one transaction.
     async fn write_together(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
-        let inserted = match chunks {
-            [all] if self.chunks_sent == 0 => {
-                write_all(self.connection.client(), all, self.salt_fingerprint).await
-            }
-            _ => self.write_in_transaction(chunks).await,
+        let is_one_statement = self.chunks_sent == 0 && (chunks.len() == 1 || self.in_one_statement);
+        let inserted = if is_one_statement {
+            let rows = chunks.iter().flat_map(|chunk| chunk.iter());
+            write_all(self.connection.client(), rows, self.salt_fingerprint).await
+        } else {
+            self.write_in_transaction(chunks).await
         }?;
         let rows: usize = chunks.iter().map(|chunk| chunk.len()).sum();
         Ok(Written { inserted, suppressed: (rows as u64).saturating_sub(inserted), failed_rows: Vec::new() })
@@ -115,7 +125,7 @@ impl<'b> Attempt<'b> {
         let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
         let write = row_by_row::write(self.connection.client(), rows, self.salt_fingerprint, self.deadline);
         match self.deadline.timeout(write).await {
-            Ok(outcome) => outcome.map_err(|error| StoreError::from(&error)),
+            Ok(outcome) => outcome.map_err(|error| self.connection.store_error(&error)),
             Err(DeadlinePassed) => Err(self.cancel().await),
         }
     }

@@ -1,10 +1,14 @@
 //! Connects to Postgres: credentials, TLS, and one connection in a pool.
 
 use std::fmt;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -14,10 +18,16 @@ use super::error::StoreError;
 use super::tls::tls_connector;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
-    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SecretSettings, SettingError,
-    with_defaults,
+    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, HostProblem, SecretSettings,
+    SettingError, with_defaults,
 };
 use crate::deadline::{Deadline, DeadlinePassed};
+
+/// The shortest time between two fetches of the secret that are only made on suspicion. 1,000 functions then make
+/// at most 100 requests a second while the database is away; [Secrets Manager allows 10,000][quota].
+///
+/// [quota]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
+const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
@@ -26,12 +36,20 @@ pub struct Connector {
     tls: Tls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
+    /// When the secret was last fetched on suspicion.
+    suspected_at: std::sync::Mutex<Option<Instant>>,
+    /// How the connection that was made last ended.
+    last_end: std::sync::Mutex<ConnectionEnd>,
 }
+
+/// Why a connection ended. Empty while the connection is open.
+type ConnectionEnd = Arc<OnceLock<StoreError>>;
 
 /// A client, and the TLS settings with which its statements are cancelled.
 pub struct Connection {
     client: Client,
     tls: Tls,
+    end: ConnectionEnd,
 }
 
 #[derive(Clone)]
@@ -49,7 +67,14 @@ impl Connector {
     pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
         let is_off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
         let tls = if is_off { Tls::Off } else { Tls::On(tls_connector(settings.ca_bundle.as_deref())?) };
-        Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
+        Ok(Self {
+            source: settings.source,
+            secrets,
+            tls,
+            fetched: Mutex::default(),
+            suspected_at: std::sync::Mutex::default(),
+            last_end: std::sync::Mutex::default(),
+        })
     }
 
     /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
@@ -81,21 +106,21 @@ impl Connector {
     ///
     /// [`StoreError`].
     pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
+        let end = ConnectionEnd::default();
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
         let connected = match &self.tls {
             Tls::Off => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
-                tokio::spawn(connection);
+                tokio::spawn(drive(connection, Arc::clone(&end)));
                 client
             }),
             Tls::On(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
-                tokio::spawn(connection);
+                tokio::spawn(drive(connection, Arc::clone(&end)));
                 client
             }),
         };
-        Ok(Connection {
-            client: connected.map_err(|error| self.connect_error(&error))?,
-            tls: self.tls.clone(),
-        })
+        let client = connected.map_err(|error| self.connect_error(&error))?;
+        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
+        Ok(Connection { client, tls: self.tls.clone(), end })
     }
 
     async fn fetch_config(&self, settings: &SecretSettings) -> Result<Config, SecretError> {
@@ -105,14 +130,42 @@ impl Connector {
         Ok(config)
     }
 
-    /// Converts the client's error. A refused token has other causes than a refused password.
+    /// Converts the client's error. A refused token has other causes than a refused password. If the connection
+    /// before this one ended with an error, that error is the better clue.
     fn connect_error(&self, error: &tokio_postgres::Error) -> StoreError {
         match (StoreError::from(error), &self.source) {
             (StoreError::LoginRefused { sqlstate, .. }, DatabaseSource::Iam(_)) => {
                 StoreError::LoginRefused { sqlstate, by_token: true }
             }
+            (StoreError::Unreachable { cause, sqlstate }, _) => {
+                let last_end = self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
+                let cause = match last_end.get() {
+                    Some(StoreError::Unreachable { cause: end, .. }) => {
+                        format!("{cause}; the connection before it ended: {end}")
+                    }
+                    _ => cause,
+                };
+                StoreError::Unreachable { cause, sqlstate }
+            }
             (other, _) => other,
         }
+    }
+
+    /// Whether to fetch the secret again after this error: each time if the login was refused, and once in
+    /// [`SUSPICION_INTERVAL`] if it may have been.
+    fn may_need_other_credentials(&self, error: &StoreError) -> bool {
+        if matches!(error, StoreError::LoginRefused { .. }) {
+            return true;
+        }
+        if !error.may_be_refused_login() {
+            return false;
+        }
+        let mut suspected_at = self.suspected_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = suspected_at.is_none_or(|at| at.elapsed() >= SUSPICION_INTERVAL);
+        if is_due {
+            *suspected_at = Some(Instant::now());
+        }
+        is_due
     }
 }
 
@@ -120,14 +173,22 @@ impl Manager for Connector {
     type Type = Connection;
     type Error = StoreError;
 
-    /// Connects. If Postgres refuses the login, the credentials may have been rotated: they are fetched
-    /// again, and the login is repeated once.
+    /// Connects. If the credentials may have been rotated, they are fetched again. If they were, this connects
+    /// once more.
     async fn create(&self) -> Result<Connection, StoreError> {
-        match (self.connect(&self.config().await?).await, &self.source) {
-            (Err(StoreError::LoginRefused { .. }), DatabaseSource::Secret(secret)) => {
-                self.connect(&self.fetch_config(secret).await?).await
-            }
-            (outcome, _) => outcome,
+        let config = self.config().await?;
+        let error = match self.connect(&config).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        let DatabaseSource::Secret(secret) = &self.source else { return Err(error) };
+        if !self.may_need_other_credentials(&error) {
+            return Err(error);
+        }
+        match (self.fetch_config(secret).await, &error) {
+            (Ok(fetched), _) if fetched != config => self.connect(&fetched).await,
+            (Err(unavailable), StoreError::LoginRefused { .. }) => Err(unavailable.into()),
+            _ => Err(error),
         }
     }
 
@@ -150,6 +211,15 @@ impl Connection {
     #[must_use]
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
+    }
+
+    /// Converts the client's error on this connection. Of a connection that ended between two statements, the
+    /// client only says that it is closed; the reason is in the connection's own error.
+    pub(super) fn store_error(&self, error: &tokio_postgres::Error) -> StoreError {
+        match self.end.get() {
+            Some(end) if error.is_closed() => end.clone(),
+            _ => StoreError::from(error),
+        }
     }
 
     /// Cancels the statement that runs, so that it does not hold its locks while the batch is tried again.
@@ -178,6 +248,19 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Drives the connection until it ends, and keeps the reason.
+async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>, end: ConnectionEnd)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = pin!(connection);
+    if let Err(error) = connection.as_mut().await {
+        // Before the connection is dropped: that is when the client's statements fail.
+        let _ = end.set(StoreError::end_of_connection(&error));
+    }
+}
+
 /// Takes the pool's connection. The pool connects if it has none.
 pub(super) async fn checkout(
     pool: &Pool<Connector>,
@@ -193,13 +276,40 @@ pub(super) async fn checkout(
 
 /// Merges the secret and the settings. A setting overrides the secret.
 fn merge_config(secret: &DatabaseCredentials, settings: &SecretSettings) -> Result<Config, SecretError> {
-    let lacks = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
-    let host = settings.host.as_deref().or(secret.host.as_deref());
-    let name = settings.name.as_deref().or(secret.dbname.as_deref());
-    let host = host.ok_or_else(|| lacks("the secret has no host, and DATABASE_HOST is not set"))?;
-    let name = name.ok_or_else(|| lacks("the secret has no dbname, and DATABASE_NAME is not set"))?;
-    let port = settings.port.or(secret.port).unwrap_or(DEFAULT_PORT);
+    let wrong = |problem| SecretError::WrongShape { setting: DATABASE_SECRET_ID, problem };
+    let host = match &settings.host {
+        Some(host) => host,
+        None => host_in_secret(secret).map_err(wrong)?,
+    };
+    let port = match settings.port {
+        Some(port) => port,
+        None => port_in_secret(secret).map_err(wrong)?,
+    };
+    let name = settings.name.as_deref().or(secret.dbname.as_deref()).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| wrong("the secret has no dbname, and DATABASE_NAME is not set"))?;
     Ok(with_tls(host, port, name, &secret.username, &secret.password))
+}
+
+fn host_in_secret(secret: &DatabaseCredentials) -> Result<&str, &'static str> {
+    let host = secret.host.as_deref().map(str::trim).filter(|host| !host.is_empty());
+    let host = host.ok_or("the secret has no host, and DATABASE_HOST is not set")?;
+    match HostProblem::find(host) {
+        None => Ok(host),
+        Some(HostProblem::Port) => Err("the host in the secret contains a port; move it to the key port"),
+        Some(HostProblem::Url) => Err("the host in the secret is a URL; write the name of the host in it"),
+        Some(HostProblem::UnixSocket | HostProblem::NotAHost) => {
+            Err("the host in the secret is not the name or the address of a host")
+        }
+    }
+}
+
+fn port_in_secret(secret: &DatabaseCredentials) -> Result<u16, &'static str> {
+    let port = match &secret.port {
+        None => Some(DEFAULT_PORT),
+        Some(Value::String(digits)) => digits.trim().parse().ok(),
+        Some(port) => port.as_u64().and_then(|number| number.try_into().ok()),
+    };
+    port.filter(|port| *port != 0).ok_or("the port in the secret is not a number from 1 to 65535")
 }
 
 /// Makes a configuration whose credentials are sent only through TLS.

@@ -4,10 +4,14 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
+use super::pooler::PoolerError;
 use crate::aws::secrets::SecretError;
 
 /// The code that the SQL function `decide_salt` raises.
 const SALT_CHANGED: &str = "LE001";
+
+/// What is known about a connection that ended without an error.
+const CLOSED: &str = "the server closed the connection and sent no reason";
 
 /// `transaction_timeout` of Postgres 17, which `SqlState` does not name yet.
 const TRANSACTION_TIMEOUT: &str = "25P04";
@@ -29,8 +33,10 @@ pub enum StoreError {
     Unreachable {
         /// What happened to the connection. The text holds nothing that was sent.
         cause: String,
+        /// The code of Postgres or of a pooler, if it sent one.
+        sqlstate: Option<SqlState>,
     },
-    /// Postgres refused the function's login.
+    /// Postgres, or a pooler in front of it, refused the function's login.
     #[error("Postgres refused {}, SQLSTATE {}", credential_name(*.by_token), .sqlstate.code())]
     #[strum(serialize = "DatabaseLoginRefused")]
     LoginRefused {
@@ -39,7 +45,7 @@ pub enum StoreError {
         /// Whether the login was an IAM token.
         by_token: bool,
     },
-    /// Postgres has no free connection. A lower concurrency of the function needs fewer.
+    /// Postgres, or a pooler in front of it, has no free connection. A lower concurrency of the function needs fewer.
     #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
     #[strum(serialize = "DatabaseOutOfConnections")]
     OutOfConnections {
@@ -91,50 +97,132 @@ impl StoreError {
             | Self::OutOfConnections { sqlstate }
             | Self::Deadlock { sqlstate }
             | Self::StatementRefused { sqlstate } => Some(sqlstate.code()),
-            Self::Unreachable { .. } | Self::TimedOut | Self::SaltChanged | Self::Secret(_) => None,
+            Self::Unreachable { sqlstate, .. } => sqlstate.as_ref().map(SqlState::code),
+            Self::TimedOut | Self::SaltChanged | Self::Secret(_) => None,
         }
     }
 
-    /// Whether a new connection may succeed: this connection broke, or leads to a server that a failover
-    /// turned into a standby.
+    /// Whether a new connection may succeed: this connection broke, leads to a server that a failover turned
+    /// into a standby, or to a pooler that logs in to Postgres with the password from before a rotation.
     pub(super) fn is_connection_error(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::LoginRefused { .. } => true,
             Self::StatementRefused { sqlstate } => *sqlstate == SqlState::READ_ONLY_SQL_TRANSACTION,
             _ => false,
         }
     }
 
-    fn unreachable(sqlstate: &SqlState) -> Self {
-        Self::Unreachable { cause: format!("SQLSTATE {}", sqlstate.code()) }
+    /// Whether the login may have been refused, although the error does not say so: a pooler has one code for all
+    /// errors.
+    pub(super) fn may_be_refused_login(&self) -> bool {
+        match self {
+            Self::Unreachable { sqlstate: Some(sqlstate), .. } => {
+                is_in(class::CONNECTION_EXCEPTION, sqlstate)
+            }
+            Self::LoginRefused { .. } | Self::StatementRefused { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Returns why a connection ended between two statements. Whatever Postgres's code, a new connection may
+    /// succeed.
+    pub(super) fn end_of_connection(error: &tokio_postgres::Error) -> Self {
+        match (Self::from(error), error.code()) {
+            (Self::Unreachable { cause, sqlstate }, _) => Self::Unreachable { cause, sqlstate },
+            (_, Some(sqlstate)) => Self::unreachable(sqlstate.clone()),
+            (other, None) => other,
+        }
+    }
+
+    fn unreachable(sqlstate: SqlState) -> Self {
+        Self::Unreachable { cause: sqlstate_in_words(&sqlstate), sqlstate: Some(sqlstate) }
+    }
+
+    fn of_pooler(error: PoolerError, sqlstate: SqlState) -> Self {
+        match error {
+            PoolerError::LoginRefused => Self::LoginRefused { sqlstate, by_token: false },
+            PoolerError::OutOfConnections => Self::OutOfConnections { sqlstate },
+            PoolerError::TimedOut => Self::TimedOut,
+            other => {
+                let cause = format!("{}, {}", other.cause(), sqlstate_in_words(&sqlstate));
+                Self::Unreachable { cause, sqlstate: Some(sqlstate) }
+            }
+        }
     }
 }
 
-/// Returns what broke a connection or prevented it: the kind of the I/O error, or the text of the TLS
-/// library. Neither holds anything that was sent.
+/// Returns what broke a connection or prevented it: the kind of the I/O error, the text of the TLS library, or
+/// our words for a text of the client. None holds anything that was sent.
 pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             let tls = io.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>());
-            return tls.map_or_else(|| io.kind().to_string(), ToString::to_string);
+            return tls.map_or_else(|| io_failure(io), ToString::to_string);
+        }
+        if let Some(words) = words_for(&cause.to_string()) {
+            return words.to_owned();
         }
         next = cause.source();
     }
-    if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
+    if error.is_closed() { CLOSED.to_owned() } else { "the connection failed".to_owned() }
 }
 
-/// Classifies by SQLSTATE. The text of Postgres is dropped, because it quotes values.
+/// Returns the kind of an I/O error, or our words where Rust has none.
+fn io_failure(error: &std::io::Error) -> String {
+    if let Some(words) = words_for(&error.to_string()) {
+        return words.to_owned();
+    }
+    match (error.kind().to_string(), error.raw_os_error()) {
+        (kind, Some(code)) if kind == "uncategorized error" => {
+            format!("error {code} of the operating system")
+        }
+        (kind, _) => kind,
+    }
+}
+
+/// Returns our words for a constant text of the Postgres client or of the standard library.
+fn words_for(text: &str) -> Option<&'static str> {
+    // The name is not in this text, but DNS's reason is.
+    if text.starts_with("failed to lookup address information") || text == "could not resolve any addresses" {
+        return Some("the name of the host cannot be resolved (DNS)");
+    }
+    Some(match text {
+        "server does not support TLS" => "the server does not offer TLS, which is required",
+        "no hostname provided for TLS handshake" => {
+            "a Unix socket or an address without a host name has no TLS"
+        }
+        "password missing" => "the server requires a password, and DATABASE_URL has none",
+        "unsupported authentication method" | "unsupported SASL mechanism" => {
+            "the server requires an unsupported method of authentication"
+        }
+        "server did not use channel binding" => {
+            "the server does not offer channel binding, which is required"
+        }
+        "database does not allow writes" => "the server is read-only, and target_session_attrs is read-write",
+        _ => return None,
+    })
+}
+
+fn sqlstate_in_words(sqlstate: &SqlState) -> String {
+    format!("SQLSTATE {}", sqlstate.code())
+}
+
+/// Classifies by SQLSTATE, and by the pooler's text. No text is passed on, because it may quote values.
 impl From<&tokio_postgres::Error> for StoreError {
     fn from(error: &tokio_postgres::Error) -> Self {
-        let Some(sqlstate) = error.code().cloned() else {
-            return Self::Unreachable { cause: connection_failure(error) };
+        let Some(refusal) = error.as_db_error() else {
+            return Self::Unreachable { cause: connection_failure(error), sqlstate: None };
         };
+        let sqlstate = refusal.code().clone();
+        if let Some(error) = PoolerError::read(refusal) {
+            return Self::of_pooler(error, sqlstate);
+        }
         match sqlstate {
             SqlState::ADMIN_SHUTDOWN
             | SqlState::CRASH_SHUTDOWN
             | SqlState::CANNOT_CONNECT_NOW
-            | SqlState::IDLE_SESSION_TIMEOUT => Self::unreachable(&sqlstate),
+            | SqlState::IDLE_SESSION_TIMEOUT => Self::unreachable(sqlstate),
             SqlState::TOO_MANY_CONNECTIONS => Self::OutOfConnections { sqlstate },
             SqlState::T_R_SERIALIZATION_FAILURE
             | SqlState::T_R_DEADLOCK_DETECTED
@@ -142,7 +230,7 @@ impl From<&tokio_postgres::Error> for StoreError {
             SqlState::QUERY_CANCELED => Self::TimedOut,
             _ if sqlstate.code() == TRANSACTION_TIMEOUT => Self::TimedOut,
             _ if sqlstate.code() == SALT_CHANGED => Self::SaltChanged,
-            _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(&sqlstate),
+            _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(sqlstate),
             _ if is_in(class::INVALID_AUTHORIZATION, &sqlstate) => {
                 Self::LoginRefused { sqlstate, by_token: false }
             }

@@ -72,14 +72,14 @@ impl<'r> Columns<'r> {
 
 /// Writes all rows in one round trip, or fails if the ledger already holds the message of one row. Outside a
 /// transaction block the statement is its own transaction. Returns the number of rows inserted.
-pub(super) async fn write_all(
+pub(super) async fn write_all<'r, 'm: 'r>(
     client: &Client,
-    rows: &[KeyedRow<'_>],
-    salt_fingerprint: &SaltFingerprint,
+    rows: impl Iterator<Item = &'r KeyedRow<'m>> + Clone,
+    salt_fingerprint: &'r SaltFingerprint,
 ) -> Result<u64, tokio_postgres::Error> {
-    let columns = Columns::new(rows.iter(), salt_fingerprint);
-    let is_fifo = rows.iter().any(|row| row.key.group.is_some());
+    let is_fifo = rows.clone().any(|row| row.key.group.is_some());
     let statement = if is_fifo { WRITE_ALL_OF_FIFO_QUEUE } else { WRITE_ALL };
+    let columns = Columns::new(rows, salt_fingerprint);
     let inserted = client.query_typed_one(statement, &columns.parameters()).await?;
     // A count is never negative.
     inserted.try_get(0).map(i64::unsigned_abs)

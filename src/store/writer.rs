@@ -77,7 +77,7 @@ impl<'b> Writer<'b> {
         };
         match attempt.complete(&self.chunks).await {
             Err(failed) if failed.connection_may_be_stale => {
-                let second = self.connect().await?;
+                let second = self.connect().await?.in_one_statement();
                 second.complete(&self.chunks).await.map_err(|failed| failed.error)
             }
             outcome => outcome.map_err(|failed| failed.error),

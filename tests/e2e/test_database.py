@@ -3,8 +3,9 @@
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from dev import logs
 from dev.logins import failed, login, record
-from e2e.driver import Driver
+from e2e.driver import Driver, wait_until
 
 PRIVILEGES = """
 SELECT relname, privilege
@@ -51,8 +52,24 @@ def test_batch_sent_during_outage_succeeds_when_repeated(driver: Driver) -> None
     afterwards = driver.invoke(*batch)
 
     assert while_away == {"errorType": "DatabaseUnreachable"}
+    # 57P01: Postgres ended the connection of the earlier batch because it stopped.
+    assert errors(driver) == [
+        "Postgres cannot be reached: connection refused; "
+        "the connection before it ended: SQLSTATE 57P01"
+    ]
     assert afterwards == failed()
     assert len(driver.rows()) == 11
+
+
+def errors(driver: Driver) -> list[str]:
+    """Return the errors of the batches that failed; the log may arrive late."""
+
+    def texts() -> list[str]:
+        lines = map(logs.fields, driver.log_lines())
+        return [line["error"] for line in lines if line.get("message") == "batch failed"]
+
+    wait_until(lambda: texts() != [], texts)
+    return texts()
 
 
 def test_restart_between_batches_causes_no_failure(driver: Driver) -> None:

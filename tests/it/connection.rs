@@ -6,8 +6,8 @@ use login_etl::deadline::Deadline;
 use login_etl::store::Written;
 
 use crate::support::{
-    Database, Logs, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login, masker,
-    server_address, server_ca, store_with, superuser,
+    Database, Logs, Proxy, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
+    masker, server_address, server_ca, store_with, superuser,
 };
 
 #[tokio::test]
@@ -107,6 +107,88 @@ async fn unreachable_postgres_fails_the_batch_only() {
     assert_eq!(error_type(&outcome), "DatabaseUnreachable");
     assert_eq!(outcome.unwrap_err().error_message, "Postgres cannot be reached: connection refused");
     assert_eq!(logs.lines("batch failed")[0]["error_type"], "DatabaseUnreachable");
+}
+
+#[tokio::test]
+async fn unusable_address_is_explained() {
+    let database = Database::create().await;
+    let name = &database.name;
+    let port = superuser().get_ports()[0];
+    // `.invalid` is a domain that DNS never has.
+    let no_name = format!("postgresql://{name}:{name}@host.invalid/{name}");
+    let no_password = format!("postgresql://{name}@localhost:{port}/{name}?sslmode=disable");
+    let no_socket = format!("postgresql://{name}:{name}@%2Fnowhere/{name}");
+    let standby = format!("{}&target_session_attrs=read-write", database.url());
+    database
+        .admin
+        .batch_execute(&format!("ALTER ROLE {name} SET default_transaction_read_only = on"))
+        .await
+        .unwrap();
+    for (url, cause) in [
+        (no_name, "the name of the host cannot be resolved (DNS)"),
+        (no_password, "the server requires a password, and DATABASE_URL has none"),
+        (no_socket, "entity not found"),
+        (standby, "the server is read-only, and target_session_attrs is read-write"),
+    ] {
+        let ingest = ingest_with(&[("DATABASE_URL", &url)]).await;
+
+        let error = invoke(&ingest, &batch([login("a", "a")])).await.unwrap_err();
+
+        assert_eq!(error.error_type, "DatabaseUnreachable");
+        assert_eq!(error.error_message, format!("Postgres cannot be reached: {cause}"));
+    }
+}
+
+#[tokio::test]
+async fn end_of_last_connection_is_in_next_error() {
+    let database = Database::create().await;
+    let mut proxy = Proxy::start().await;
+    let url = database.url().replace(&server_address(), &proxy.address());
+    let ingest = ingest_with(&[("DATABASE_URL", &url)]).await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+    let message_of = async |id: &str| {
+        let outcome = invoke(&ingest, &batch([login(id, id)])).await;
+        outcome.map_err(|error| error.error_message)
+    };
+
+    proxy.close();
+    database.end_sessions().await;
+    let after_the_end = message_of("b").await;
+    let once_more = message_of("b").await;
+    proxy.open().await;
+    let connected = message_of("b").await;
+    // The connection breaks without a word of Postgres.
+    proxy.close();
+    proxy.cut();
+    let after_the_cut = message_of("c").await;
+
+    let ended =
+        "Postgres cannot be reached: connection refused; the connection before it ended: SQLSTATE 57P01";
+    let cut = "Postgres cannot be reached: connection refused; the connection before it ended: \
+               the server closed the connection and sent no reason";
+    assert_eq!([after_the_end, once_more], [Err(ended.to_owned()), Err(ended.to_owned())]);
+    assert_eq!(connected.unwrap(), failures(&[]).unwrap());
+    assert_eq!(after_the_cut, Err(cut.to_owned()));
+}
+
+/// Postgres ends the connection inside each attempt, and the second attempt's error is the answer.
+#[tokio::test]
+async fn connection_that_ends_mid_batch_is_explained() {
+    let database = Database::create().await;
+    let end_own_session = "CREATE FUNCTION end_session() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+        AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+        CREATE TRIGGER end_session BEFORE INSERT ON user_logins EXECUTE FUNCTION end_session()";
+    database.admin.batch_execute(end_own_session).await.unwrap();
+    let ingest = database.ingest().await;
+    let logs = Logs::capture();
+
+    for rows in [1, 300] {
+        let outcome = invoke(&ingest, &batch((0..rows).map(|row| login(&row.to_string(), "a")))).await;
+
+        let expected = "Postgres cannot be reached: SQLSTATE 57P01";
+        assert_eq!(outcome.unwrap_err().error_message, expected, "{rows}");
+    }
+    assert_eq!(logs.lines("batch failed")[1]["sqlstate"], "57P01");
 }
 
 #[tokio::test]

@@ -92,13 +92,17 @@ fn bad_setting_is_named() {
     assert_eq!(startup_error(&[salt, UNREACHABLE, ("RUST_LOG", "a=b=c")]), "RUST_LOG is not a log filter");
     for (url, problem) in [
         ("mysql://u:hunter2@h/d", "does not start with postgresql://"),
-        ("postgresql://u:hunter2@h:port/d", "is not a URL that names a Postgres"),
-        ("postgresql://u:hunter2@h/d?sslmode=maybe", "has an unknown sslmode"),
+        ("postgresql://u:hunter2@h:port/d", "has a port that is not a number from 1 to 65535"),
+        (
+            "postgresql://u:hunter2@h/d?sslmode=maybe",
+            "has the parameter sslmode, which must be disable, require or verify-full",
+        ),
         (
             "postgresql://u:hunter2@h/d?sslrootcert=ca.pem",
-            "has an sslrootcert; set DATABASE_CA_BUNDLE instead",
+            "has the parameter sslrootcert, which is not supported; set DATABASE_CA_BUNDLE to the path of the file",
         ),
-        ("postgresql:///d", "names no host"),
+        ("postgresql://u:hunter2@/d", "names no host"),
+        ("postgresql://h/d", "names no user"),
     ] {
         assert_eq!(startup_error(&[salt, ("DATABASE_URL", url)]), format!("DATABASE_URL {problem}"));
     }
@@ -150,7 +154,8 @@ async fn function_without_credentials_does_not_start() {
         ("DATABASE_USER", "u"),
     ];
 
-    let error = startup_error(&[&iam[..], &[("DATABASE_HOST", "no host")]].concat());
+    // An IPv6 address is a host, but RDS signs for a name.
+    let error = startup_error(&[&iam[..], &[("DATABASE_HOST", "::1")]].concat());
 
     assert_eq!(
         error,
@@ -212,6 +217,34 @@ async fn credentials_of_the_wrong_shape_are_refused() {
         (
             r#"{"username":"u","password":"hunter2","host":"h"}"#,
             "the secret has no dbname, and DATABASE_NAME is not set",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":" ","dbname":"d"}"#,
+            "the secret has no host, and DATABASE_HOST is not set",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"db:5432","dbname":"d"}"#,
+            "the host in the secret contains a port; move it to the key port",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"postgresql://u:hunter2@db/d","dbname":"d"}"#,
+            "the host in the secret is a URL; write the name of the host in it",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"my db","dbname":"d"}"#,
+            "the host in the secret is not the name or the address of a host",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"/run/postgresql","dbname":"d"}"#,
+            "the host in the secret is not the name or the address of a host",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"h","port":0,"dbname":"d"}"#,
+            "the port in the secret is not a number from 1 to 65535",
+        ),
+        (
+            r#"{"username":"u","password":"hunter2","host":"h","port":"99999","dbname":"d"}"#,
+            "the port in the secret is not a number from 1 to 65535",
         ),
     ] {
         let name = create_secret(text).await;

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Context, Diagnostic};
@@ -15,7 +15,10 @@ use login_etl::handler::Ingest;
 use login_etl::store::Store;
 use login_etl::{schema, telemetry};
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -90,6 +93,52 @@ impl Database {
     pub(crate) async fn end_sessions(&self) -> u64 {
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
         self.admin.query(sql, &[&self.name]).await.unwrap().len() as u64
+    }
+}
+
+/// A TCP proxy in front of the server, which a test can close and cut.
+pub(crate) struct Proxy {
+    port: u16,
+    listener: Option<JoinHandle<()>>,
+    connections: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let mut proxy = Self { port, listener: None, connections: Arc::default() };
+        proxy.open().await;
+        proxy
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Accepts connections.
+    pub(crate) async fn open(&mut self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let connections = Arc::clone(&self.connections);
+        self.listener = Some(tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut server = TcpStream::connect(server_address()).await.unwrap();
+                let copy = async move { drop(copy_bidirectional(&mut client, &mut server).await) };
+                connections.lock().unwrap().push(tokio::spawn(copy));
+            }
+        }));
+    }
+
+    /// Refuses further connections.
+    pub(crate) fn close(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.abort();
+        }
+    }
+
+    /// Ends all connections.
+    pub(crate) fn cut(&self) {
+        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
     }
 }
 
