@@ -4,18 +4,17 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use postgres_native_tls::MakeTlsConnector;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
-use super::tls::tls_connector;
+use super::tls::PendingTls;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
-    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SecretSettings, SettingError,
-    with_defaults,
+    DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, SecretSettings, with_defaults,
 };
 use crate::deadline::{Deadline, DeadlinePassed};
 
@@ -23,7 +22,7 @@ use crate::deadline::{Deadline, DeadlinePassed};
 pub struct Connector {
     source: DatabaseSource,
     secrets: Secrets,
-    tls: Tls,
+    tls: PendingTls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
 }
@@ -31,25 +30,14 @@ pub struct Connector {
 /// A client, and the TLS settings with which its statements are cancelled.
 pub struct Connection {
     client: Client,
-    tls: Tls,
-}
-
-#[derive(Clone)]
-enum Tls {
-    Off,
-    On(MakeRustlsConnect),
+    tls: Option<MakeTlsConnector>,
 }
 
 impl Connector {
-    /// Reads the certificates to trust, and sends nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
-    pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
-        let is_off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
-        let tls = if is_off { Tls::Off } else { Tls::On(tls_connector(settings.ca_bundle.as_deref())?) };
-        Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
+    /// Prepares to connect, and sends nothing yet.
+    #[must_use]
+    pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets) -> Self {
+        Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) }
     }
 
     /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
@@ -81,21 +69,19 @@ impl Connector {
     ///
     /// [`StoreError`].
     pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
+        let tls = self.tls.ready().await?;
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
-        let connected = match &self.tls {
-            Tls::Off => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
+        let connected = match &tls {
+            None => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
                 tokio::spawn(connection);
                 client
             }),
-            Tls::On(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
+            Some(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
                 tokio::spawn(connection);
                 client
             }),
         };
-        Ok(Connection {
-            client: connected.map_err(|error| self.connect_error(&error))?,
-            tls: self.tls.clone(),
-        })
+        Ok(Connection { client: connected.map_err(|error| self.connect_error(&error))?, tls })
     }
 
     async fn fetch_config(&self, settings: &SecretSettings) -> Result<Config, SecretError> {
@@ -158,8 +144,8 @@ impl Connection {
         let token = self.client.cancel_token();
         let cancelled = tokio::time::timeout(grace, async {
             match &self.tls {
-                Tls::Off => token.cancel_query(NoTls).await,
-                Tls::On(tls) => token.cancel_query(tls.clone()).await,
+                None => token.cancel_query(NoTls).await,
+                Some(tls) => token.cancel_query(tls.clone()).await,
             }
         });
         drop(cancelled.await);
