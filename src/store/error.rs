@@ -128,7 +128,7 @@ pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     if error.is_closed() { "the connection is closed".to_owned() } else { "the connection failed".to_owned() }
 }
 
-/// Returns why TLS ended a connection, such as `unexpected eof while reading`.
+/// Returns why TLS ended a connection, such as `decryption failed or bad record mac`.
 fn tls_failure(error: &openssl::ssl::Error) -> Option<String> {
     let reasons: Vec<_> =
         error.ssl_error()?.errors().iter().filter_map(openssl::error::Error::reason).collect();
