@@ -88,17 +88,20 @@ down: $(VENV) ## Stop the local stack
 build: $(VENV) ## Build the release binaries, bootstrap and migrate
 	@$(BUILD)
 
-# The bytes are equal for the same Rust version, tools and home folder.
+# The bytes are equal for the same Rust version, tools, home folder and target folder. OpenSSL contains the path at
+# which it was built, so both builds use one target folder, the second after the first has been removed.
 .PHONY: reproduce
 reproduce: $(VENV) ## Build the last commit twice, in two folders; compare the bytes
 	@rm -rf target/reproduce
 	@for folder in one the/other; do \
 	    git clone --quiet . target/reproduce/$$folder; \
-	    (cd target/reproduce/$$folder; CARGO_TARGET_DIR=$$PWD/target $(BUILD)); \
+	    (cd target/reproduce/$$folder; \
+	        CARGO_TARGET_DIR=$(CURDIR)/target/reproduce/target $(BUILD) --lambda-dir "$$PWD/lambda"); \
+	    rm -r target/reproduce/target; \
 	done
 	@for program in bootstrap migrate; do \
-	    cmp target/reproduce/{one,the/other}/target/lambda/$$program/bootstrap; \
-	    sha256sum target/reproduce/one/target/lambda/$$program/bootstrap; \
+	    cmp target/reproduce/{one,the/other}/lambda/$$program/bootstrap; \
+	    sha256sum target/reproduce/one/lambda/$$program/bootstrap; \
 	done
 
 # The processors, named as in the template.

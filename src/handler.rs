@@ -19,6 +19,7 @@ use crate::config::Settings;
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
 use crate::store::error::StoreError;
+use crate::store::tls::PendingTls;
 use crate::store::{ColdStartTimings, KeyedRow, MAX_ROWS_PER_STATEMENT, Store, Written};
 use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
@@ -45,8 +46,10 @@ impl Ingest {
     ///
     /// [`StartError`], which names the setting that is missing or wrong.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        // First, because the SDK takes milliseconds to read the certificates that it trusts.
+        let tls = PendingTls::start(&settings.database)?;
         let secrets = Secrets::from_env().await;
-        let store = Store::new(settings.database, secrets.clone())?;
+        let store = Store::new(settings.database, tls, secrets.clone());
         let started = Instant::now();
         let masker = async {
             let salt = secrets.salt(&settings.salt_secret_id).await?;

@@ -17,9 +17,10 @@ use login::pii::SaltFingerprint;
 
 use self::connect::{Connector, checkout};
 pub use self::row::{FailedRow, KeyedRow, Written};
+use self::tls::PendingTls;
 pub use self::writer::Writer;
 use crate::aws::secrets::{SecretError, Secrets};
-use crate::config::{DatabaseSettings, SettingError};
+use crate::config::DatabaseSettings;
 use crate::deadline::Deadline;
 
 mod attempt;
@@ -29,7 +30,7 @@ mod insert;
 mod pooler;
 mod row;
 mod row_by_row;
-mod tls;
+pub mod tls;
 mod writer;
 
 /// The most rows of one statement. With a lower limit Postgres starts earlier; with a higher limit it runs
@@ -53,15 +54,12 @@ pub struct ColdStartTimings {
 
 impl Store {
     /// Prepares to connect, and sends nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// [`SettingError`] if the certificates to trust cannot be read.
-    pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
-        let connector = Connector::new(settings, secrets)?;
+    #[must_use]
+    pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets) -> Self {
+        let connector = Connector::new(settings, tls, secrets);
         // A function handles one batch at a time.
         let pool = Pool::builder(connector).max_size(1).build();
-        Ok(Self { pool: pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime")) })
+        Self { pool: pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime")) }
     }
 
     /// Fetches the credentials and connects before the first batch.

@@ -16,6 +16,7 @@ use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::schema::{self, WRITER_ROLE};
 use login_etl::store::connect::{Connection, Connector};
+use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
 use serde::Deserialize;
 use serde_json::Value;
@@ -138,6 +139,7 @@ fn start_log() -> Outcome {
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {
-    let connector = Connector::new(settings, secrets)?;
+    let tls = PendingTls::start(&settings)?;
+    let connector = Connector::new(settings, tls, secrets);
     Ok(connector.connect(&connector.config().await?).await?)
 }

@@ -6,20 +6,20 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use postgres_native_tls::MakeTlsConnector;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
-use super::tls::tls_connector;
+use super::tls::PendingTls;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
     DATABASE_SECRET_ID, DEFAULT_PORT, DatabaseSettings, DatabaseSource, HostProblem, SecretSettings,
-    SettingError, with_defaults,
+    with_defaults,
 };
 use crate::deadline::{Deadline, DeadlinePassed};
 
@@ -33,7 +33,7 @@ const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Connector {
     source: DatabaseSource,
     secrets: Secrets,
-    tls: Tls,
+    tls: PendingTls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
     /// When the secret was last fetched on suspicion.
@@ -48,33 +48,22 @@ type ConnectionEnd = Arc<OnceLock<StoreError>>;
 /// A client, and the TLS settings with which its statements are cancelled.
 pub struct Connection {
     client: Client,
-    tls: Tls,
+    tls: Option<MakeTlsConnector>,
     end: ConnectionEnd,
 }
 
-#[derive(Clone)]
-enum Tls {
-    Off,
-    On(MakeRustlsConnect),
-}
-
 impl Connector {
-    /// Reads the certificates to trust, and sends nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// [`SettingError`] if `DATABASE_CA_BUNDLE` is not a file of certificates.
-    pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
-        let is_off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
-        let tls = if is_off { Tls::Off } else { Tls::On(tls_connector(settings.ca_bundle.as_deref())?) };
-        Ok(Self {
+    /// Prepares to connect, and sends nothing yet.
+    #[must_use]
+    pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets) -> Self {
+        Self {
             source: settings.source,
             secrets,
             tls,
             fetched: Mutex::default(),
             suspected_at: std::sync::Mutex::default(),
             last_end: std::sync::Mutex::default(),
-        })
+        }
     }
 
     /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
@@ -106,21 +95,22 @@ impl Connector {
     ///
     /// [`StoreError`].
     pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
+        let tls = self.tls.ready().await?;
         let end = ConnectionEnd::default();
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
-        let connected = match &self.tls {
-            Tls::Off => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
+        let connected = match &tls {
+            None => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
                 tokio::spawn(drive(connection, Arc::clone(&end)));
                 client
             }),
-            Tls::On(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
+            Some(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
                 tokio::spawn(drive(connection, Arc::clone(&end)));
                 client
             }),
         };
         let client = connected.map_err(|error| self.connect_error(&error))?;
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
-        Ok(Connection { client, tls: self.tls.clone(), end })
+        Ok(Connection { client, tls, end })
     }
 
     async fn fetch_config(&self, settings: &SecretSettings) -> Result<Config, SecretError> {
@@ -228,8 +218,8 @@ impl Connection {
         let token = self.client.cancel_token();
         let cancelled = tokio::time::timeout(grace, async {
             match &self.tls {
-                Tls::Off => token.cancel_query(NoTls).await,
-                Tls::On(tls) => token.cancel_query(tls.clone()).await,
+                None => token.cancel_query(NoTls).await,
+                Some(tls) => token.cancel_query(tls.clone()).await,
             }
         });
         drop(cancelled.await);

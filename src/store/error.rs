@@ -151,14 +151,18 @@ impl StoreError {
     }
 }
 
-/// Returns what broke a connection or prevented it: the kind of the I/O error, the text of the TLS library, or
-/// our words for a text of the client. None holds anything that was sent.
+/// Returns what broke a connection or prevented it: the kind of the I/O error, the words of OpenSSL, or our words
+/// for a text of the client. An error of the handshake is shown whole, because by then nothing was sent but the
+/// host's name. Of a later error only the reasons are shown, which are constants of OpenSSL.
 pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = next {
+        if let Some(handshake) = cause.downcast_ref::<native_tls::Error>() {
+            return handshake.to_string();
+        }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            let tls = io.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>());
-            return tls.map_or_else(|| io_failure(io), ToString::to_string);
+            let tls = io.get_ref().and_then(|inside| inside.downcast_ref::<openssl::ssl::Error>());
+            return tls.and_then(tls_failure).unwrap_or_else(|| io_failure(io));
         }
         if let Some(words) = words_for(&cause.to_string()) {
             return words.to_owned();
@@ -166,6 +170,13 @@ pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
         next = cause.source();
     }
     if error.is_closed() { CLOSED.to_owned() } else { "the connection failed".to_owned() }
+}
+
+/// Returns why TLS ended a connection, such as `decryption failed or bad record mac`.
+fn tls_failure(error: &openssl::ssl::Error) -> Option<String> {
+    let reasons: Vec<_> =
+        error.ssl_error()?.errors().iter().filter_map(openssl::error::Error::reason).collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
 /// Returns the kind of an I/O error, or our words where Rust has none.
@@ -256,5 +267,20 @@ fn credential_name(by_token: bool) -> &'static str {
          database, the user in rds_iam, and the host name that RDS gave)"
     } else {
         "the login"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::x509::X509;
+
+    use super::*;
+
+    #[test]
+    fn tls_failure_is_only_the_reason() {
+        let failure = X509::from_pem(b"not a certificate").unwrap_err();
+        assert!(failure.to_string().ends_with("Expecting: CERTIFICATE"));
+
+        assert_eq!(tls_failure(&failure.into()).unwrap(), "no start line");
     }
 }

@@ -8,6 +8,7 @@ use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
 use login_etl::store::Store;
+use login_etl::store::tls::PendingTls;
 use tokio_postgres::NoTls;
 
 use crate::support::{Database, SALT, WRITER_LOGIN_LOCK, connect, superuser, unique_name, variable};
@@ -419,6 +420,7 @@ async fn debug_text_holds_no_secret() {
         ("DATABASE_NAME", "d"),
         ("DATABASE_USER", "u"),
     ]);
+    let tls = PendingTls::start(&url.database).unwrap();
     let secrets = Secrets::from_env().await;
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
     let DatabaseSource::Iam(iam) = &by_token.database.source else { panic!("the settings above select IAM") };
@@ -429,7 +431,7 @@ async fn debug_text_holds_no_secret() {
     let texts = [
         format!("{url:#?}{by_secret:#?}{by_token:#?}{credentials:#?}{token:#?}{secrets:#?}"),
         format!("{device:#?}{masker:#?}{:#?}{:#?}", masker.mask(&device), masker.salt_fingerprint()),
-        format!("{:#?}", Store::new(url.database, secrets.clone()).unwrap()),
+        format!("{:#?}", Store::new(url.database, tls, secrets.clone())),
         format!("{:#?}", Ingest::start(by_secret).await.unwrap()),
     ];
 

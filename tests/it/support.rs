@@ -13,6 +13,7 @@ use login_etl::config::Settings;
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
 use login_etl::store::Store;
+use login_etl::store::tls::PendingTls;
 use login_etl::{schema, telemetry};
 use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
@@ -163,7 +164,8 @@ pub(crate) async fn store_with(variables: &[(&str, &str)]) -> Store {
         set.map(|(_, value)| (*value).to_owned()).or((name == "SALT_SECRET_ID").then(|| "salt".to_owned()))
     };
     let settings = Settings::read(setting).unwrap();
-    Store::new(settings.database, Secrets::from_env().await).unwrap()
+    let tls = PendingTls::start(&settings.database).unwrap();
+    Store::new(settings.database, tls, Secrets::from_env().await)
 }
 
 pub(crate) fn masker() -> Masker {
