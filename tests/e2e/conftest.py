@@ -43,7 +43,7 @@ def session_driver() -> Iterator[Driver]:
 def driver(session_driver: Driver) -> Driver:
     """Return the system with empty tables and queues."""
     system = session_driver.system
-    session_driver.execute("TRUNCATE user_logins, processed_messages")
+    session_driver.execute("TRUNCATE user_logins, processed_messages, processed_fifo_messages")
     sqs = system.emulator.client("sqs")
     for url in (system.stack.queue_url, system.stack.dead_letter_queue_url):
         if stack.count(system.emulator, url):

@@ -105,6 +105,7 @@ def test_analysts_may_only_read_user_logins(driver: Driver) -> None:
         ("login_writer", "DELETE FROM user_logins"),
         ("login_writer", "TRUNCATE user_logins"),
         ("login_writer", "DELETE FROM processed_messages"),
+        ("login_writer", "DELETE FROM processed_fifo_messages"),
         ("login_writer", "ALTER TABLE user_logins ADD COLUMN ip text"),
         ("login_writer", "CREATE ROLE friend"),
         ("analyst", "SELECT FROM processed_messages"),

@@ -15,6 +15,7 @@ from torture.sqs import History, Violation
 BLOCK = 1 << 24
 BATCH_DONE = '"message":"batch done"'
 LEDGERS = ("processed_messages", "processed_fifo_messages")
+MESSAGE_FAILED = '"message":"message failed"'
 OUT_OF_TIME = '"reason":"OutOfTime"'
 PANICKED = '"message":"panicked"'
 
@@ -118,7 +119,7 @@ def _read_logs(findings: Findings) -> Counter[str]:
                 findings.unconfirmed -= json.loads(line)["written"]
             elif PANICKED in line:
                 findings.other.append(Violation(f"a panic in {log}"))
-            elif OUT_OF_TIME in line:
+            elif MESSAGE_FAILED in line and OUT_OF_TIME in line:
                 out_of_time[json.loads(line)["message_id"]] += 1
     return out_of_time
 
