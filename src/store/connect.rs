@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use postgres_protocol::escape::escape_identifier;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
@@ -22,15 +23,18 @@ use crate::deadline::{Deadline, DeadlinePassed};
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
     source: DatabaseSource,
+    schema: String,
     secrets: Secrets,
     tls: Tls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
 }
 
-/// A client, and the TLS settings with which its statements are cancelled.
+/// A client, the schema of its statements, and the TLS settings with which they are cancelled.
 pub struct Connection {
     client: Client,
+    schema: String,
+    quoted_schema: String,
     tls: Tls,
 }
 
@@ -49,7 +53,8 @@ impl Connector {
     pub fn new(settings: DatabaseSettings, secrets: Secrets) -> Result<Self, SettingError> {
         let is_off = matches!(&settings.source, DatabaseSource::Url(config) if config.get_ssl_mode() == SslMode::Disable);
         let tls = if is_off { Tls::Off } else { Tls::On(tls_connector(settings.ca_bundle.as_deref())?) };
-        Ok(Self { source: settings.source, secrets, tls, fetched: Mutex::new(None) })
+        let DatabaseSettings { source, schema, .. } = settings;
+        Ok(Self { source, schema, secrets, tls, fetched: Mutex::new(None) })
     }
 
     /// Returns the configuration of a connection. A secret is fetched only once. An IAM token is new each
@@ -94,6 +99,8 @@ impl Connector {
         };
         Ok(Connection {
             client: connected.map_err(|error| self.connect_error(&error))?,
+            schema: self.schema.clone(),
+            quoted_schema: escape_identifier(&self.schema),
             tls: self.tls.clone(),
         })
     }
@@ -150,6 +157,17 @@ impl Connection {
     #[must_use]
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
+    }
+
+    /// Returns the name of the schema whose functions write rows.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Returns this name as statements contain it. They name the schema, so that they do not depend on the
+    /// `search_path` of a role, a database or a pooler.
+    pub(super) fn quoted_schema(&self) -> &str {
+        &self.quoted_schema
     }
 
     /// Cancels the statement that runs, so that it does not hold its locks while the batch is tried again.
