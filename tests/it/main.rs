@@ -7,6 +7,7 @@ mod bad_input;
 mod connection;
 mod documents;
 mod events;
+mod existing_databases;
 mod iam;
 mod ledger;
 mod programs;
