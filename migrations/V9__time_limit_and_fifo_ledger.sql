@@ -162,6 +162,8 @@ BEGIN
 
     -- Without rows, these fail only if the statement itself is refused: a table, a column or a privilege is
     -- missing. They also lock user_logins before the salt is checked, because accept-salt locks it too.
+    -- NULL, because Postgres converts a given value already while it plans: a value of the first row that is
+    -- too long for its column would fail the whole batch.
     INSERT INTO %1$I.processed_messages (slot, sent_at, message_id)
     SELECT 0, sent_ats[1], message_ids[1] WHERE false;
     INSERT INTO %1$I.processed_fifo_messages (message_id, written_on)
@@ -169,8 +171,7 @@ BEGIN
     INSERT INTO %1$I.user_logins (
         user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
     )
-    SELECT user_ids[1], device_types[1], masked_ips[1], masked_device_ids[1], locales[1], app_versions[1],
-        sent_ats[1]::date
+    SELECT NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::integer, NULL::date
     WHERE false;
 
     -- The sequence of a serial column is read for each row, so the statements above do not notice that the
@@ -182,8 +183,9 @@ BEGIN
         JOIN pg_catalog.pg_class ON pg_depend.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
             AND pg_class.oid = pg_depend.refobjid
         WHERE pg_attrdef.adrelid = %2$L::pg_catalog.regclass
-            AND pg_class.relkind = 'S'
-            AND NOT pg_catalog.has_sequence_privilege(pg_class.oid, 'USAGE, UPDATE')
+            AND CASE WHEN pg_class.relkind = 'S'
+                THEN NOT pg_catalog.has_sequence_privilege(pg_class.oid, 'USAGE, UPDATE')
+            END
     ) THEN
         RAISE insufficient_privilege USING MESSAGE = 'permission denied for a sequence of user_logins';
     END IF;

@@ -26,6 +26,8 @@ pub const DATABASE_NAME: &str = "DATABASE_NAME";
 pub const DATABASE_USER: &str = "DATABASE_USER";
 /// A libpq URL that replaces the settings above.
 pub const DATABASE_URL: &str = "DATABASE_URL";
+/// The schema of the tables and functions.
+pub const DATABASE_SCHEMA: &str = "DATABASE_SCHEMA";
 /// A PEM file of certificates to trust in addition to the system's.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_writer`.
@@ -44,6 +46,9 @@ pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 /// The address and port of the X-Ray daemon. Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
+/// The schema, unless a setting names another one.
+const DEFAULT_SCHEMA: &str = "public";
+
 /// How long a connection to one address of the database may take, unless the URL sets a timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,11 +63,13 @@ pub struct Settings {
     pub xray_daemon: Option<String>,
 }
 
-/// The database's address and credentials, and the certificates to trust.
+/// The database's address and credentials, its schema, and the certificates to trust.
 #[derive(Debug)]
 pub struct DatabaseSettings {
     /// The address and the credentials, or the secret that holds them.
     pub source: DatabaseSource,
+    /// The schema of the tables and functions, as Postgres writes its name without quotes around it.
+    pub schema: String,
     /// A PEM bundle to trust in addition to the system's certificates.
     pub ca_bundle: Option<PathBuf>,
 }
@@ -173,7 +180,8 @@ impl DatabaseSettings {
             Some(Authentication::Iam) => DatabaseSource::Iam(IamSettings::read(environment)?),
             Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
         };
-        Ok(Self { source, ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+        let schema = environment(DATABASE_SCHEMA).as_deref().map_or(DEFAULT_SCHEMA, str::trim).to_owned();
+        Ok(Self { source, schema, ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from) })
     }
 }
 

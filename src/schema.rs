@@ -1,22 +1,26 @@
-//! The database's schema: applies the migrations of the folder `migrations`, sets how the writer's role logs
-//! in, prunes the ledger and accepts a salt.
+//! The database's schema: applies the migrations of the folder `migrations`, grants the roles what they need, sets
+//! how the writer's role logs in, prunes the ledger and accepts a salt.
 
 use login::pii::SaltFingerprint;
+use postgres_protocol::escape::escape_identifier;
 use postgres_protocol::password::scram_sha_256;
-use refinery::error::Kind;
-use refinery::{Migration, Target};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
+pub use self::error::{Finding, SchemaError};
+
+mod error;
+mod history;
+mod preflight;
+mod proof;
 
 /// The role of the ingest function.
 pub const WRITER_ROLE: &str = "login_writer";
 
+const BEGIN: &str = include_str!("schema/begin.sql");
+const GRANTS: &str = include_str!("schema/grants.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
@@ -26,38 +30,58 @@ const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 /// compare their salt with the new fingerprint.
 const LOCK_OUT_BATCHES: &str = "LOCK TABLE user_logins IN SHARE MODE";
 
-/// An arbitrary number that no other program's migrations should use: the bytes of `loginetl`.
-const ADVISORY_LOCK: i64 = 0x6c6f_6769_6e65_746c;
-
-/// Why the schema could not be brought up to date. The errors of the libraries are not kept as a source,
-/// because their texts quote rows.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    /// A migration failed. The migrations before it stay applied.
-    #[error("a migration failed: {0}")]
-    Migration(String),
-    /// A statement around the migrations failed.
-    #[error("Postgres refused: {0}")]
-    Postgres(String),
-    /// The server is not RDS or Aurora.
-    #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
-    NoIam,
+/// How [`WRITER_ROLE`] logs in after [`migrate`].
+#[derive(Debug)]
+pub enum WriterLogin {
+    /// As before.
+    Unchanged,
+    /// With this password.
+    Password(SecretString),
+    /// By IAM.
+    Iam,
 }
 
-/// Applies the migrations that are missing, and returns their names.
+/// What [`migrate`] did and noticed.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The names of the migrations that it applied.
+    pub migrations: Vec<String>,
+    /// What is no obstacle, but should be known.
+    pub warnings: Vec<Finding>,
+}
+
+/// Brings a schema of the database up to date: applies the migrations that are missing, grants the two roles the
+/// privileges that they lack, sets how the writer logs in, and proves that the writer can write.
 ///
-/// Concurrent calls wait for each other. A table `user_logins` that exists is not altered. A schema that
-/// is newer than this program is not altered either: a deployment that is rolled back runs the older
-/// program on it, and migrations only add.
+/// All of it is one transaction. It first looks at what exists and changes nothing if that prevents a later step.
+/// Concurrent calls wait for each other, with a lock that ends with the transaction. A table `user_logins` that
+/// exists is not altered. A schema that is newer than this program is not altered either: a deployment that is
+/// rolled back runs the older program on it, and migrations only add.
 ///
 /// # Errors
 ///
-/// [`SchemaError`]: the next call continues after the last migration that was applied.
-pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
-    client.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
-    let outcome = apply_migrations(client).await;
-    client.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
-    outcome.map_err(|error| SchemaError::Migration(migration_reason(&error)))
+/// [`SchemaError`]: nothing was changed.
+pub async fn migrate(
+    client: &mut Client,
+    schema: &str,
+    writer_login: &WriterLogin,
+) -> Result<Migrated, SchemaError> {
+    let mut transaction = begin(client, schema).await?;
+    let migrations_are_missing = !history::is_complete(&transaction).await?;
+    let login_changes = !matches!(writer_login, WriterLogin::Unchanged);
+    let mut warnings =
+        preflight::check(&mut transaction, schema, migrations_are_missing, login_changes).await?;
+    history::lock(&mut transaction).await?;
+    let migrations = history::apply_missing(&transaction).await?;
+    transaction.batch_execute(GRANTS).await?;
+    match writer_login {
+        WriterLogin::Unchanged => {}
+        WriterLogin::Password(password) => set_writer_password(&transaction, password).await?,
+        WriterLogin::Iam => grant_writer_iam_login(&transaction).await?,
+    }
+    warnings.extend(proof::prove(&mut transaction, &escape_identifier(schema)).await?);
+    transaction.commit().await?;
+    Ok(Migrated { migrations, warnings })
 }
 
 /// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
@@ -69,7 +93,10 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
 ///
 /// [`SchemaError::Postgres`]; also if another role granted `rds_iam` to the writer, because only that role
 /// can revoke it.
-pub async fn set_writer_password(client: &Client, password: &SecretString) -> Result<(), SchemaError> {
+pub async fn set_writer_password(
+    client: &impl GenericClient,
+    password: &SecretString,
+) -> Result<(), SchemaError> {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
     // ALTER ROLE has no parameters, and a verifier needs no escaping. Both statements are one transaction.
     let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER_ROLE} PASSWORD '{verifier}'");
@@ -84,7 +111,7 @@ pub async fn set_writer_password(client: &Client, password: &SecretString) -> Re
 /// # Errors
 ///
 /// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, and [`SchemaError::Postgres`].
-pub async fn grant_writer_iam_login(client: &Client) -> Result<(), SchemaError> {
+pub async fn grant_writer_iam_login(client: &impl GenericClient) -> Result<(), SchemaError> {
     match client.batch_execute(GRANT_IAM_LOGIN).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Err(SchemaError::NoIam),
         outcome => Ok(outcome?),
@@ -96,8 +123,10 @@ pub async fn grant_writer_iam_login(client: &Client) -> Result<(), SchemaError> 
 /// # Errors
 ///
 /// [`SchemaError::Postgres`].
-pub async fn prune(client: &Client) -> Result<(), SchemaError> {
-    Ok(client.batch_execute(PRUNE).await?)
+pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError> {
+    let transaction = begin(client, schema).await?;
+    transaction.batch_execute(PRUNE).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on
@@ -108,52 +137,26 @@ pub async fn prune(client: &Client) -> Result<(), SchemaError> {
 /// [`SchemaError::Postgres`].
 pub async fn accept_salt(
     client: &mut Client,
+    schema: &str,
     salt_fingerprint: &SaltFingerprint,
 ) -> Result<bool, SchemaError> {
-    let transaction = client.transaction().await?;
+    let transaction = begin(client, schema).await?;
     transaction.batch_execute(LOCK_OUT_BATCHES).await?;
     let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt_fingerprint.as_str(), Type::TEXT)]).await?;
     transaction.commit().await?;
     Ok(changed > 0)
 }
 
-impl From<tokio_postgres::Error> for SchemaError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(postgres_reason(&error))
-    }
-}
-
-async fn apply_migrations(client: &mut Client) -> Result<Vec<String>, refinery::Error> {
-    let runner = embedded::migrations::runner().set_target(Target::Latest);
-    let newest = runner.get_migrations().iter().map(Migration::version).max();
-    // `MissingVersion`: the database has a migration that this program does not have.
-    let is_newer = |missing: &Migration| Some(missing.version()) > newest;
-    match runner.run_async(client).await {
-        Ok(report) => Ok(report.applied_migrations().iter().map(ToString::to_string).collect()),
-        Err(error) if matches!(error.kind(), Kind::MissingVersion(missing) if is_newer(missing)) => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn migration_reason(error: &refinery::Error) -> String {
-    use std::error::Error;
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>() {
-            return postgres_reason(postgres);
-        }
-        next = cause.source();
-    }
-    error.to_string()
-}
-
-/// Returns Postgres's message and code. The message of a refused DDL statement names objects and roles.
-/// Postgres quotes rows only in `DETAIL`, which is dropped.
-fn postgres_reason(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(refusal) => format!("{}, SQLSTATE {}", refusal.message(), refusal.code().code()),
-        None => crate::store::error::connection_failure(error),
-    }
+/// Begins a transaction in which the names of objects are those of the schema. Its settings end with it, so that
+/// it may run behind a pooler.
+async fn begin<'c>(client: &'c mut Client, schema: &str) -> Result<Transaction<'c>, tokio_postgres::Error> {
+    let transaction = client
+        .build_transaction()
+        // A role or database may have other defaults. The history of a run that just ended must be visible.
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .read_only(false)
+        .start()
+        .await?;
+    transaction.execute_typed(BEGIN, &[(&schema, Type::TEXT)]).await?;
+    Ok(transaction)
 }

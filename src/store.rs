@@ -25,8 +25,10 @@ use crate::deadline::Deadline;
 
 mod attempt;
 pub mod connect;
+mod encoding;
 pub mod error;
 mod insert;
+mod ledger_schema;
 mod pooler;
 mod row;
 mod row_by_row;

@@ -81,6 +81,14 @@ TESTED = {
         "tests/e2e/incidents.py",
         "ALTER ROLE login_writer LOGIN",
     ),
+    "SQL: CREATE ROLE login_writer LOGIN": (
+        "tests/e2e/test_existing_roles.py",
+        "CREATE ROLE login_writer LOGIN",
+    ),
+    "SQL: CREATE ROLE login_reader": (
+        "tests/e2e/test_existing_roles.py",
+        "CREATE ROLE login_reader",
+    ),
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
     "SQL: Who must not hold what": (DOCUMENTS, "Who must not hold what"),

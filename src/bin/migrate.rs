@@ -14,13 +14,13 @@ use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
-use login_etl::schema::{self, WRITER_ROLE};
+use login_etl::schema::{self, Finding, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
 use serde::Deserialize;
 use serde_json::Value;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// The target of this program's log lines. Only targets within `login_etl` are logged.
 const LOG_TARGET: &str = "login_etl::migrate";
@@ -97,25 +97,35 @@ async fn migrate_within(deadline: Deadline) -> Outcome {
 
 async fn migrate() -> Outcome {
     let secrets = Secrets::from_env().await;
-    let mut connection = connect(DatabaseSettings::read(environment)?, secrets.clone()).await?;
-    for migration in schema::migrate(connection.client_mut()).await? {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    let writer_login = writer_login(&secrets).await?;
+    let migrated = schema::migrate(connection.client_mut(), &schema, &writer_login).await?;
+    for migration in migrated.migrations {
         info!(target: LOG_TARGET, migration, "migration applied");
     }
+    for Finding { problem, remedy } in migrated.warnings {
+        warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
+    }
+    schema::prune(connection.client_mut(), &schema).await?;
+    info!(target: LOG_TARGET, "the schema is up to date");
+    Ok(())
+}
+
+async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::Error> {
     match WriterRoleLogin::read(environment)? {
-        WriterRoleLogin::Unchanged => {}
-        WriterRoleLogin::Iam => schema::grant_writer_iam_login(connection.client()).await?,
+        WriterRoleLogin::Unchanged => Ok(WriterLogin::Unchanged),
+        WriterRoleLogin::Iam => Ok(WriterLogin::Iam),
         WriterRoleLogin::Password { secret_id } => {
             let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
             if writer.username != WRITER_ROLE {
                 let problem = "the username in the secret is not login_writer";
                 return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
             }
-            schema::set_writer_password(connection.client(), &writer.password).await?;
+            Ok(WriterLogin::Password(writer.password))
         }
     }
-    schema::prune(connection.client()).await?;
-    info!(target: LOG_TARGET, "the schema is up to date");
-    Ok(())
 }
 
 async fn accept_salt() -> Outcome {
@@ -124,8 +134,9 @@ async fn accept_salt() -> Outcome {
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
     let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
+    let schema = settings.database.schema.clone();
     let mut connection = connect(settings.database, secrets).await?;
-    let changed = schema::accept_salt(connection.client_mut(), &salt_fingerprint).await?;
+    let changed = schema::accept_salt(connection.client_mut(), &schema, &salt_fingerprint).await?;
     info!(target: LOG_TARGET, changed, "the salt is accepted");
     Ok(())
 }

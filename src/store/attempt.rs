@@ -11,10 +11,11 @@ use futures_util::stream::FuturesOrdered;
 use login::pii::SaltFingerprint;
 
 use super::connect::Connector;
+use super::encoding;
 use super::error::{StoreError, may_concern_rows};
 use super::insert::write_all;
+use super::ledger_schema;
 use super::row::{KeyedRow, Written};
-use super::row_by_row;
 use crate::deadline::{Deadline, DeadlinePassed};
 
 /// Begins a transaction that Postgres ends if the function stops responding. A sandbox that Lambda destroys,
@@ -84,7 +85,7 @@ impl<'b> Attempt<'b> {
         self.chunks_sent += 1;
         let connection = Arc::clone(&self.connection);
         let salt_fingerprint = self.salt_fingerprint;
-        let write = async move { write_all(connection.client(), chunk.iter(), salt_fingerprint).await };
+        let write = async move { write_all(&connection, chunk.iter(), salt_fingerprint).await };
         self.results.push(Box::pin(write)).await;
     }
 
@@ -112,7 +113,7 @@ impl<'b> Attempt<'b> {
         let is_one_statement = self.chunks_sent == 0 && (chunks.len() == 1 || self.in_one_statement);
         let inserted = if is_one_statement {
             let rows = chunks.iter().flat_map(|chunk| chunk.iter());
-            write_all(self.connection.client(), rows, self.salt_fingerprint).await
+            write_all(&self.connection, rows, self.salt_fingerprint).await
         } else {
             self.write_in_transaction(chunks).await
         }?;
@@ -123,9 +124,14 @@ impl<'b> Attempt<'b> {
     /// The connection has answered, so it is not stale, and this may use all of the time left.
     async fn write_row_by_row(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, StoreError> {
         let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-        let write = row_by_row::write(self.connection.client(), rows, self.salt_fingerprint, self.deadline);
+        let write = encoding::write_row_by_row(&self.connection, rows, self.salt_fingerprint, self.deadline);
         match self.deadline.timeout(write).await {
-            Ok(outcome) => outcome.map_err(|error| self.connection.store_error(&error)),
+            Ok(Ok(written)) => Ok(written),
+            Ok(Err(error)) => {
+                let error = self.connection.store_error(&error);
+                let explained = self.deadline.timeout(ledger_schema::explain(&self.connection, &error)).await;
+                Err(explained.ok().flatten().unwrap_or(error))
+            }
             Err(DeadlinePassed) => Err(self.cancel().await),
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use postgres_native_tls::MakeTlsConnector;
+use postgres_protocol::escape::escape_identifier;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +33,7 @@ const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
     source: DatabaseSource,
+    schema: String,
     secrets: Secrets,
     tls: PendingTls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
@@ -45,9 +47,11 @@ pub struct Connector {
 /// Why a connection ended. Empty while the connection is open.
 type ConnectionEnd = Arc<OnceLock<StoreError>>;
 
-/// A client, and the TLS settings with which its statements are cancelled.
+/// A client, the schema of its statements, and the TLS settings with which they are cancelled.
 pub struct Connection {
     client: Client,
+    schema: String,
+    quoted_schema: String,
     tls: Option<MakeTlsConnector>,
     end: ConnectionEnd,
 }
@@ -56,8 +60,10 @@ impl Connector {
     /// Prepares to connect, and sends nothing yet.
     #[must_use]
     pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets) -> Self {
+        let DatabaseSettings { source, schema, .. } = settings;
         Self {
-            source: settings.source,
+            source,
+            schema,
             secrets,
             tls,
             fetched: Mutex::default(),
@@ -110,7 +116,8 @@ impl Connector {
         };
         let client = connected.map_err(|error| self.connect_error(&error))?;
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
-        Ok(Connection { client, tls, end })
+        let quoted_schema = escape_identifier(&self.schema);
+        Ok(Connection { client, schema: self.schema.clone(), quoted_schema, tls, end })
     }
 
     async fn fetch_config(&self, settings: &SecretSettings) -> Result<Config, SecretError> {
@@ -210,6 +217,17 @@ impl Connection {
             Some(end) if error.is_closed() => end.clone(),
             _ => StoreError::from(error),
         }
+    }
+
+    /// Returns the name of the schema whose functions write rows.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Returns this name as statements contain it. They name the schema, so that they do not depend on the
+    /// `search_path` of a role, a database or a pooler.
+    pub(super) fn quoted_schema(&self) -> &str {
+        &self.quoted_schema
     }
 
     /// Cancels the statement that runs, so that it does not hold its locks while the batch is tried again.

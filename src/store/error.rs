@@ -6,6 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use super::pooler::PoolerError;
 use crate::aws::secrets::SecretError;
+use crate::config::DATABASE_SCHEMA;
 
 /// The code that the SQL function `decide_salt` raises.
 const SALT_CHANGED: &str = "LE001";
@@ -72,6 +73,17 @@ pub enum StoreError {
         /// Postgres's code.
         sqlstate: SqlState,
     },
+    /// The schema of the setting does not have the function that writes rows.
+    #[error("the schema {schema} has no function write_logins: {}", schema_remedy(.ledger_schema.as_deref()))]
+    #[strum(serialize = "DatabaseRefused")]
+    FunctionMissing {
+        /// The schema of the setting.
+        schema: String,
+        /// The schema that has the function.
+        ledger_schema: Option<String>,
+        /// Postgres's code.
+        sqlstate: SqlState,
+    },
     /// The rows are masked with another salt than the rows of the table, so they could not be joined with
     /// these. An operator must restore the old salt, or accept the new one.
     #[error("the salt is not the one that user_logins is masked with")]
@@ -96,6 +108,7 @@ impl StoreError {
             Self::LoginRefused { sqlstate, .. }
             | Self::OutOfConnections { sqlstate }
             | Self::Deadlock { sqlstate }
+            | Self::FunctionMissing { sqlstate, .. }
             | Self::StatementRefused { sqlstate } => Some(sqlstate.code()),
             Self::Unreachable { sqlstate, .. } => sqlstate.as_ref().map(SqlState::code),
             Self::TimedOut | Self::SaltChanged | Self::Secret(_) => None,
@@ -257,6 +270,13 @@ pub(super) fn may_concern_rows(error: &tokio_postgres::Error) -> bool {
 
 fn is_in(class: &str, sqlstate: &SqlState) -> bool {
     sqlstate.code().starts_with(class)
+}
+
+fn schema_remedy(ledger_schema: Option<&str>) -> String {
+    match ledger_schema {
+        Some(schema) => format!("set {DATABASE_SCHEMA} to {schema}"),
+        None => "run migrate".to_owned(),
+    }
 }
 
 /// Names the credential in an error text. Postgres does not say why it refuses a token, so the text lists

@@ -3,17 +3,11 @@
 use std::time::SystemTime;
 
 use login::pii::{Masked, SaltFingerprint};
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::connect::Connection;
 use super::row::KeyedRow;
-
-const WRITE_ALL: &str = "SELECT write_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-
-/// The same for a FIFO queue, whose messages are also looked for by their ids alone: SQS changes the time at
-/// which they were sent when it moves them to the dead-letter queue.
-const WRITE_ALL_OF_FIFO_QUEUE: &str = "SELECT write_fifo_logins($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// A parameter of a statement.
 pub(super) type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
@@ -73,14 +67,18 @@ impl<'r> Columns<'r> {
 /// Writes all rows in one round trip, or fails if the ledger already holds the message of one row. Outside a
 /// transaction block the statement is its own transaction. Returns the number of rows inserted.
 pub(super) async fn write_all<'r, 'm: 'r>(
-    client: &Client,
+    connection: &Connection,
     rows: impl Iterator<Item = &'r KeyedRow<'m>> + Clone,
     salt_fingerprint: &'r SaltFingerprint,
 ) -> Result<u64, tokio_postgres::Error> {
+    // On a FIFO queue messages are also looked for by their ids alone: SQS changes the time at which they were
+    // sent when it moves them to the dead-letter queue.
     let is_fifo = rows.clone().any(|row| row.key.group.is_some());
-    let statement = if is_fifo { WRITE_ALL_OF_FIFO_QUEUE } else { WRITE_ALL };
+    let function = if is_fifo { "write_fifo_logins" } else { "write_logins" };
     let columns = Columns::new(rows, salt_fingerprint);
-    let inserted = client.query_typed_one(statement, &columns.parameters()).await?;
+    let schema = connection.quoted_schema();
+    let call = format!("SELECT {schema}.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+    let inserted = connection.client().query_typed_one(&call, &columns.parameters()).await?;
     // A count is never negative.
     inserted.try_get(0).map(i64::unsigned_abs)
 }

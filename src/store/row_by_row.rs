@@ -5,16 +5,12 @@ use std::collections::HashMap;
 
 use login::failures::FailureReason;
 use login::pii::SaltFingerprint;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::connect::Connection;
 use super::insert::Columns;
 use super::row::{FailedRow, KeyedRow, Written};
 use crate::deadline::{Deadline, reserve};
-
-const WRITE_ROW_BY_ROW: &str = "
-    SELECT inserted, suppressed, failed_rows, failed_sqlstates, unreached_rows
-    FROM write_logins_row_by_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// Writes the rows whose messages the ledger does not hold, except the rows that Postgres refuses, in one
 /// round trip and one transaction. Shortly before the deadline, Postgres stops and commits the rows so far.
@@ -22,7 +18,7 @@ const WRITE_ROW_BY_ROW: &str = "
 /// On a FIFO queue this holds back the later rows of a refused row's group. The handler applies the same
 /// rule to messages that do not decode, with `Failures::is_held_back`.
 pub(super) async fn write(
-    client: &Client,
+    connection: &Connection,
     mut rows: Vec<&KeyedRow<'_>>,
     salt_fingerprint: &SaltFingerprint,
     deadline: Deadline,
@@ -34,7 +30,12 @@ pub(super) async fn write(
     let mut parameters = columns.parameters().to_vec();
     parameters.extend([(&groups as _, Type::INT4_ARRAY), (&time_limit_s as _, Type::FLOAT8)]);
 
-    let outcome = client.query_typed_one(WRITE_ROW_BY_ROW, &parameters).await?;
+    let call = format!(
+        "SELECT inserted, suppressed, failed_rows, failed_sqlstates, unreached_rows
+         FROM {}.write_logins_row_by_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        connection.quoted_schema()
+    );
+    let outcome = connection.client().query_typed_one(&call, &parameters).await?;
 
     let position = |number: i32| {
         let row = usize::try_from(number - 1).ok().and_then(|index| rows.get(index));

@@ -248,6 +248,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
     assert set(everywhere) == {
         "DATABASE_HOST",
         "DATABASE_PORT",
+        "DATABASE_SCHEMA",
         "DATABASE_NAME",
         "DATABASE_CA_BUNDLE",
         "RUST_LOG",

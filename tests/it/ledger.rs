@@ -229,14 +229,14 @@ async fn ten_thousand_messages_are_written() {
 
 #[tokio::test]
 async fn prune_drops_only_old_ledger_entries() {
-    let database = Database::create().await;
+    let mut database = Database::create().await;
     let one_entry_a_day = "INSERT INTO processed_messages
                 SELECT (day - DATE '1970-01-01') % 32, day::timestamp AT TIME ZONE 'UTC', gen_random_uuid()
                 FROM (SELECT (now() AT TIME ZONE 'UTC')::date - age AS day FROM generate_series(-1, 30) AS age) AS days";
     database.admin.batch_execute(one_entry_a_day).await.unwrap();
 
-    schema::prune(&database.admin).await.unwrap();
-    schema::prune(&database.admin).await.unwrap();
+    schema::prune(&mut database.admin, "public").await.unwrap();
+    schema::prune(&mut database.admin, "public").await.unwrap();
 
     let sql = "SELECT (now() AT TIME ZONE 'UTC')::date - (sent_at AT TIME ZONE 'UTC')::date
                FROM processed_messages ORDER BY 1";
@@ -246,13 +246,13 @@ async fn prune_drops_only_old_ledger_entries() {
 
 #[tokio::test]
 async fn prune_drops_only_old_fifo_entries() {
-    let database = Database::create().await;
+    let mut database = Database::create().await;
     let one_entry_a_day = "INSERT INTO processed_fifo_messages
                 SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date - age FROM generate_series(-1, 40) AS age";
     database.execute(one_entry_a_day).await;
 
-    schema::prune(&database.admin).await.unwrap();
-    schema::prune(&database.admin).await.unwrap();
+    schema::prune(&mut database.admin, "public").await.unwrap();
+    schema::prune(&mut database.admin, "public").await.unwrap();
 
     let sql = "SELECT (now() AT TIME ZONE 'UTC')::date - written_on FROM processed_fifo_messages ORDER BY 1";
     let ages: Vec<i32> = database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();

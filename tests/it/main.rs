@@ -8,6 +8,7 @@ mod bodies;
 mod connection;
 mod documents;
 mod events;
+mod existing_databases;
 mod iam;
 mod ledger;
 mod pooler;

@@ -66,6 +66,18 @@ async fn all_rows_refused_is_reported() {
 }
 
 #[tokio::test]
+async fn first_value_too_long_for_column_fails_alone() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ALTER COLUMN locale TYPE varchar(2)").await;
+    let ingest = database.ingest().await;
+
+    let answer = invoke(&ingest, &batch([login_in_locale("a", "rus"), login_in_locale("b", "RU")])).await;
+
+    assert_eq!(answer, failures(&["a"]));
+    assert_eq!(database.user_ids().await, ["b"]);
+}
+
+#[tokio::test]
 async fn row_refused_by_trigger_fails_alone() {
     for raise in [
         "RAISE EXCEPTION 'no %', NEW.user_id",

@@ -28,7 +28,7 @@ const STATEMENTS: [&str; 24] = [
     "SELECT accepted_at FROM salt_fingerprint",
     "UPDATE salt_fingerprint SET fingerprint = 'x'",
     "SELECT FROM other_table",
-    "SELECT FROM refinery_schema_history",
+    "SELECT FROM login_etl_migrations",
     "CREATE TABLE new_table ()",
 ];
 

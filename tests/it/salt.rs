@@ -20,7 +20,7 @@ async fn schema_error_quotes_no_row() {
     database.admin.batch_execute(check).await.unwrap();
     let salt_fingerprint = Masker::new(&OTHER_SALT.into()).unwrap().salt_fingerprint();
 
-    let error = schema::accept_salt(&mut database.admin, &salt_fingerprint).await.unwrap_err();
+    let error = schema::accept_salt(&mut database.admin, "public", &salt_fingerprint).await.unwrap_err();
 
     let texts = error_texts(&error);
     assert!(texts.contains("SQLSTATE 23514"), "{texts}");
@@ -49,8 +49,8 @@ async fn another_salt_is_refused_until_accepted() {
     assert_eq!(database.user_ids().await, ["a", "c"]);
 
     let salt_fingerprint = Masker::new(&OTHER_SALT.into()).unwrap().salt_fingerprint();
-    assert!(schema::accept_salt(&mut database.admin, &salt_fingerprint).await.unwrap());
-    assert!(!schema::accept_salt(&mut database.admin, &salt_fingerprint).await.unwrap());
+    assert!(schema::accept_salt(&mut database.admin, "public", &salt_fingerprint).await.unwrap());
+    assert!(!schema::accept_salt(&mut database.admin, "public", &salt_fingerprint).await.unwrap());
 
     assert_eq!(error_type(&invoke(&old, &batch([login("d", "d")])).await), "SaltChanged");
     assert_eq!(invoke(&new, &batch([login("b", "b")])).await, failures(&[]));

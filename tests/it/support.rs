@@ -12,6 +12,7 @@ use login_etl::aws::secrets::Secrets;
 use login_etl::config::Settings;
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
+use login_etl::schema::WriterLogin;
 use login_etl::store::Store;
 use login_etl::store::tls::PendingTls;
 use login_etl::{schema, telemetry};
@@ -48,7 +49,7 @@ impl Database {
         let server = connect(&superuser()).await;
         server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let mut admin = connect(superuser().dbname(&name)).await;
-        schema::migrate(&mut admin).await.unwrap();
+        schema::migrate(&mut admin, "public", &WriterLogin::Unchanged).await.unwrap();
         let role = format!("CREATE ROLE {name} LOGIN PASSWORD '{name}' IN ROLE login_writer");
         admin.batch_execute(&role).await.unwrap();
         Self { name, admin }

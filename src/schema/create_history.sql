@@ -1,0 +1,7 @@
+-- The columns are those of refinery's own table.
+CREATE TABLE login_etl_migrations (
+    version    integer PRIMARY KEY,
+    name       varchar(255) NOT NULL,
+    applied_on varchar(255) NOT NULL,
+    checksum   varchar(255) NOT NULL
+)

@@ -1,0 +1,75 @@
+//! Why `migrate` failed, in words that quote no row.
+
+use std::fmt;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// Classes of errors that concern the server: the connection, the state of the transaction, a conflict with another
+/// transaction, missing resources, an operator, the system, a bug.
+const NOT_OF_ROWS: [&str; 7] = ["08", "25", "40", "53", "57", "58", "XX"];
+
+/// Why the schema could not be brought up to date. The errors of the libraries are not kept as a source,
+/// because their texts quote rows.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The database, as it is, prevents the migrations or the writer from working. Nothing was changed.
+    #[error("the database is not ready: {}", join(.0))]
+    NotReady(Vec<Finding>),
+    /// Another run did not finish in time.
+    #[error("another run of migrate did not finish in time; try again after it")]
+    Busy,
+    /// A migration failed.
+    #[error("a migration failed: {0}")]
+    Migration(String),
+    /// A statement around the migrations failed.
+    #[error("Postgres refused: {0}")]
+    Postgres(String),
+    /// The server is not RDS or Aurora.
+    #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
+    NoIam,
+}
+
+/// A problem of the database, and what solves it. Both name objects and roles, never values of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong.
+    pub problem: String,
+    /// What solves it: most often a statement.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.problem, self.remedy)
+    }
+}
+
+impl From<tokio_postgres::Error> for SchemaError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(postgres_reason(&error))
+    }
+}
+
+/// Returns Postgres's message and code. The message of a refused DDL statement names objects and roles.
+/// Postgres quotes rows only in `DETAIL`, which is dropped.
+pub(super) fn postgres_reason(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refusal) => format!("{}, SQLSTATE {}", refusal.message(), refusal.code().code()),
+        None => crate::store::error::connection_failure(error),
+    }
+}
+
+/// Whether Postgres refused a statement with one of these codes.
+pub(super) fn is_one_of(error: &tokio_postgres::Error, codes: &[SqlState]) -> bool {
+    error.code().is_some_and(|code| codes.contains(code))
+}
+
+/// Whether the error concerns neither a row nor the statement, but the server or another transaction.
+pub(super) fn is_of_server(refusal: &DbError) -> bool {
+    let code = refusal.code();
+    NOT_OF_ROWS.contains(&&code.code()[..2]) || *code == SqlState::LOCK_NOT_AVAILABLE
+}
+
+fn join(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

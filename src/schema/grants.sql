@@ -1,0 +1,43 @@
+-- Grants what the two roles need and lack. A database or schema may have lost what PUBLIC has by default, and the
+-- sequence of a serial column in user_logins is used with the writer's own rights.
+DO $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role)
+        FROM unnest('{login_writer, login_reader}'::name[]) AS role
+        WHERE NOT has_schema_privilege(role, current_schema(), 'USAGE')
+        UNION ALL
+        SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role)
+        FROM unnest('{login_writer, login_reader}'::name[]) AS role
+        WHERE NOT has_database_privilege(role, current_database(), 'CONNECT')
+        UNION ALL
+        SELECT format('GRANT %s ON %I TO %I', privilege, table_name, role)
+        FROM (VALUES
+            ('INSERT', 'user_logins', 'login_writer'),
+            ('INSERT', 'processed_messages', 'login_writer'),
+            ('SELECT', 'processed_messages', 'login_writer'),
+            ('INSERT', 'processed_fifo_messages', 'login_writer'),
+            ('SELECT', 'processed_fifo_messages', 'login_writer'),
+            ('SELECT', 'user_logins', 'login_reader')
+        ) AS needed (privilege, table_name, role)
+        WHERE NOT has_table_privilege(role, table_name, privilege)
+        UNION ALL
+        SELECT 'GRANT SELECT (fingerprint) ON salt_fingerprint TO login_writer'
+        WHERE NOT has_column_privilege('login_writer', 'salt_fingerprint', 'fingerprint', 'SELECT')
+        UNION ALL
+        SELECT format('GRANT USAGE ON SEQUENCE %s TO login_writer', pg_class.oid::regclass)
+        FROM pg_attrdef
+        JOIN pg_depend ON pg_depend.classid = 'pg_attrdef'::regclass AND pg_depend.objid = pg_attrdef.oid
+        JOIN pg_class ON pg_depend.refclassid = 'pg_class'::regclass AND pg_class.oid = pg_depend.refobjid
+        WHERE pg_attrdef.adrelid = 'user_logins'::regclass
+            -- CASE, because Postgres may evaluate the parts of AND in any order, and the function fails for a table.
+            AND CASE WHEN pg_class.relkind = 'S'
+                THEN NOT has_sequence_privilege('login_writer', pg_class.oid, 'USAGE, UPDATE')
+            END
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$

@@ -1,0 +1,54 @@
+//! Looks at the database before anything is changed.
+
+use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::error::{Finding, SchemaError, is_of_server, is_one_of};
+
+const PREFLIGHT: &str = include_str!("preflight.sql");
+const COLUMN_TYPES: &str = include_str!("column_types.sql");
+
+/// Returns what is no obstacle but should be known.
+///
+/// # Errors
+///
+/// [`SchemaError::NotReady`] with everything that is an obstacle.
+pub(super) async fn check(
+    transaction: &mut Transaction<'_>,
+    schema: &str,
+    migrations_are_missing: bool,
+    login_changes: bool,
+) -> Result<Vec<Finding>, SchemaError> {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+        [(&schema, Type::TEXT), (&migrations_are_missing, Type::BOOL), (&login_changes, Type::BOOL)];
+    let (mut warnings, mut obstacles) = (Vec::new(), Vec::new());
+    for row in transaction.query_typed(PREFLIGHT, &parameters).await? {
+        let finding = Finding { problem: row.try_get(1)?, remedy: row.try_get(2)? };
+        if row.try_get(0)? { warnings.push(finding) } else { obstacles.push(finding) }
+    }
+    obstacles.extend(wrong_types(transaction, schema).await?);
+    if obstacles.is_empty() { Ok(warnings) } else { Err(SchemaError::NotReady(obstacles)) }
+}
+
+/// Finds the columns of an existing table into which Postgres does not put what the writer writes. Postgres itself
+/// decides: an enum, for example, does not take text, and a domain may.
+async fn wrong_types(
+    transaction: &mut Transaction<'_>,
+    schema: &str,
+) -> Result<Vec<Finding>, tokio_postgres::Error> {
+    let mut findings = Vec::new();
+    for row in transaction.query_typed(COLUMN_TYPES, &[(&schema, Type::TEXT)]).await? {
+        let savepoint = transaction.savepoint("column_type").await?;
+        match savepoint.batch_execute(row.try_get(0)?).await {
+            Err(error) if is_one_of(&error, &[SqlState::DATATYPE_MISMATCH]) => {
+                findings.push(Finding { problem: row.try_get(1)?, remedy: row.try_get(2)? });
+            }
+            Err(error) if error.as_db_error().is_none_or(is_of_server) => return Err(error),
+            // What else is wrong with the table is a finding of its own, or shows in the proof.
+            Err(_) | Ok(()) => {}
+        }
+        savepoint.rollback().await?;
+    }
+    Ok(findings)
+}

@@ -1,0 +1,114 @@
+//! Proves that the writer can write: writes a generated row with the writer's rights, and rolls it back.
+
+use tokio_postgres::Transaction;
+use tokio_postgres::error::{DbError, SqlState};
+
+use super::error::{Finding, SchemaError, is_of_server, is_one_of, postgres_reason};
+
+const PROOF_WITHOUT_ROWS: &str = include_str!("proof_without_rows.sql");
+const PROOF: &str = include_str!("proof.sql");
+
+/// The function of the schema looks for its tables as it does in the writer's own session.
+const BECOME_WRITER: &str = "SET LOCAL ROLE login_writer; SET LOCAL search_path TO DEFAULT";
+/// A role that may create roles may also make itself a member of them, here until the proof is rolled back.
+const JOIN_AND_BECOME_WRITER: &str =
+    "GRANT login_writer TO CURRENT_USER; SET LOCAL ROLE login_writer; SET LOCAL search_path TO DEFAULT";
+
+const NAME_REMEDY: &str = "SELECT format('GRANT login_writer TO %I', current_user)";
+
+/// Functions of Postgres that raise an error of the user's own making: `RAISE` and `ASSERT` of a trigger, and the
+/// policies of a table.
+const RAISED_BY_USERS: [&str; 3] = ["exec_stmt_raise", "exec_stmt_assert", "ExecWithCheckOptions"];
+
+/// The class of a missing object, a wrong type or a missing privilege.
+const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42";
+
+/// Writes a generated login as `login_writer`, and rolls it back: rows, ledger and salt stay as they are. Only
+/// sequences advance.
+///
+/// Returns what prevents the proof, or a refusal of the generated row that other rows may not meet.
+///
+/// # Errors
+///
+/// [`SchemaError::NotReady`] if no row can be written.
+pub(super) async fn prove(
+    transaction: &mut Transaction<'_>,
+    quoted_schema: &str,
+) -> Result<Option<Finding>, SchemaError> {
+    let mut proof = transaction.savepoint("proof").await?;
+    let outcome = match become_writer(&mut proof).await {
+        Ok(true) => write(&proof, quoted_schema).await,
+        Ok(false) => not_proved(&proof).await.map(Some).map_err(SchemaError::from),
+        Err(error) => Err(error.into()),
+    };
+    let rolled_back = proof.rollback().await;
+    let finding = outcome?;
+    rolled_back?;
+    Ok(finding)
+}
+
+/// Whether this role may act as the writer.
+async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
+    for statements in [BECOME_WRITER, JOIN_AND_BECOME_WRITER] {
+        let savepoint = proof.savepoint("role").await?;
+        match savepoint.batch_execute(statements).await {
+            Ok(()) => {
+                savepoint.commit().await?;
+                return Ok(true);
+            }
+            Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
+                savepoint.rollback().await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+async fn not_proved(proof: &Transaction<'_>) -> Result<Finding, tokio_postgres::Error> {
+    let row = proof.query_typed_one(NAME_REMEDY, &[]).await?;
+    let problem = "it is not proved that login_writer can write, because migrate may not act as this role";
+    Ok(Finding { problem: problem.to_owned(), remedy: row.try_get(0)? })
+}
+
+async fn write(proof: &Transaction<'_>, quoted_schema: &str) -> Result<Option<Finding>, SchemaError> {
+    let execute = async |sql: &str| proof.batch_execute(&sql.replace(":schema", quoted_schema)).await;
+    execute(PROOF_WITHOUT_ROWS).await.map_err(|error| not_ready(&error))?;
+    let Err(error) = execute(PROOF).await else { return Ok(None) };
+    match error.as_db_error() {
+        Some(refusal) if is_of_row(refusal) => Ok(Some(refused(refusal))),
+        _ => Err(not_ready(&error)),
+    }
+}
+
+/// Whether other rows may be written although this row is refused.
+fn is_of_row(refusal: &DbError) -> bool {
+    let is_of_statement = refusal.code().code().starts_with(SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION);
+    let is_raised_by_user = refusal.routine().is_some_and(|routine| RAISED_BY_USERS.contains(&routine));
+    is_raised_by_user || !(is_of_statement || is_of_server(refusal))
+}
+
+fn not_ready(error: &tokio_postgres::Error) -> SchemaError {
+    let remedy = match error.as_db_error() {
+        Some(refusal) if is_of_server(refusal) => return SchemaError::Postgres(postgres_reason(error)),
+        None => return SchemaError::Postgres(postgres_reason(error)),
+        Some(refusal) if *refusal.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "grant login_writer this privilege"
+        }
+        Some(_) => "repair the trigger, the default or the table that needs it",
+    };
+    let problem = format!("login_writer cannot write a row: {}", postgres_reason(error));
+    SchemaError::NotReady(vec![Finding { problem, remedy: remedy.to_owned() }])
+}
+
+/// The text of a user's own error is dropped, because it may quote rows.
+fn refused(refusal: &DbError) -> Finding {
+    let constraint = refusal.constraint().map(|name| format!(", constraint {name}")).unwrap_or_default();
+    Finding {
+        problem: format!(
+            "user_logins refuses a generated row, SQLSTATE {}{constraint}",
+            refusal.code().code()
+        ),
+        remedy: "make sure that it takes the rows of real logins".to_owned(),
+    }
+}
