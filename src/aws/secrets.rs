@@ -203,3 +203,38 @@ fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
         Some(Port::Digits(digits)) => digits.parse().map(Some).map_err(serde::de::Error::custom),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_a_number_or_digits() {
+        let port = |json: &str| {
+            let secret = format!(r#"{{"username": "u", "password": "p"{json}}}"#);
+            serde_json::from_str::<DatabaseCredentials>(&secret).ok().map(|credentials| credentials.port)
+        };
+
+        assert_eq!(port(""), Some(None));
+        assert_eq!(port(r#", "port": null"#), Some(None));
+        assert_eq!(port(r#", "port": 5433"#), Some(Some(5433)));
+        assert_eq!(port(r#", "port": "5433""#), Some(Some(5433)));
+        assert_eq!(port(r#", "port": "none""#), None);
+        assert_eq!(port(r#", "port": 65536"#), None);
+    }
+
+    #[test]
+    fn causes_are_joined_without_repetition() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot connect")]
+        struct Outer(#[source] Middle);
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot connect")]
+        struct Middle(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("connection refused")]
+        struct Inner;
+
+        assert_eq!(cause_chain(&Outer(Middle(Inner))), "cannot connect: connection refused");
+    }
+}
