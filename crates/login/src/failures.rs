@@ -105,3 +105,24 @@ impl<'m> Failures<'m> {
         self.reasons.into_iter().map(|(position, reason)| (&self.messages[position], reason)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+
+    #[test]
+    fn failure_holds_back_later_messages_only() {
+        let record = |id| {
+            let attributes = r#"{"MessageGroupId": "group"}"#;
+            format!(r#"{{"messageId": "{id}", "eventSourceARN": "x.fifo", "attributes": {attributes}}}"#)
+        };
+        let event = format!(r#"{{"Records": [{}, {}, {}]}}"#, record("a"), record("b"), record("c"));
+        let messages = event::read(event.as_bytes()).unwrap();
+        let mut failures = Failures::new(&messages);
+
+        failures.add(1, FailureReason::HeldBack);
+
+        assert_eq!([0, 1, 2].map(|position| failures.is_held_back(position)), [false, false, true]);
+    }
+}
