@@ -9,6 +9,7 @@ mod documents;
 mod events;
 mod iam;
 mod ledger;
+mod metrics;
 mod programs;
 mod refused_rows;
 mod roles;
