@@ -62,6 +62,22 @@ async fn broken_connection_is_tried_once_more() {
     }
 }
 
+/// A failover can turn the server of a kept connection into a standby, which is read-only.
+#[tokio::test]
+async fn read_only_connection_is_replaced() {
+    let database = Database::create().await;
+    let set = format!("ALTER ROLE {} SET default_transaction_read_only = on", database.name);
+    database.admin.batch_execute(&set).await.unwrap();
+    let ingest = database.ingest().await;
+    let reset = format!("ALTER ROLE {} RESET default_transaction_read_only", database.name);
+    database.admin.batch_execute(&reset).await.unwrap();
+
+    let answer = invoke(&ingest, &batch([login("a", "a")])).await;
+
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(database.user_ids().await, ["a"]);
+}
+
 #[tokio::test]
 async fn sqlstate_decides_the_error_type() {
     let database = Database::create().await;
