@@ -125,4 +125,41 @@ mod tests {
 
         assert_eq!([0, 1, 2].map(|position| failures.is_held_back(position)), [false, false, true]);
     }
+
+    #[test]
+    fn reason_has_code_field_and_sqlstate() {
+        let bad_version = FailureReason::from(DecodeError::BadVersion);
+        let refused = FailureReason::RowRefused { sqlstate: "23514".to_owned() };
+        let parts = |reason: &FailureReason| {
+            (reason.code(), reason.field(), reason.sqlstate().map(ToOwned::to_owned))
+        };
+
+        assert_eq!(parts(&bad_version), ("BadVersion", Some("app_version"), None));
+        assert_eq!(parts(&refused), ("RowRefused", None, Some("23514".to_owned())));
+        assert_eq!(parts(&FailureReason::HeldBack), ("HeldBack", None, None));
+    }
+
+    #[test]
+    fn codes_are_those_of_all_reasons() {
+        let codes: Vec<_> = FailureReason::codes().collect();
+
+        assert!(
+            ["BadVersion", "RowRefused", "HeldBack"].iter().all(|code| codes.contains(code)),
+            "{codes:?}"
+        );
+        assert!(!codes.contains(&"Undecodable"), "{codes:?}");
+    }
+
+    #[test]
+    fn failures_are_returned_in_batch_order() {
+        let messages = event::read(br#"{"Records": [{"messageId": "a"}, {"messageId": "b"}]}"#).unwrap();
+        let mut failures = Failures::new(&messages);
+        failures.add(1, FailureReason::HeldBack);
+        failures.add(0, DecodeError::MissingBody);
+
+        let sorted = failures.into_sorted();
+
+        let ids: Vec<_> = sorted.iter().map(|(message, reason)| (&*message.id, reason.code())).collect();
+        assert_eq!(ids, [("a", "MissingBody"), ("b", "HeldBack")]);
+    }
 }
