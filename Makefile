@@ -21,6 +21,8 @@ SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 DENY := cargo deny --locked
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS := $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS_VERSION)
 FUZZ := --locked --package login-etl-fuzz
 # The instrumentation that cargo-fuzz requests from a nightly compiler, as flags of a stable one.
 FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, \
@@ -35,7 +37,7 @@ PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 # cargo-lambda, zig and Python come from the virtual environment, before those of the system.
-export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(PATH)
+export PATH := $(TOOLS)/venv/bin:$(CARGO_DENY)/bin:$(CARGO_MUTANTS)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR):$(CURDIR)/tests
 # The targets read what they built from here, so a CARGO_TARGET_DIR of the user would break them.
 export CARGO_TARGET_DIR := $(CURDIR)/target
@@ -242,6 +244,13 @@ fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 	    if [[ -n "$(KEEP)" ]]; then "$$fuzz" -set_cover_merge=1 -use_counters=0 -verbosity=0 "$$kept" "$$new"; fi; \
 	done
 
+# Mutate
+
+# .cargo/mutants.toml lists the mutants that may live, each with its reason.
+.PHONY: mutants
+mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code, place by place; fail if no test notices. SHARD=0/8 for a part, BASE=… for changed lines
+	@python -m dev.mutants $(if $(SHARD),--shard "$(SHARD)") $(if $(BASE),--base "$(BASE)")
+
 # Measure
 
 .PHONY: bench
@@ -332,3 +341,6 @@ $(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*
 # Not in the project's target folder, which a running cargo may hold locked.
 $(CARGO_DENY):
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny
+
+$(CARGO_MUTANTS):
+	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_MUTANTS_VERSION) cargo-mutants

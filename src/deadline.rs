@@ -98,4 +98,32 @@ mod tests {
 
         assert!((590_000..=599_000).contains(&left(sent_by_cargo_lambda)));
     }
+
+    #[test]
+    fn dates_begin_after_the_year_1970() {
+        let year = Duration::from_hours(365 * 24);
+
+        assert!(left(SystemTime::UNIX_EPOCH + year - Duration::from_secs(1)) > 31_535_900_000);
+        assert_eq!(left(SystemTime::UNIX_EPOCH + year), 0);
+    }
+
+    #[test]
+    fn cancelling_takes_half_of_reserved_time() {
+        let now = SystemTime::now();
+        let grace = |seconds| Deadline::before(now + Duration::from_secs(seconds)).grace().as_millis();
+
+        assert_eq!(grace(30), 500);
+        assert!((190..=200).contains(&grace(4)), "{}", grace(4));
+        assert_eq!(Deadline::within(Duration::ZERO).grace().as_millis(), 500);
+    }
+
+    #[test]
+    fn half_of_the_time_left_is_kept() {
+        let deadline = Deadline::within(Duration::from_mins(1));
+        let halved = deadline.halved();
+
+        assert!((59_000..=60_000).contains(&deadline.left().as_millis()), "{deadline:?}");
+        assert!((29_000..=30_000).contains(&halved.left().as_millis()), "{halved:?}");
+        assert_eq!(halved.grace(), deadline.grace());
+    }
 }

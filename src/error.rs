@@ -71,3 +71,38 @@ impl From<BatchError> for Diagnostic {
         Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::error::SqlState;
+
+    use super::*;
+
+    #[test]
+    fn only_the_database_causes_database_errors() {
+        let secret = SecretError::NoToken { cause: "no region".to_owned() };
+        let errors = [
+            BatchError::Event(EventError::MissingMessageId { position: 0 }),
+            BatchError::Store(StoreError::SaltChanged),
+            BatchError::Store(StoreError::Secret(secret)),
+            BatchError::Store(StoreError::TimedOut),
+            BatchError::Store(StoreError::Deadlock { sqlstate: SqlState::T_R_DEADLOCK_DETECTED }),
+        ];
+
+        let rows = errors.map(|error| {
+            let sqlstate = error.sqlstate().map(ToOwned::to_owned);
+            (error.error_type(), error.is_database_error(), sqlstate)
+        });
+
+        assert_eq!(
+            rows,
+            [
+                ("MissingMessageId", false, None),
+                ("SaltChanged", false, None),
+                ("SecretsUnavailable", false, None),
+                ("DatabaseTimedOut", true, None),
+                ("DatabaseDeadlock", true, Some("40P01".to_owned())),
+            ]
+        );
+    }
+}

@@ -163,7 +163,7 @@ impl Ingest {
 
 /// Reads the messages' keys, and sorts them in the order in which the rows are written.
 fn message_keys<'m>(messages: &'m [SqsMessage<'m>], failures: &mut Failures<'m>) -> Vec<MessageKey<'m>> {
-    let today = today();
+    let today = start_of_day(SystemTime::now());
     let mut keys = Vec::with_capacity(messages.len());
     for (position, message) in messages.iter().enumerate() {
         match MessageKey::read(message, position, today) {
@@ -225,9 +225,25 @@ fn oldest_sent_at(messages: &[SqsMessage<'_>], keys: &[MessageKey<'_>]) -> Optio
     dated.map(|key| key.sent_at).min()
 }
 
-/// Returns the start of the current day in UTC.
-fn today() -> SystemTime {
-    const DAY: u64 = 24 * 60 * 60;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() / DAY * DAY)
+/// Returns the start of the day, in UTC.
+fn start_of_day(time: SystemTime) -> SystemTime {
+    const DAY_S: u64 = 86_400;
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs() / DAY_S * DAY_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_start_at_midnight_utc() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+
+        // date --utc --date 2026-11-14 +%s
+        let midnight = at(1_794_614_400);
+        assert_eq!(start_of_day(midnight), midnight);
+        assert_eq!(start_of_day(at(1_794_614_400 + 86_399)), midnight);
+        assert_eq!(start_of_day(at(1_794_614_400 - 1)), at(1_794_614_400 - 86_400));
+    }
 }

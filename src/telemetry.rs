@@ -156,6 +156,7 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!("a line below the level");
             tracing::error!("a line for people");
+            tracing::error!(target: "tokio_postgres", "a line of a library");
             let mut batch = batch::BatchLog::start("request", "function", Duration::from_secs(1));
             batch.event_read(1, None);
             batch.batch_done(1);
@@ -167,6 +168,27 @@ mod tests {
         let metrics: serde_json::Value = serde_json::from_str(metrics).unwrap();
         assert_eq!(metrics["message"], "batch done");
         assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"], "login-etl");
+    }
+
+    #[test]
+    fn panic_is_logged_without_its_message() {
+        let log = Log::default();
+        let writer = log.clone();
+        let everything = Targets::new().with_default(tracing::Level::TRACE);
+        let layer = log_layer(everything, Format::Text, move || writer.clone());
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            std::panic::catch_unwind(|| panic!("leak-me")).unwrap_err();
+        });
+
+        std::panic::set_hook(hook);
+        let log = log.0.lock().unwrap();
+        let (_, text) = log.trim_end().split_once("ERROR ").unwrap();
+        let place = format!("login_etl::telemetry: panicked place=\"{}:", file!());
+        assert!(text.starts_with(&place), "{text}");
+        assert!(!log.contains("leak-me"), "the log holds the panic's message");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use login::failures::FailureReason;
 use tracing::warn;
 
 use super::metrics::{Level, LogLine, Metric, MetricName, MetricValue};
-use super::trace::{Annotations, Trace};
+use super::trace::{Annotations, Stage, Trace};
 use crate::error::BatchError;
 use crate::store::ColdStartTimings;
 
@@ -135,6 +135,17 @@ impl<'a> BatchLog<'a> {
         let Some(trace) = &self.trace else {
             return;
         };
+        let annotations = Annotations {
+            messages: self.messages,
+            written: self.written,
+            failed: self.failures_by_reason.values().sum(),
+            error_type,
+        };
+        trace.end(&self.stages(), self.started.elapsed(), annotations);
+    }
+
+    /// Returns the stages that the batch reached.
+    fn stages(&self) -> Vec<Stage> {
         let connected = self.reading + self.connecting;
         let mut stages = vec![("read", Duration::ZERO, self.reading)];
         if !self.connecting.is_zero() {
@@ -143,13 +154,7 @@ impl<'a> BatchLog<'a> {
         if !self.decoding_to_commit.is_zero() {
             stages.push(("decode, mask and write", connected, self.reading + self.decoding_to_commit));
         }
-        let annotations = Annotations {
-            messages: self.messages,
-            written: self.written,
-            failed: self.failures_by_reason.values().sum(),
-            error_type,
-        };
-        trace.end(&stages, self.started.elapsed(), annotations);
+        stages
     }
 
     fn metrics(&self, error: Option<&BatchError>) -> Vec<Metric> {
@@ -210,4 +215,173 @@ impl<'a> BatchLog<'a> {
 #[expect(clippy::cast_precision_loss, reason = "a percentage of a batch needs three digits at most")]
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use MetricValue::{Count, Percent, Time};
+    use login::decode::DecodeError;
+    use login::event;
+
+    use super::*;
+
+    const MILLIS: Duration = Duration::from_millis(1);
+
+    /// Returns the log of a batch that is written, with each time different.
+    fn written_batch() -> BatchLog<'static> {
+        BatchLog {
+            decoding: 4 * MILLIS,
+            connecting: 8 * MILLIS,
+            messages: Some(10),
+            oldest_age: Some(64 * MILLIS),
+            reading: 2 * MILLIS,
+            decoding_to_commit: 32 * MILLIS,
+            written: Some(5),
+            failures_by_reason: BTreeMap::from([("NotJson", 2), ("RowRefused", 1)]),
+            refused_rows: 1,
+            ..BatchLog::start("request", "function", Duration::from_secs(1))
+        }
+    }
+
+    /// Returns the metrics but for those of the time since the start, which no test can fix.
+    fn fixed_metrics(log: &BatchLog<'_>, error: Option<&BatchError>) -> Vec<Metric> {
+        let mut metrics = log.metrics(error);
+        metrics.retain(|(name, _)| !matches!(name, MetricName::ElapsedMs | MetricName::UsedPercent));
+        metrics
+    }
+
+    #[test]
+    fn written_batch_has_every_count_and_time() {
+        let metrics = fixed_metrics(&written_batch(), None);
+
+        assert_eq!(
+            metrics,
+            [
+                (MetricName::Messages, Count(10)),
+                (MetricName::Written, Count(5)),
+                (MetricName::Duplicates, Count(2)),
+                (MetricName::Failed, Count(3)),
+                (MetricName::FailedPercent, Percent(30.0)),
+                (MetricName::Refused, Count(1)),
+                (MetricName::BatchFailed, Count(0)),
+                (MetricName::DatabaseError, Count(0)),
+                (MetricName::ColdStart, Count(0)),
+                (MetricName::OldestMs, Time(64 * MILLIS)),
+                (MetricName::ConnectMs, Time(8 * MILLIS)),
+                (MetricName::DecodeMs, Time(6 * MILLIS)),
+                (MetricName::WriteMs, Time(20 * MILLIS)),
+            ]
+        );
+    }
+
+    #[test]
+    fn cold_start_adds_its_times() {
+        let mut log = BatchLog { oldest_age: None, ..written_batch() };
+        log.cold_start(ColdStartTimings { fetching_secrets: 128 * MILLIS, connecting: 256 * MILLIS });
+
+        let metrics = fixed_metrics(&log, None);
+
+        assert_eq!(
+            metrics[8..],
+            [
+                (MetricName::ColdStart, Count(1)),
+                (MetricName::SecretsMs, Time(128 * MILLIS)),
+                (MetricName::ConnectMs, Time(264 * MILLIS)),
+                (MetricName::DecodeMs, Time(6 * MILLIS)),
+                (MetricName::WriteMs, Time(20 * MILLIS)),
+            ]
+        );
+    }
+
+    #[test]
+    fn unread_batch_counts_only_its_failure() {
+        let log = BatchLog::start("request", "function", Duration::from_secs(1));
+        let error = BatchError::Event(event::EventError::MissingMessageId { position: 0 });
+
+        let metrics = fixed_metrics(&log, Some(&error));
+
+        assert_eq!(
+            metrics,
+            [
+                (MetricName::BatchFailed, Count(1)),
+                (MetricName::DatabaseError, Count(0)),
+                (MetricName::ColdStart, Count(0)),
+                (MetricName::DecodeMs, Time(Duration::ZERO)),
+                (MetricName::WriteMs, Time(Duration::ZERO)),
+            ]
+        );
+    }
+
+    #[test]
+    fn elapsed_time_is_part_of_the_limit() {
+        let started = Instant::now().checked_sub(Duration::from_mins(10)).unwrap();
+        let limits = [Duration::from_mins(40), Duration::from_mins(5)];
+
+        let used = limits.map(|time_limit| {
+            let log = BatchLog { started, time_limit, ..written_batch() };
+            let metrics = log.metrics(None);
+            let [.., (elapsed, Time(time)), (used, Percent(percent))] = metrics[..] else {
+                panic!("{metrics:?}")
+            };
+            assert_eq!((elapsed, used), (MetricName::ElapsedMs, MetricName::UsedPercent));
+            (time.as_secs() / 60, percent.floor())
+        });
+
+        assert_eq!(used, [(10, 25.0), (10, 100.0)]);
+    }
+
+    #[test]
+    fn stages_follow_each_other() {
+        let read = ("read", Duration::ZERO, 2 * MILLIS);
+        let connected = written_batch();
+        let kept_connection = || BatchLog { connecting: Duration::ZERO, ..written_batch() };
+        let unread = BatchLog { decoding_to_commit: Duration::ZERO, ..kept_connection() };
+
+        assert_eq!(
+            connected.stages(),
+            [
+                read,
+                ("connect", 2 * MILLIS, 10 * MILLIS),
+                ("decode, mask and write", 10 * MILLIS, 34 * MILLIS)
+            ]
+        );
+        assert_eq!(kept_connection().stages(), [read, ("decode, mask and write", 2 * MILLIS, 34 * MILLIS)]);
+        assert_eq!(unread.stages(), [read]);
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason() {
+        let messages = event::read(br#"{"Records": [{"messageId": "m"}]}"#).unwrap();
+        let mut log = BatchLog::start("request", "function", Duration::from_secs(1));
+        let refused = FailureReason::RowRefused { sqlstate: "23514".to_owned() };
+
+        for reason in [&refused, &refused, &DecodeError::MissingBody.into()] {
+            log.message_failed(&messages[0], reason);
+        }
+
+        assert_eq!(log.failures_by_reason, BTreeMap::from([("MissingBody", 1), ("RowRefused", 2)]));
+        assert_eq!(log.refused_rows, 2);
+    }
+
+    #[test]
+    fn stages_of_a_batch_are_timed() {
+        let mut log = BatchLog::start("request", "function", Duration::from_secs(1));
+        log.started -= 100 * MILLIS;
+
+        log.event_read(3, Some(SystemTime::now() - Duration::from_mins(1)));
+        log.started -= 1000 * MILLIS;
+        log.writing_ended();
+
+        assert_eq!(log.messages, Some(3));
+        assert_eq!(log.oldest_age.unwrap().as_secs(), 60);
+        assert!((100..900).contains(&log.reading.as_millis()), "{:?}", log.reading);
+        assert!((1000..1900).contains(&log.decoding_to_commit.as_millis()), "{:?}", log.decoding_to_commit);
+    }
+
+    #[test]
+    fn empty_batch_has_zero_percent_failed() {
+        let percents = [percent(0, 0), percent(1, 4), percent(4, 4)].map(Percent);
+
+        assert_eq!(percents, [Percent(0.0), Percent(25.0), Percent(100.0)]);
+    }
 }

@@ -204,3 +204,91 @@ fn timestamp() -> String {
     let _ = time::SystemTime.format_time(&mut Writer::new(&mut text));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(line: &LogLine<'_>) -> Value {
+        let mut value = serde_json::to_value(line).unwrap();
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        let metadata_timestamp = value["_aws"].as_object_mut().unwrap().remove("Timestamp").unwrap();
+        assert!(since_1970 - u128::from(metadata_timestamp.as_u64().unwrap()) < 60_000);
+        let timestamp = value.as_object_mut().unwrap().remove("timestamp").unwrap();
+        assert!(timestamp.as_str().unwrap().starts_with("20"), "{timestamp}");
+        value
+    }
+
+    #[test]
+    fn line_lists_its_metrics_and_dimensions() {
+        let line = LogLine {
+            level: Level::Error,
+            message: "batch failed",
+            request_id: "request",
+            function: "function",
+            texts: &[("error_type", "TimedOut")],
+            metrics: &[
+                (MetricName::Messages, MetricValue::Count(3)),
+                (MetricName::FailedPercent, MetricValue::Percent(33.333)),
+                (MetricName::WriteMs, MetricValue::Time(Duration::from_nanos(1_234_567_890))),
+            ],
+            second_dimension: Some(("error_type", (MetricName::BatchFailed, MetricValue::Count(1)))),
+        };
+
+        assert_eq!(
+            written(&line),
+            json!({
+                "level": "ERROR",
+                "message": "batch failed",
+                "request_id": "request",
+                "function": "function",
+                "error_type": "TimedOut",
+                "messages": 3,
+                "failed_percent": 33.3,
+                "write_ms": 1234.568,
+                "batch_failed": 1,
+                "_aws": {
+                    "CloudWatchMetrics": [
+                        {
+                            "Namespace": "login-etl",
+                            "Dimensions": [["function", "error_type"]],
+                            "Metrics": [{ "Name": "batch_failed", "Unit": "Count" }],
+                        },
+                        {
+                            "Namespace": "login-etl",
+                            "Dimensions": [["function"]],
+                            "Metrics": [
+                                { "Name": "messages", "Unit": "Count" },
+                                { "Name": "failed_percent", "Unit": "Percent" },
+                                { "Name": "write_ms", "Unit": "Milliseconds" },
+                            ],
+                        },
+                    ],
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn metric_with_two_dimensions_is_written_once() {
+        let metric = (MetricName::Failed, MetricValue::Count(2));
+        let line = LogLine {
+            level: Level::Warn,
+            message: "failures by reason",
+            request_id: "request",
+            function: "function",
+            texts: &[("reason", "NotJson")],
+            metrics: &[metric],
+            second_dimension: Some(("reason", metric)),
+        };
+        let alone = LogLine { metrics: &[], ..line };
+
+        let text = serde_json::to_string(&line).unwrap();
+
+        assert_eq!(text.matches("\"failed\":2").count(), 1, "{text}");
+        assert_eq!(written(&alone)["failed"], 2);
+        assert_eq!(written(&alone)["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 1);
+    }
+}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod attempts;
 mod bad_input;
 mod bodies;
 mod connection;
@@ -11,6 +12,7 @@ mod events;
 mod existing_databases;
 mod iam;
 mod ledger;
+mod metrics;
 mod pooler;
 mod programs;
 mod refused_rows;

@@ -60,7 +60,7 @@ fn startup_error(variables: &[(&str, &str)]) -> String {
 }
 
 /// Creates a secret with this text, and returns its name.
-async fn create_secret(text: &str) -> String {
+pub(crate) async fn create_secret(text: &str) -> String {
     let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let client = aws_sdk_secretsmanager::Client::new(&config);
     let name = unique_name();

@@ -3,10 +3,15 @@
 use std::net::UdpSocket;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use login_etl::config::Settings;
+use login_etl::handler::Ingest;
 use login_etl::telemetry::trace::Tracer;
 use serde_json::{Value, json};
 
-use crate::support::{Database, TIME_LIMIT, batch, error_type, failures, invoke_traced, login, record};
+use crate::programs::create_secret;
+use crate::support::{
+    Database, Logs, SALT, TIME_LIMIT, batch, error_type, failures, invoke_traced, login, record,
+};
 
 const SAMPLED: &str =
     "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:a:0";
@@ -96,4 +101,37 @@ async fn unsampled_invocation_sends_no_trace() {
     }
 
     assert_eq!(received(&daemon), None);
+}
+
+#[tokio::test]
+async fn started_function_reports_cold_start_and_trace() {
+    let logs = Logs::capture();
+    let database = Database::create().await;
+    let salt = create_secret(SALT).await;
+    let (daemon, _) = daemon();
+    let settings = Settings::read(|name| match name {
+        "SALT_SECRET_ID" => Some(salt.clone()),
+        "DATABASE_URL" => Some(database.url()),
+        "AWS_XRAY_DAEMON_ADDRESS" => Some(daemon.local_addr().unwrap().to_string()),
+        _ => None,
+    });
+    let ingest = Ingest::start(settings.unwrap()).await.unwrap();
+    let event = batch((0..300).map(|number| login(&number.to_string(), "x"))).to_string();
+
+    let answer = invoke_traced(&ingest, &event, TIME_LIMIT, Some(SAMPLED)).await;
+    let repeated = invoke_traced(&ingest, &event, TIME_LIMIT, Some(SAMPLED)).await;
+
+    assert_eq!([answer, repeated], [failures(&[]), failures(&[])]);
+    let [first, second] = &logs.lines("batch done")[..] else { panic!("{}", logs.text()) };
+    assert_eq!([&first["cold_start"], &second["cold_start"]], [1, 0]);
+    let millis = |line: &Value, name: &str| line[name].as_f64();
+    assert!(millis(first, "secrets_ms").unwrap() > 0.0);
+    assert!(millis(first, "connect_ms").unwrap() > 0.0);
+    assert_eq!([millis(second, "secrets_ms"), millis(second, "connect_ms")], [None, None]);
+    // The metric is the time to read the event, which the trace has too, and to decode its messages.
+    let document: Value = serde_json::from_str(&received(&daemon).unwrap()).unwrap();
+    let read = &document["subsegments"][0];
+    let reading_ms = (read["end_time"].as_f64().unwrap() - read["start_time"].as_f64().unwrap()) * 1e3;
+    assert!(millis(first, "decode_ms").unwrap() > reading_ms + 0.1, "{first}, {document}");
+    assert!(received(&daemon).is_some());
 }

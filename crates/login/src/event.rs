@@ -173,3 +173,30 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
         T::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_where_present() {
+        let event = br#"{"Records": [
+            {"messageId": "a", "attributes": {"SentTimestamp": "1", "ApproximateReceiveCount": "3"}},
+            {"messageId": "b", "attributes": {"ApproximateReceiveCount": "many"}}
+        ]}"#;
+
+        let messages = read(event).unwrap();
+
+        let attributes =
+            messages.iter().map(|message| (message.has_sent_timestamp(), message.receive_count()));
+        assert_eq!(attributes.collect::<Vec<_>>(), [(true, Some(3)), (false, None)]);
+    }
+
+    #[test]
+    fn event_that_is_not_utf8_has_a_place() {
+        let error = read(b"{\n\"Records\": \xff").err().unwrap();
+
+        assert_eq!(error, EventError::MalformedEvent { line: 2, column: 12 });
+        assert_eq!(error.error_type(), "MalformedEvent");
+    }
+}

@@ -108,3 +108,61 @@ impl<'m> Failures<'m> {
         self.reasons.into_iter().map(|(position, reason)| (&self.messages[position], reason)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+
+    #[test]
+    fn failure_holds_back_later_messages_only() {
+        let record = |id| {
+            let attributes = r#"{"MessageGroupId": "group"}"#;
+            format!(r#"{{"messageId": "{id}", "eventSourceARN": "x.fifo", "attributes": {attributes}}}"#)
+        };
+        let event = format!(r#"{{"Records": [{}, {}, {}]}}"#, record("a"), record("b"), record("c"));
+        let messages = event::read(event.as_bytes()).unwrap();
+        let mut failures = Failures::new(&messages);
+
+        failures.add(1, FailureReason::HeldBack);
+
+        assert_eq!([0, 1, 2].map(|position| failures.is_held_back(position)), [false, false, true]);
+    }
+
+    #[test]
+    fn reason_has_code_field_and_sqlstate() {
+        let bad_version = FailureReason::from(DecodeError::BadVersion);
+        let refused = FailureReason::RowRefused { sqlstate: "23514".to_owned() };
+        let parts = |reason: &FailureReason| {
+            (reason.code(), reason.field(), reason.sqlstate().map(ToOwned::to_owned))
+        };
+
+        assert_eq!(parts(&bad_version), ("BadVersion", Some("app_version"), None));
+        assert_eq!(parts(&refused), ("RowRefused", None, Some("23514".to_owned())));
+        assert_eq!(parts(&FailureReason::HeldBack), ("HeldBack", None, None));
+    }
+
+    #[test]
+    fn codes_are_those_of_all_reasons() {
+        let codes: Vec<_> = FailureReason::codes().collect();
+
+        assert!(
+            ["BadVersion", "RowRefused", "HeldBack"].iter().all(|code| codes.contains(code)),
+            "{codes:?}"
+        );
+        assert!(!codes.contains(&"Undecodable"), "{codes:?}");
+    }
+
+    #[test]
+    fn failures_are_returned_in_batch_order() {
+        let messages = event::read(br#"{"Records": [{"messageId": "a"}, {"messageId": "b"}]}"#).unwrap();
+        let mut failures = Failures::new(&messages);
+        failures.add(1, FailureReason::HeldBack);
+        failures.add(0, DecodeError::MissingBody);
+
+        let sorted = failures.into_sorted();
+
+        let ids: Vec<_> = sorted.iter().map(|(message, reason)| (&*message.id, reason.code())).collect();
+        assert_eq!(ids, [("a", "MissingBody"), ("b", "HeldBack")]);
+    }
+}
