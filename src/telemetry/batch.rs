@@ -236,7 +236,8 @@ mod tests {
             oldest_age: Some(64 * MILLIS),
             reading: 2 * MILLIS,
             decoding_to_commit: 32 * MILLIS,
-            written: Some(5),
+            written: Some(4),
+            suppressed: 1,
             failures_by_reason: BTreeMap::from([("NotJson", 2), ("RowRefused", 1)]),
             refused_rows: 1,
             ..BatchLog::start("request", "function", Duration::from_secs(1))
@@ -258,8 +259,9 @@ mod tests {
             metrics,
             [
                 (MetricName::Messages, Count(10)),
-                (MetricName::Written, Count(5)),
+                (MetricName::Written, Count(4)),
                 (MetricName::Duplicates, Count(2)),
+                (MetricName::Suppressed, Count(1)),
                 (MetricName::Failed, Count(3)),
                 (MetricName::FailedPercent, Percent(30.0)),
                 (MetricName::Refused, Count(1)),
@@ -282,7 +284,7 @@ mod tests {
         let metrics = fixed_metrics(&log, None);
 
         assert_eq!(
-            metrics[8..],
+            metrics[9..],
             [
                 (MetricName::ColdStart, Count(1)),
                 (MetricName::SecretsMs, Time(128 * MILLIS)),

@@ -36,8 +36,8 @@ async fn mixed_batch_logs_its_counts_and_failures() {
         line(&logs, "batch done"),
         json!({
             "level": "INFO", "message": "batch done", "request_id": "request", "function": "",
-            "messages": 3, "written": 1, "duplicates": 1, "failed": 1, "failed_percent": 33.3, "refused": 0,
-            "batch_failed": 0, "database_error": 0, "cold_start": 1,
+            "messages": 3, "written": 1, "duplicates": 1, "suppressed": 0, "failed": 1, "failed_percent": 33.3,
+            "refused": 0, "batch_failed": 0, "database_error": 0, "cold_start": 1,
         })
     );
     assert_eq!(

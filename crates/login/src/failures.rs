@@ -140,6 +140,7 @@ mod tests {
         assert_eq!(parts(&bad_version), ("BadVersion", Some("app_version"), None));
         assert_eq!(parts(&refused), ("RowRefused", None, Some("23514".to_owned())));
         assert_eq!(parts(&FailureReason::HeldBack), ("HeldBack", None, None));
+        assert_eq!(parts(&FailureReason::OutOfTime), ("OutOfTime", None, None));
     }
 
     #[test]
