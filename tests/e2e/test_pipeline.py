@@ -13,14 +13,16 @@ from dev import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+# What make cannot install.
+INSTALL = ("rustup target add ", "sudo apt-get update && sudo apt-get install --yes ")
 TARGETS = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def test_every_command_is_a_make_target() -> None:
+def test_every_command_is_make_or_installs() -> None:
     for step in _steps():
         if command := step.get("run"):
             program, what, *_ = shlex.split(command)
-            assert program == "make" or command.startswith("rustup target add "), command
+            assert program == "make" or command.startswith(INSTALL), command
             assert program != "make" or what in TARGETS, command
 
 
