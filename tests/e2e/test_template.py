@@ -217,7 +217,7 @@ def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
     cluster = resources["DatabaseCluster"]
 
-    assert parameters == {"rds.force_ssl": "1"}
+    assert parameters == {"rds.force_ssl": "1", "log_error_verbosity": "terse"}
     assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
     assert cluster["Properties"]["StorageEncrypted"] is True
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
