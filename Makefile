@@ -249,7 +249,7 @@ fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 
 # .cargo/mutants.toml lists the mutants that may live, each with its reason.
 .PHONY: mutants
-mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code, place by place; fail if no test notices. SHARD=0/8 for a part, BASE=… for changed lines
+mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=0/8 for a part, BASE=… for changed lines
 	@python -m dev.mutants $(if $(SHARD),--shard "$(SHARD)") $(if $(BASE),--base "$(BASE)")
 
 # Measure

@@ -1,4 +1,4 @@
-"""Changes the code, place by place, and verifies that the tests notice: `make mutants`.
+"""Changes the code in one place at a time, and verifies that the tests notice: `make mutants`.
 
 Two stages, because most mutants need no database. The unit tests of a package take 2 seconds to
 build and run, all tests 10 times as long. Each mutant that the unit tests miss gets all tests.
