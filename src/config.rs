@@ -46,7 +46,7 @@ pub const AWS_LAMBDA_LOG_FORMAT: &str = "AWS_LAMBDA_LOG_FORMAT";
 /// The address and port of the X-Ray daemon. Lambda sets it where tracing is on.
 pub const AWS_XRAY_DAEMON_ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
-/// The schema, unless a setting names another one.
+/// The schema, unless [`DATABASE_SCHEMA`] names another schema.
 const DEFAULT_SCHEMA: &str = "public";
 
 /// How long a connection to one address of the database may take, unless the URL sets a timeout.

@@ -18,7 +18,7 @@ pub struct Deadline {
 pub struct DeadlinePassed;
 
 impl Deadline {
-    /// Returns the deadline of an invocation that Lambda ends at `end`. A [`reserve`] stays for the response.
+    /// Returns the deadline of an invocation that Lambda ends at `end`. A [`reserve`] is kept for the response.
     ///
     /// An `end` in the year 1970 is the remaining time: `cargo lambda watch` (as of 1.9.2) sends this instead
     /// of a date.
@@ -68,7 +68,7 @@ impl Deadline {
     }
 }
 
-/// Returns the part of the time `left` that stays for an answer: 10 %, at most 1 s.
+/// Returns the part of the time `left` that is reserved for the response: 10 %, at most 1 s.
 #[must_use]
 pub fn reserve(left: Duration) -> Duration {
     (left / 10).min(Duration::from_secs(1))

@@ -41,22 +41,22 @@ pub enum WriterLogin {
     Iam,
 }
 
-/// What [`migrate`] did and noticed.
+/// The result of [`migrate`].
 #[derive(Debug)]
 pub struct Migrated {
     /// The names of the migrations that it applied.
     pub migrations: Vec<String>,
-    /// What is no obstacle, but should be known.
+    /// Problems that did not prevent a step.
     pub warnings: Vec<Finding>,
 }
 
 /// Brings a schema of the database up to date: applies the migrations that are missing, grants the two roles the
 /// privileges that they lack, sets how the writer logs in, and proves that the writer can write.
 ///
-/// All of it is one transaction. It first looks at what exists and changes nothing if that prevents a later step.
-/// Concurrent calls wait for each other, with a lock that ends with the transaction. A table `user_logins` that
-/// exists is not altered. A schema that is newer than this program is not altered either: a deployment that is
-/// rolled back runs the older program on it, and migrations only add.
+/// All of this is one transaction. It first checks the database, and changes nothing if a problem would make a
+/// later step fail. Concurrent calls wait for each other: they take a lock that ends with the transaction. A table
+/// `user_logins` that exists is not altered. A schema that is newer than this program is not altered either: a
+/// deployment that is rolled back runs the older program on it, and migrations only add.
 ///
 /// # Errors
 ///
@@ -147,8 +147,8 @@ pub async fn accept_salt(
     Ok(changed > 0)
 }
 
-/// Begins a transaction in which the names of objects are those of the schema. Its settings end with it, so that
-/// it may run behind a pooler.
+/// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so
+/// that it also works behind a pooler.
 async fn begin<'c>(client: &'c mut Client, schema: &str) -> Result<Transaction<'c>, tokio_postgres::Error> {
     let transaction = client
         .build_transaction()

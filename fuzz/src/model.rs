@@ -73,8 +73,8 @@ pub(crate) fn read(body: &str) -> Option<Result<Row, BTreeSet<&'static str>>> {
     Some(Err(["TooManyEnvelopes"].into()))
 }
 
-/// Parses a body, or the text inside an envelope. It may be JSON in a JSON string; each of the two may start
-/// with a byte-order mark.
+/// Parses a body, or the text inside an envelope. The text may be JSON in a JSON string; both texts may start with
+/// a byte-order mark.
 fn parse_text(text: &str) -> Option<Envelope> {
     Some(match parse(text)? {
         Json::Text(inner) if inner.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '[']) => {
@@ -162,7 +162,7 @@ fn envelope_content(object: &[(String, Json)]) -> Option<Envelope> {
     Some(if is_ambiguous { Err(["AmbiguousEnvelope"].into()) } else { first })
 }
 
-/// Returns the reason for which an array fails.
+/// Returns the reason why an array fails.
 fn array_reason(array: &[Json]) -> [&'static str; 1] {
     let has = |json: &Json, wanted: &[&str]| match json {
         Json::Object(object) => {

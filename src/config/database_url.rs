@@ -1,8 +1,8 @@
 //! Reads `DATABASE_URL` as [libpq reads its URLs][uri].
 //!
-//! The Postgres client's own parser differs: a parameter is added to the value in the address instead of
-//! replacing it, a wrong `%` passes, and an error does not say what is wrong. Where libpq would go on with a
-//! default that is wrong in a function (the system's user, a Unix socket), this parser refuses the URL.
+//! The Postgres client's own parser differs: it adds a parameter to the value in the address instead of replacing
+//! the value, it accepts a wrong `%`, and its errors do not say what is wrong. libpq has defaults that are wrong in
+//! a function (the system's user, a Unix socket): this parser refuses a URL that needs them.
 //!
 //! [uri]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
 
@@ -17,10 +17,10 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegot
 
 use super::host::{DEFAULT_PORT, HostProblem};
 
-/// Names of the parameter with which other clients choose the schema.
+/// Parameters with which other clients choose the schema.
 const SCHEMA_KEYS: [&str; 3] = ["currentSchema", "schema", "search_path"];
 
-/// [Parameters of libpq][parameters] that this program does not have.
+/// [Parameters of libpq][parameters] that this program does not support.
 ///
 /// [parameters]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 const UNSUPPORTED_KEYS: [&str; 29] = [
@@ -55,8 +55,8 @@ const UNSUPPORTED_KEYS: [&str; 29] = [
     "sslsni",
 ];
 
-/// What to write instead of this URL. The text continues a sentence that begins with the name of the setting.
-/// It holds no value.
+/// Why the URL cannot be used, and what to write instead. The text continues a sentence that begins with the name
+/// of the setting. It holds no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// A part of the address is wrong.
@@ -72,7 +72,7 @@ pub enum UrlError {
     },
 }
 
-/// The parts of the URL that name servers: lists with commas between.
+/// The parts of the URL that name servers: lists, separated by commas.
 struct Servers {
     hosts: String,
     ports: String,
@@ -101,8 +101,8 @@ pub(super) fn parse(url: &str) -> Result<Config, UrlError> {
     parsed
 }
 
-/// Splits off the user and the password. As with libpq they end at the first `@`, and a `/` before it means that
-/// there are none. A `?` or a `#` ends nothing.
+/// Splits off the user and the password. As with libpq, they end at the first `@`; if a `/` comes before this `@`,
+/// the URL has neither. A `?` or a `#` does not end them.
 fn split_login(rest: &str) -> (Option<&str>, &str) {
     match rest.find(['@', '/']) {
         Some(end) if rest[end..].starts_with('@') => (Some(&rest[..end]), &rest[end + 1..]),
@@ -261,8 +261,8 @@ fn set_parameter(config: &mut Config, key: &str, value: &str, had_password: bool
     Ok(())
 }
 
-/// Sets a parameter of TLS. The server's certificate is verified in each `sslmode` but `disable`, which is more
-/// than libpq does.
+/// Sets a parameter of TLS. The server's certificate is verified in each `sslmode` except `disable`. libpq verifies
+/// it in fewer modes.
 fn set_tls(config: &mut Config, key: &str, value: &str) -> Result<(), UrlError> {
     match (key, value) {
         // libpq accepts this parameter of JDBC, with this value only.
@@ -339,7 +339,7 @@ fn set_keepalive(config: &mut Config, key: &str, value: &str) -> Result<(), UrlE
     Ok(())
 }
 
-/// Whether a parameter of libpq asks for what this program does in any case.
+/// Whether a parameter of libpq has the value that this program uses in any case.
 fn changes_nothing(key: &str, value: &str) -> bool {
     match key {
         "client_encoding" => ["auto", "utf8", "utf-8"].contains(&&*value.to_lowercase()),
@@ -352,7 +352,7 @@ fn changes_nothing(key: &str, value: &str) -> bool {
     }
 }
 
-/// Names the parameter, unless its name may be a part of a password in which `&` is not encoded.
+/// Returns an error that names the parameter, unless this name may be a part of a password with an unencoded `&`.
 fn unknown_parameter(key: &str, had_password: bool) -> UrlError {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || [b'-', b'_', b'.'].contains(&byte);
     if key == "client_encoding" {

@@ -1,4 +1,5 @@
-//! Checks the name or address of a host, before an error of the network takes the place of the reason.
+//! Checks the name or address of a host. Without this check, a wrong value would only cause an error of the
+//! network, which does not name the setting.
 
 use std::net::IpAddr;
 
@@ -14,7 +15,7 @@ pub(crate) enum HostProblem {
     Url,
     /// The folder of a Unix socket.
     UnixSocket,
-    /// Anything else that no host is called.
+    /// Any other text that cannot be the name of a host.
     NotAHost,
 }
 
@@ -43,7 +44,7 @@ impl HostProblem {
     }
 }
 
-/// Whether DNS may know the name. An underscore is in no name of the internet, but in those of Docker.
+/// Whether DNS may know the name. Names in Docker may contain an underscore; names on the internet do not.
 fn can_be_name(host: &str) -> bool {
     let is_allowed = |character: char| character.is_alphanumeric() || ['-', '_', '.'].contains(&character);
     !host.is_empty() && host.chars().all(is_allowed)

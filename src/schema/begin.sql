@@ -1,6 +1,6 @@
--- Sets, until the transaction ends, the schema $1 in which objects are created and found, with temporary tables
--- last; and a limit for each wait that has none, so that no run waits for ever. The last limit ends the session
--- of a run that Lambda froze, and with the session its locks.
+-- Sets the search_path to the schema $1, with temporary tables last, and a limit for each wait that has none, so
+-- that no run waits for ever. These settings end with the transaction. The last limit ends the session of a run
+-- that Lambda froze, and so releases its locks.
 SELECT set_config('search_path', format('%I, pg_temp', $1), true)
 UNION ALL
 SELECT set_config(name, value, true)

@@ -1,5 +1,6 @@
--- Returns, for each column of an existing user_logins that the writer fills, a statement that fails if the column's
--- type does not take what the writer writes; the problem and the remedy in this case. EXPLAIN runs no trigger.
+-- Returns a row for each column of an existing user_logins that the writer fills: a statement that fails if the
+-- column's type does not accept the writer's values, and the problem and the remedy for this case. The statement is
+-- an EXPLAIN, which runs no trigger.
 SELECT
     format('EXPLAIN INSERT INTO user_logins (%s) SELECT NULL::%s', needed.name, needed.written_type),
     format(

@@ -1,4 +1,4 @@
--- The columns are those of refinery's own table.
+-- The columns are those of refinery's own table, from which old rows are copied.
 CREATE TABLE login_etl_migrations (
     version    integer PRIMARY KEY,
     name       varchar(255) NOT NULL,

@@ -29,12 +29,12 @@ pub enum SchemaError {
     NoIam,
 }
 
-/// A problem of the database, and what solves it. Both name objects and roles, never values of rows.
+/// A problem of the database and its solution. Both texts name objects and roles, never values of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What is wrong.
     pub problem: String,
-    /// What solves it: most often a statement.
+    /// The solution, most often a statement.
     pub remedy: String,
 }
 

@@ -1,5 +1,6 @@
--- Grants what the two roles need and lack. A database or schema may have lost what PUBLIC has by default, and the
--- sequence of a serial column in user_logins is used with the writer's own rights.
+-- Grants the two roles the privileges that they lack. An administrator may have revoked the default privileges of
+-- PUBLIC on the database or the schema, and the sequence of a serial column in user_logins is used with the
+-- writer's own rights.
 DO $$
 DECLARE
     statement text;

@@ -17,14 +17,15 @@ const RECORD_MIGRATION: &str = include_str!("record_migration.sql");
 const FIND_HISTORY: &str = "SELECT to_regclass('login_etl_migrations') IS NOT NULL";
 const READ_HISTORY: &str = "SELECT version, name, checksum FROM login_etl_migrations";
 
-/// The table in which refinery itself recorded our migrations before, and in which other programs record theirs.
+/// The old history, in the table in which refinery itself recorded our migrations. Other programs that use refinery
+/// have a table of the same name.
 const READ_OLD_HISTORY: &str =
     "SELECT version::integer, name::text, checksum::text FROM refinery_schema_history";
 const COPY_OLD_HISTORY: &str = "
     INSERT INTO login_etl_migrations (version, name, applied_on, checksum)
     SELECT version, name, applied_on, checksum FROM refinery_schema_history";
 
-/// Ends with the transaction. Readers of the table do not wait.
+/// The lock ends with the transaction. Readers of the table do not wait for it.
 const LOCK: &str = "LOCK TABLE login_etl_migrations IN SHARE UPDATE EXCLUSIVE MODE";
 
 /// An applied migration: a row of the history.
@@ -53,8 +54,8 @@ pub(super) async fn is_complete(transaction: &Transaction<'_>) -> Result<bool, t
 
 /// Creates the history if it is missing, and waits until no other run holds it.
 ///
-/// A new history starts with the rows of the history that refinery kept before, if it is ours. That table
-/// stays: an older `migrate` reads it after a rollback.
+/// A new history starts with the rows of the old history, if that history is ours. The old table stays: an older
+/// `migrate` reads it after a rollback.
 pub(super) async fn lock(transaction: &mut Transaction<'_>) -> Result<(), SchemaError> {
     if !exists(transaction).await? {
         create(transaction).await.map_err(busy_or_refused)?;
@@ -66,8 +67,8 @@ pub(super) async fn lock(transaction: &mut Transaction<'_>) -> Result<(), Schema
     Ok(())
 }
 
-/// Applies the migrations that are missing, and returns their names. A history that is newer than this
-/// program is left as it is.
+/// Applies the migrations that are missing, and returns their names. A history that is newer than this program is
+/// not changed.
 pub(super) async fn apply_missing(transaction: &Transaction<'_>) -> Result<Vec<String>, SchemaError> {
     let applied = read(transaction, READ_HISTORY).await?;
     let newest_applied = applied.iter().map(|row| row.version).max();
@@ -111,8 +112,9 @@ fn migrations() -> Vec<Migration> {
 /// Returns the text of a migration as it is sent. An applied file never changes, so two mistakes in old files are
 /// corrected here:
 ///
-/// - Comments contain an ellipsis, which a database with another encoding than UTF8 may lack.
-/// - V3 creates the roles, and accepts that they exist already. A role without CREATEROLE gets another error.
+/// - Comments contain an ellipsis, a character that an encoding other than UTF8 may lack.
+/// - V3 creates the roles and ignores the error for a role that exists. A role without CREATEROLE gets another
+///   error, which V3 must ignore too.
 fn sent_text(sql: &str) -> String {
     sql.replace('…', "...")
         .replace("WHEN duplicate_object OR", "WHEN insufficient_privilege OR duplicate_object OR")
@@ -134,8 +136,8 @@ async fn create(transaction: &mut Transaction<'_>) -> Result<(), tokio_postgres:
     }
 }
 
-/// Whether refinery's history is ours: whether its first migration is. Another program's may have the same name, lack
-/// columns or be forbidden to this role.
+/// Whether the old history is ours: it contains our first migration. A table of another program may lack columns,
+/// or this role may have no right to read it.
 async fn has_old_history(transaction: &mut Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
     let savepoint = transaction.savepoint("old_history").await?;
     let rows = read(&savepoint, READ_OLD_HISTORY).await;

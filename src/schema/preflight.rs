@@ -1,4 +1,4 @@
-//! Looks at the database before anything is changed.
+//! Checks the database before anything is changed.
 
 use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
@@ -9,11 +9,11 @@ use super::error::{Finding, SchemaError, is_of_server, is_one_of};
 const PREFLIGHT: &str = include_str!("preflight.sql");
 const COLUMN_TYPES: &str = include_str!("column_types.sql");
 
-/// Returns what is no obstacle but should be known.
+/// Returns the warnings: problems that do not prevent a later step.
 ///
 /// # Errors
 ///
-/// [`SchemaError::NotReady`] with everything that is an obstacle.
+/// [`SchemaError::NotReady`] with every problem that prevents a later step.
 pub(super) async fn check(
     transaction: &mut Transaction<'_>,
     schema: &str,
@@ -31,8 +31,8 @@ pub(super) async fn check(
     if obstacles.is_empty() { Ok(warnings) } else { Err(SchemaError::NotReady(obstacles)) }
 }
 
-/// Finds the columns of an existing table into which Postgres does not put what the writer writes. Postgres itself
-/// decides: an enum, for example, does not take text, and a domain may.
+/// Finds the columns of an existing table whose type does not accept the values that the writer inserts. Postgres
+/// itself decides: an enum, for example, accepts no text, but a domain may.
 async fn wrong_types(
     transaction: &mut Transaction<'_>,
     schema: &str,
@@ -45,7 +45,7 @@ async fn wrong_types(
                 findings.push(Finding { problem: row.try_get(1)?, remedy: row.try_get(2)? });
             }
             Err(error) if error.as_db_error().is_none_or(is_of_server) => return Err(error),
-            // What else is wrong with the table is a finding of its own, or shows in the proof.
+            // The other checks or the proof report any other problem of the table.
             Err(_) | Ok(()) => {}
         }
         savepoint.rollback().await?;

@@ -1,6 +1,6 @@
--- Returns what in the database prevents the migrations or the writer from working: the problem, and what mends it.
--- A row that is no obstacle is a warning. $1 is the schema, $2 whether migrations are missing, $3 whether the login
--- of login_writer will be changed. The names are quoted, because each remedy is a statement to be copied.
+-- Returns the problems of the database, each with its remedy. A problem is a warning if it does not prevent the
+-- migrations or the writer from working. $1 is the schema, $2 whether migrations are missing, $3 whether the login
+-- of login_writer will be changed. The names are quoted, because an operator copies the statement in the remedy.
 WITH
 me AS (
     SELECT oid, quote_ident(rolname) AS name, rolsuper, rolcreaterole
@@ -46,7 +46,7 @@ needed_column AS (
         (7, 'create_date', 'date', 0)
     ) AS needed (place, name, type, min_length)
 ),
--- MATERIALIZED, because has_sequence_privilege fails for what is no sequence.
+-- MATERIALIZED, because has_sequence_privilege fails for an object that is not a sequence.
 login_sequence AS MATERIALIZED (
     SELECT pg_class.oid, format('%s.%I', pg_class.relnamespace::regnamespace, pg_class.relname) AS name
     FROM takes_rows
@@ -141,7 +141,8 @@ finding (place, is_warning, problem, remedy) AS (
             has_table_privilege(takes_rows.oid, 'INSERT WITH GRANT OPTION')
             AND has_table_privilege(takes_rows.oid, 'SELECT WITH GRANT OPTION')
         )
-        -- V3 grants, and fails if this role may not. Afterwards the writer's privilege suffices.
+        -- V3 grants privileges, and fails if this role may not grant them. After V3, the writer's own privilege
+        -- suffices.
         AND (
             NOT EXISTS (SELECT FROM ledger WHERE nspname = $1)
             OR NOT has_table_privilege(writer.name, takes_rows.oid, 'INSERT')
@@ -224,7 +225,7 @@ finding (place, is_warning, problem, remedy) AS (
         -- The length of a varchar or char is 4 less than its modifier.
         OR (atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod BETWEEN 4 AND min_length + 3)
 
-    -- A trigger may fill such a column: then the proof decides.
+    -- If a trigger may fill such a column, the proof decides.
     UNION ALL
     SELECT 300 + attnum, false,
         format('the column %I of %s is NOT NULL and has no default', attname, takes_rows.name),
@@ -245,7 +246,7 @@ finding (place, is_warning, problem, remedy) AS (
         AND attname NOT IN (SELECT needed_column.name FROM needed_column)
         AND NOT EXISTS (
             SELECT FROM pg_trigger
-            -- Before each row of an INSERT.
+            -- The bits of a trigger that runs before each row of an INSERT.
             WHERE tgrelid = takes_rows.oid AND NOT tgisinternal AND tgtype & 7 = 7
         )
 

@@ -1,4 +1,4 @@
-//! Proves that the writer can write: writes a generated row with the writer's rights, and rolls it back.
+//! Proves that the writer can write: writes a generated login with the writer's rights, and rolls this write back.
 
 use tokio_postgres::Transaction;
 use tokio_postgres::error::{DbError, SqlState};
@@ -8,25 +8,27 @@ use super::error::{Finding, SchemaError, is_of_server, is_one_of, postgres_reaso
 const PROOF_WITHOUT_ROWS: &str = include_str!("proof_without_rows.sql");
 const PROOF: &str = include_str!("proof.sql");
 
-/// The function of the schema looks for its tables as it does in the writer's own session.
+/// The `search_path` is reset, so that names resolve as in the writer's own session.
 const BECOME_WRITER: &str = "SET LOCAL ROLE login_writer; SET LOCAL search_path TO DEFAULT";
-/// A role that may create roles may also make itself a member of them, here until the proof is rolled back.
+/// A role that may create roles can also make itself a member of the writer's role. The rollback of the proof ends
+/// this membership.
 const JOIN_AND_BECOME_WRITER: &str =
     "GRANT login_writer TO CURRENT_USER; SET LOCAL ROLE login_writer; SET LOCAL search_path TO DEFAULT";
 
 const NAME_REMEDY: &str = "SELECT format('GRANT login_writer TO %I', current_user)";
 
-/// Functions of Postgres that raise an error of the user's own making: `RAISE` and `ASSERT` of a trigger, and the
-/// policies of a table.
+/// Functions in the source of Postgres that raise the errors that users define: `RAISE` and `ASSERT` of a trigger,
+/// and the policies of a table.
 const RAISED_BY_USERS: [&str; 3] = ["exec_stmt_raise", "exec_stmt_assert", "ExecWithCheckOptions"];
 
-/// The class of a missing object, a wrong type or a missing privilege.
+/// The class of SQLSTATEs for a missing object, a wrong type or a missing privilege.
 const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42";
 
 /// Writes a generated login as `login_writer`, and rolls it back: rows, ledger and salt stay as they are. Only
 /// sequences advance.
 ///
-/// Returns what prevents the proof, or a refusal of the generated row that other rows may not meet.
+/// Returns a warning if the proof is not possible, or if Postgres refuses the generated row but may accept other
+/// rows.
 ///
 /// # Errors
 ///
@@ -81,7 +83,7 @@ async fn write(proof: &Transaction<'_>, quoted_schema: &str) -> Result<Option<Fi
     }
 }
 
-/// Whether other rows may be written although this row is refused.
+/// Whether Postgres may accept other rows although it refuses this row.
 fn is_of_row(refusal: &DbError) -> bool {
     let is_of_statement = refusal.code().code().starts_with(SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION);
     let is_raised_by_user = refusal.routine().is_some_and(|routine| RAISED_BY_USERS.contains(&routine));
@@ -101,7 +103,7 @@ fn not_ready(error: &tokio_postgres::Error) -> SchemaError {
     SchemaError::NotReady(vec![Finding { problem, remedy: remedy.to_owned() }])
 }
 
-/// The text of a user's own error is dropped, because it may quote rows.
+/// The text of an error that a user defined is dropped, because it may quote rows.
 fn refused(refusal: &DbError) -> Finding {
     let constraint = refusal.constraint().map(|name| format!(", constraint {name}")).unwrap_or_default();
     Finding {

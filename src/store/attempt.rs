@@ -71,8 +71,8 @@ impl<'b> Attempt<'b> {
         }
     }
 
-    /// Sends all chunks in one statement, and so without a transaction block, which a pooler with
-    /// `pool_mode = statement` refuses.
+    /// Sends all chunks in one statement. This needs no transaction block, which a pooler with
+    /// `pool_mode = statement` would refuse.
     pub(super) fn in_one_statement(self) -> Self {
         Self { in_one_statement: true, ..self }
     }

@@ -24,8 +24,9 @@ use crate::config::{
 };
 use crate::deadline::{Deadline, DeadlinePassed};
 
-/// The shortest time between two fetches of the secret that are only made on suspicion. 1,000 functions then make
-/// at most 100 requests a second while the database is away; [Secrets Manager allows 10,000][quota].
+/// The shortest time between two fetches of the secret after errors that may mean a refused login. While the
+/// database is away, 1,000 functions then send at most 100 requests a second; [Secrets Manager allows
+/// 10,000][quota].
 ///
 /// [quota]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,9 +39,9 @@ pub struct Connector {
     tls: PendingTls,
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
-    /// When the secret was last fetched on suspicion.
+    /// When the secret was last fetched after an error that may mean a refused login.
     suspected_at: std::sync::Mutex<Option<Instant>>,
-    /// How the connection that was made last ended.
+    /// Why the newest connection ended.
     last_end: std::sync::Mutex<ConnectionEnd>,
 }
 
@@ -127,8 +128,8 @@ impl Connector {
         Ok(config)
     }
 
-    /// Converts the client's error. A refused token has other causes than a refused password. If the connection
-    /// before this one ended with an error, that error is the better clue.
+    /// Converts the client's error. A refused token has other causes than a refused password. If the previous
+    /// connection ended with an error, the text names that error too: it often shows the real cause.
     fn connect_error(&self, error: &tokio_postgres::Error) -> StoreError {
         match (StoreError::from(error), &self.source) {
             (StoreError::LoginRefused { sqlstate, .. }, DatabaseSource::Iam(_)) => {
@@ -148,8 +149,8 @@ impl Connector {
         }
     }
 
-    /// Whether to fetch the secret again after this error: each time if the login was refused, and once in
-    /// [`SUSPICION_INTERVAL`] if it may have been.
+    /// Whether to fetch the secret again after this error: always if the login was refused, and once in
+    /// [`SUSPICION_INTERVAL`] if the login may have been refused.
     fn may_need_other_credentials(&self, error: &StoreError) -> bool {
         if matches!(error, StoreError::LoginRefused { .. }) {
             return true;
@@ -170,8 +171,8 @@ impl Manager for Connector {
     type Type = Connection;
     type Error = StoreError;
 
-    /// Connects. If the credentials may have been rotated, they are fetched again. If they were, this connects
-    /// once more.
+    /// Connects. If the credentials may have been rotated, this fetches them again. If they have changed, this
+    /// connects once more.
     async fn create(&self) -> Result<Connection, StoreError> {
         let config = self.config().await?;
         let error = match self.connect(&config).await {
@@ -210,8 +211,8 @@ impl Connection {
         &mut self.client
     }
 
-    /// Converts the client's error on this connection. Of a connection that ended between two statements, the
-    /// client only says that it is closed; the reason is in the connection's own error.
+    /// Converts the client's error on this connection. If the connection ended between two statements, the client
+    /// only reports that it is closed; the connection's own error has the reason.
     pub(super) fn store_error(&self, error: &tokio_postgres::Error) -> StoreError {
         match self.end.get() {
             Some(end) if error.is_closed() => end.clone(),
@@ -224,7 +225,7 @@ impl Connection {
         &self.schema
     }
 
-    /// Returns this name as statements contain it. They name the schema, so that they do not depend on the
+    /// Returns the quoted name of the schema. Statements name the schema, so that they do not depend on the
     /// `search_path` of a role, a database or a pooler.
     pub(super) fn quoted_schema(&self) -> &str {
         &self.quoted_schema
@@ -264,7 +265,7 @@ where
 {
     let mut connection = pin!(connection);
     if let Err(error) = connection.as_mut().await {
-        // Before the connection is dropped: that is when the client's statements fail.
+        // The reason must be stored before the connection is dropped: the client's statements fail at the drop.
         let _ = end.set(StoreError::end_of_connection(&error));
     }
 }

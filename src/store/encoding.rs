@@ -1,4 +1,4 @@
-//! Rows with a text that the encoding of the database cannot hold, such as Cyrillic in LATIN1.
+//! Isolates rows with a text that the encoding of the database lacks, such as Cyrillic in LATIN1.
 //!
 //! Postgres converts the parameters of a statement before the statement runs, so no SQL function can isolate these
 //! rows.
@@ -17,10 +17,10 @@ use super::row::{FailedRow, KeyedRow, Written};
 use super::row_by_row;
 use crate::deadline::Deadline;
 
-/// Only its parameters matter.
+/// Postgres converts its parameters; the result is ignored.
 const CONVERT_TEXTS: &str = "SELECT num_nonnulls($1, $2, $3)";
 
-/// Writes the rows [row by row](row_by_row::write). If the database cannot hold a text, its row fails on its own.
+/// Writes the rows [row by row](row_by_row::write). A row with a text that the encoding lacks fails on its own.
 pub(super) async fn write_row_by_row(
     connection: &Connection,
     mut rows: Vec<&KeyedRow<'_>>,
@@ -47,7 +47,7 @@ pub(super) async fn write_row_by_row(
 }
 
 /// Sends the texts of each row, without waiting for the results in between, and returns the positions of the rows
-/// that Postgres cannot convert. Each encoding contains ASCII.
+/// that Postgres cannot convert. Rows that are plain ASCII are skipped, because every encoding contains ASCII.
 async fn find_unencodable(
     client: &Client,
     rows: &[&KeyedRow<'_>],

@@ -11,7 +11,7 @@ use crate::config::DATABASE_SCHEMA;
 /// The code that the SQL function `decide_salt` raises.
 const SALT_CHANGED: &str = "LE001";
 
-/// What is known about a connection that ended without an error.
+/// The text for a connection that ended without an error.
 const CLOSED: &str = "the server closed the connection and sent no reason";
 
 /// `transaction_timeout` of Postgres 17, which `SqlState` does not name yet.
@@ -46,7 +46,8 @@ pub enum StoreError {
         /// Whether the login was an IAM token.
         by_token: bool,
     },
-    /// Postgres, or a pooler in front of it, has no free connection. A lower concurrency of the function needs fewer.
+    /// Postgres, or a pooler in front of it, has no free connection. A function with a lower concurrency needs
+    /// fewer connections.
     #[error("Postgres is out of connections, SQLSTATE {}", .sqlstate.code())]
     #[strum(serialize = "DatabaseOutOfConnections")]
     OutOfConnections {
@@ -73,13 +74,13 @@ pub enum StoreError {
         /// Postgres's code.
         sqlstate: SqlState,
     },
-    /// The schema of the setting does not have the function that writes rows.
+    /// The schema that `DATABASE_SCHEMA` names does not have the function that writes rows.
     #[error("the schema {schema} has no function write_logins: {}", schema_remedy(.ledger_schema.as_deref()))]
     #[strum(serialize = "DatabaseRefused")]
     FunctionMissing {
         /// The schema of the setting.
         schema: String,
-        /// The schema that has the function.
+        /// The schema that has the function, if there is one.
         ledger_schema: Option<String>,
         /// Postgres's code.
         sqlstate: SqlState,
@@ -115,8 +116,8 @@ impl StoreError {
         }
     }
 
-    /// Whether a new connection may succeed: this connection broke, leads to a server that a failover turned
-    /// into a standby, or to a pooler that logs in to Postgres with the password from before a rotation.
+    /// Whether a new connection may succeed: this connection broke, or it leads to a server that a failover turned
+    /// into a standby, or to a pooler that still logs in to Postgres with a rotated password.
     pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::LoginRefused { .. } => true,
@@ -125,8 +126,8 @@ impl StoreError {
         }
     }
 
-    /// Whether the login may have been refused, although the error does not say so: a pooler has one code for all
-    /// errors.
+    /// Whether the login may have been refused, although the error does not say so: a pooler sends the same
+    /// SQLSTATE for most errors.
     pub(super) fn may_be_refused_login(&self) -> bool {
         match self {
             Self::Unreachable { sqlstate: Some(sqlstate), .. } => {
@@ -137,8 +138,8 @@ impl StoreError {
         }
     }
 
-    /// Returns why a connection ended between two statements. Whatever Postgres's code, a new connection may
-    /// succeed.
+    /// Returns why a connection ended between two statements. A new connection may succeed, whatever SQLSTATE
+    /// Postgres sent.
     pub(super) fn end_of_connection(error: &tokio_postgres::Error) -> Self {
         match (Self::from(error), error.code()) {
             (Self::Unreachable { cause, sqlstate }, _) => Self::Unreachable { cause, sqlstate },
@@ -164,9 +165,9 @@ impl StoreError {
     }
 }
 
-/// Returns what broke a connection or prevented it: the kind of the I/O error, the words of OpenSSL, or our words
-/// for a text of the client. An error of the handshake is shown whole, because by then nothing was sent but the
-/// host's name. Of a later error only the reasons are shown, which are constants of OpenSSL.
+/// Returns why a connection failed or broke: the kind of the I/O error, the text of OpenSSL, or a text of ours for
+/// an error of the client. An error of the handshake is returned whole, because only the host's name was sent
+/// before. Of a later error only the reasons are returned, which are constants of OpenSSL.
 pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = next {
@@ -192,7 +193,7 @@ fn tls_failure(error: &openssl::ssl::Error) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
-/// Returns the kind of an I/O error, or our words where Rust has none.
+/// Returns the kind of an I/O error, or a text of ours if Rust has no kind for it.
 fn io_failure(error: &std::io::Error) -> String {
     if let Some(words) = words_for(&error.to_string()) {
         return words.to_owned();
@@ -205,9 +206,9 @@ fn io_failure(error: &std::io::Error) -> String {
     }
 }
 
-/// Returns our words for a constant text of the Postgres client or of the standard library.
+/// Returns a text of ours for a constant text of the Postgres client or of the standard library.
 fn words_for(text: &str) -> Option<&'static str> {
-    // The name is not in this text, but DNS's reason is.
+    // This text contains the reason that DNS gave, but not the name.
     if text.starts_with("failed to lookup address information") || text == "could not resolve any addresses" {
         return Some("the name of the host cannot be resolved (DNS)");
     }

@@ -1,4 +1,4 @@
-//! Finds the schema of the ledger, where the setting names another schema.
+//! Finds the schema that has the functions, if `DATABASE_SCHEMA` names another schema.
 
 use tokio_postgres::error::SqlState;
 
@@ -10,7 +10,8 @@ const FIND_SCHEMAS: &str = "
     WHERE proname = 'write_logins'
     ORDER BY 1";
 
-/// Returns a clearer error if the statement was refused because the schema of the setting lacks the function.
+/// Returns a clearer error if Postgres refused the statement because the schema in `DATABASE_SCHEMA` lacks the
+/// function.
 pub(super) async fn explain(connection: &Connection, error: &StoreError) -> Option<StoreError> {
     let StoreError::StatementRefused { sqlstate } = error else { return None };
     let is_not_found = [SqlState::UNDEFINED_FUNCTION, SqlState::INVALID_SCHEMA_NAME].contains(sqlstate);

@@ -1,14 +1,14 @@
-//! Reads what a connection pooler means by its error.
+//! Classifies the errors of a connection pooler.
 //!
-//! [pgbouncer] and poolers that speak like it send one SQLSTATE, `08P01`, for most errors. What happened is only
-//! in the text. The text may quote names and errors of Postgres, so it is compared with the pooler's constant
-//! texts and is never passed on.
+//! [pgbouncer] and similar poolers send the same SQLSTATE, `08P01`, for most errors. Only the text says what
+//! happened. The text may quote names and errors of Postgres, so it is compared with the pooler's constant texts
+//! and is never passed on.
 //!
 //! [pgbouncer]: https://github.com/pgbouncer/pgbouncer
 
 use tokio_postgres::error::{DbError, SqlState};
 
-/// What a pooler means by an error.
+/// The meaning of a pooler's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PoolerError {
     /// The pooler, or Postgres behind the pooler, refused the login.
@@ -29,8 +29,8 @@ pub(super) enum PoolerError {
     Other,
 }
 
-/// Parts of texts that mean the same. An earlier line wins: the reason of Postgres follows the text of the
-/// pooler that cannot connect.
+/// The parts of texts by which each error is recognised. The first match wins: after its own text ("server login
+/// has been failing"), the pooler quotes the reason of Postgres, which matters more.
 const TEXTS: [(PoolerError, &[&str]); 7] = [
     (
         PoolerError::OutOfConnections,
@@ -73,7 +73,7 @@ const TEXTS: [(PoolerError, &[&str]); 7] = [
 ];
 
 impl PoolerError {
-    /// Reads the error. `None` if no pooler sent it: it has another SQLSTATE.
+    /// Classifies the error; `None` if it has another SQLSTATE, so that no pooler sent it.
     pub(super) fn read(error: &DbError) -> Option<Self> {
         (*error.code() == SqlState::PROTOCOL_VIOLATION).then(|| Self::of_text(error.message()))
     }
@@ -83,7 +83,7 @@ impl PoolerError {
         known.map_or(Self::Other, |(meaning, _)| *meaning)
     }
 
-    /// Returns the words for an error that only the pooler's own words describe.
+    /// Returns our text for the error, which replaces the pooler's text.
     pub(super) fn cause(self) -> &'static str {
         match self {
             Self::UnknownDatabase => "the connection pooler does not serve the database",

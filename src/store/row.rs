@@ -17,7 +17,7 @@ pub struct KeyedRow<'m> {
 pub struct Written {
     /// Number of rows inserted.
     pub inserted: u64,
-    /// Number of messages that count as written although no row was inserted: a trigger or a rule of the user's
+    /// Number of messages that count as done although no row was inserted: a trigger or a rule on `user_logins`
     /// suppressed the row or wrote it elsewhere.
     pub suppressed: u64,
     /// The rows that were not written. The table holds all other rows of the batch.

@@ -16,8 +16,8 @@ use crate::config::{DATABASE_CA_BUNDLE, DatabaseSettings, DatabaseSource, Settin
 /// binary. The file names its source and date.
 const RDS_CERTIFICATES: &[u8] = include_bytes!("rds-global-bundle.pem");
 
-/// TLS to Postgres, which another thread prepares while this thread fetches the secrets: OpenSSL takes longer to
-/// read the certificates than to connect.
+/// A TLS connector that another thread makes while this thread fetches the secrets: OpenSSL takes longer to read
+/// the certificates than to connect.
 pub struct PendingTls(Shared<BoxFuture<'static, Result<Option<MakeTlsConnector>, StoreError>>>);
 
 impl PendingTls {

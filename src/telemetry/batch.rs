@@ -20,7 +20,7 @@ pub struct BatchLog<'a> {
     pub decoding: Duration,
     /// Time spent on connecting to Postgres; zero where there was a connection.
     pub connecting: Duration,
-    /// Number of rows that a trigger or a rule of the user's suppressed.
+    /// Number of rows that a trigger or a rule on `user_logins` suppressed.
     pub suppressed: u64,
     /// The traced invocation; `None` where it is not sampled.
     pub trace: Option<Trace<'a>>,
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Returns the metrics but for those of the time since the start, which no test can fix.
+    /// Returns the metrics, except those of the time since the start, which a test cannot predict.
     fn fixed_metrics(log: &BatchLog<'_>, error: Option<&BatchError>) -> Vec<Metric> {
         let mut metrics = log.metrics(error);
         metrics.retain(|(name, _)| !matches!(name, MetricName::ElapsedMs | MetricName::UsedPercent));

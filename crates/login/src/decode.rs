@@ -228,15 +228,15 @@ fn decode_json<'m>(json: &str, envelopes_left: usize) -> Result<Login<'m>, Decod
     }
 }
 
-/// Returns a text without the mark at its start that some editors and libraries write. A reader [may ignore
-/// it][rfc].
+/// Returns a text without the byte-order mark that some editors and libraries write at the start. A reader [may
+/// ignore this mark][rfc].
 ///
 /// [rfc]: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
 fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Returns the JSON in a body that was encoded twice, so that it is a string; `None` for any other body.
+/// Returns the JSON in a body that was encoded twice, and so is a JSON string; `None` for any other body.
 fn encoded_twice(json: &str) -> Result<Option<Zeroizing<String>>, DecodeError> {
     if !starts_with(json, &['"']) {
         return Ok(None);
@@ -250,12 +250,13 @@ fn encoded_twice(json: &str) -> Result<Option<Zeroizing<String>>, DecodeError> {
     }
 }
 
-/// Whether the first character of a JSON text, but for white space, is one of these.
+/// Whether the first character of a JSON text that is not white space is one of these.
 fn starts_with(json: &str, characters: &[char]) -> bool {
     json.trim_start_matches([' ', '\t', '\n', '\r']).starts_with(characters)
 }
 
-/// Returns why a text fails that the parser refuses as an object. The parser's own text may quote a value.
+/// Returns the reason for a text that the parser refuses as an object. The parser's own error is dropped, because
+/// it may quote a value.
 fn not_an_object(json: &str, error: &serde_json::Error) -> DecodeError {
     if !error.is_data() {
         return not_json(error);

@@ -9,8 +9,8 @@ use crate::flat_body::{EnvelopeKey, FlatBody};
 use crate::flatten::flatten;
 use crate::json_string;
 
-/// The sources of the records that are not unwrapped, each with a key that all its records have. Most of them hold
-/// base64. AWS documents [the records][pipes] under each source of EventBridge Pipes.
+/// The sources of the records that are not unwrapped, each with a key that all records of the source have. Most of
+/// them hold base64. AWS documents [the records][pipes] under each source of EventBridge Pipes.
 ///
 /// [pipes]: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-event-source.html
 const OTHER_RECORDS: [(&str, EnvelopeKey); 6] = [
@@ -33,7 +33,7 @@ const RECOGNISERS: [for<'t> fn(&FlatBody<'t>) -> Option<Envelope<'t>>; 8] = [
     s3_test_event,
 ];
 
-/// What a body is that is not a login itself.
+/// A body that is not itself a login.
 pub(crate) enum Envelope<'t> {
     /// The content is in this JSON string.
     Text(&'t str),
@@ -42,7 +42,7 @@ pub(crate) enum Envelope<'t> {
     Refused(RefusedEnvelope),
 }
 
-/// An envelope without a content that could be a login.
+/// Why an envelope is not unwrapped.
 pub(crate) enum RefusedEnvelope {
     /// It has a column beside its content, a key of an envelope twice, or the keys of another envelope.
     Ambiguous,
@@ -56,7 +56,7 @@ pub(crate) enum RefusedEnvelope {
     SnsConfirmation,
 }
 
-/// An envelope that is not unwrapped, as an error names it.
+/// A kind of envelope that is never unwrapped, as an error names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 pub enum UnsupportedEnvelope {
     /// A record of Kinesis, `DynamoDB`, Kafka, `ActiveMQ` or `RabbitMQ`.
@@ -67,7 +67,7 @@ pub enum UnsupportedEnvelope {
     Base64Request,
 }
 
-/// Returns the envelope that an object is; `None` where it is not an envelope.
+/// Recognises an object that is an envelope; `None` if it is not an envelope.
 pub(crate) fn of_object<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
     if !body.has_envelope_keys() {
         return None;
@@ -78,7 +78,7 @@ pub(crate) fn of_object<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
     Some(if is_ambiguous { Envelope::Refused(RefusedEnvelope::Ambiguous) } else { envelope })
 }
 
-/// Returns the envelope that an array is; `None` where it is not an envelope.
+/// Recognises an array that is an envelope; `None` if it is not an envelope.
 pub(crate) fn of_array(json: &str) -> Option<RefusedEnvelope> {
     let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
     match elements[..] {
@@ -97,7 +97,7 @@ fn sns_notification<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
     is_text(body, EnvelopeKey::Type, &["Notification"]).then_some(Envelope::Text(message))
 }
 
-/// Recognises what SNS sends [when a subscription is made or removed][sns].
+/// Recognises the message that SNS sends [when a subscription is made or removed][sns].
 ///
 /// [sns]: https://docs.aws.amazon.com/sns/latest/dg/http-subscription-confirmation-json.html
 fn sns_confirmation<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {

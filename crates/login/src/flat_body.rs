@@ -88,7 +88,7 @@ pub enum JsonType {
 #[derive(Default)]
 pub(crate) struct FlatBody<'a> {
     columns: [Option<ColumnValue<'a>>; Column::COUNT],
-    /// Empty for nearly every body, so that it costs the fast path nothing.
+    /// Empty for nearly every body: an empty `Vec` costs the fast path no allocation.
     envelope_values: Vec<(EnvelopeKey, &'a RawValue)>,
     /// A column that the object has more than once.
     pub(crate) repeated: Option<Column>,
@@ -111,7 +111,7 @@ impl<'a> FlatBody<'a> {
         self.columns[column as usize].take()
     }
 
-    /// Whether the object has a column, be its value null.
+    /// Whether the object has a column, even if its value is null.
     pub(crate) fn has_columns(&self) -> bool {
         self.columns.iter().any(Option::is_some)
     }
@@ -131,7 +131,7 @@ impl<'a> FlatBody<'a> {
         self.envelope_values.push((key, value));
     }
 
-    /// Returns the JSON source of an envelope key's value, of the last one if the key occurs twice.
+    /// Returns the JSON source of an envelope key's value, the last value if the key occurs twice.
     pub(crate) fn envelope_value(&self, key: EnvelopeKey) -> Option<&'a str> {
         let values = self.envelope_values.iter();
         values.rev().find(|(other, _)| *other == key).map(|(_, value)| value.get())

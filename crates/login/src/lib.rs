@@ -7,8 +7,8 @@
 //!
 //! - [`event`] reads the event as messages,
 //! - [`message_key`] makes the key that identifies a message at every delivery,
-//! - [`decode`] turns a message into a [`Login`](decode::Login); `flatten`, or its fast path `ordinary_body`,
-//!   reads the body, and [`envelope`] recognises what AWS puts around it,
+//! - [`decode`] turns a message into a [`Login`](decode::Login); `flatten`, or its fast path `ordinary_body`, reads
+//!   the body, and [`envelope`] recognises the envelopes that AWS puts around it,
 //! - [`mask`] turns a login into a [`LoginRow`](mask::LoginRow), behind the privacy boundary [`pii`],
 //! - [`failures`] keeps the messages that failed.
 //!
