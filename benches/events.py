@@ -36,10 +36,10 @@ def event(messages: int) -> bytes:
 def event_with_refused_rows(messages: int, refused_percent: int) -> tuple[bytes, int]:
     """Make an event in which this share of the logins has the locale XX; return their number too.
 
-    They are spread over the batch.
+    These logins are spread over the batch.
     """
     records = json.loads(event(messages))["Records"]
-    # In another order than the batch's, so that the refused rows are not next to each other.
+    # The factor spreads the refused rows, so that they are not next to each other.
     refused = [record for place, record in enumerate(records) if place * 37 % 100 < refused_percent]
     for record in refused:
         record["body"] = json.dumps(json.loads(record["body"]) | {"locale": "XX"})

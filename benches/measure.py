@@ -23,7 +23,7 @@ Row = dict[str, Any]
 WARM_UP = 3
 # Each way. On a busy machine the noise is about 10 % of a round trip.
 DELAY_S = 0.01
-# Each way, where a batch takes so long that its noise would hide shorter delays.
+# Each way, for batches that take so long that their noise would hide a shorter delay.
 FAR_DELAY_S = 0.5
 COPY = "COPY copied_logins FROM STDIN (FORMAT binary)"
 FILL = Path(__file__).with_name("fill.sql")

@@ -54,7 +54,7 @@ class Emulator:
     kind: Kind
     endpoint: str
     log: Path
-    # The access key with every permission, which is its own secret key too.
+    # The access key with every permission. The secret key is the same text.
     key: str = KNOWN_KEY
     process: Process | None = None
 

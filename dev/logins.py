@@ -89,7 +89,7 @@ def canonical(ip: str) -> str:
     except ValueError:
         return ip.strip()
     if "%" in ip:
-        # Python reads a zone, which is no part of an address.
+        # Python accepts a zone, which is not a part of an address.
         return ip.strip()
     return str(getattr(address, "ipv4_mapped", None) or address)
 

@@ -20,7 +20,7 @@ def settings(directory: Path, port: int) -> dict[str, str]:
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
         "AUTH": "true",
-        # Its MQTT listener would listen on every interface.
+        # Otherwise its MQTT listener listens on every interface.
         "IOT_MTLS_ENABLED": "0",
     }
 

@@ -1,7 +1,8 @@
 """Changes the code in one place at a time, and verifies that the tests notice: `make mutants`.
 
-Two stages, because most mutants need no database. The unit tests of a package take 2 seconds to
-build and run, all tests 10 times as long. Each mutant that the unit tests miss gets all tests.
+A mutant is a changed copy of the code. There are two stages, because most mutants need no database:
+the unit tests of a package take 2 seconds to build and run, all tests take 10 times as long. Only
+the mutants that the unit tests miss get all tests.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def check_permitted() -> None:
-    """Print how many mutants may live; fail if a pattern permits none."""
+    """Print how many mutants may live; fail if a pattern matches no mutant."""
     settings = tomllib.loads(SETTINGS.read_text())
     patterns = settings["exclude_re"]
     files = [f"--exclude={glob}" for glob in settings["exclude_globs"]]

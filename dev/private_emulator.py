@@ -4,9 +4,10 @@ Each local user can connect to a loopback port, and a web page can make its read
 The emulators accept well-known access keys, such as `test`, and grant them everything: the secrets,
 and functions, which are programs that run as the user who started the emulator.
 
-Here a request must contain the random access key of this run, or the access key of a function's
-role, and then come from a process of this user. So must each connection to a Runtime API, which
-has no authentication. The check of the user needs `/proc`; other systems than Linux do without it.
+Here a request must contain the random access key of this run, or it must contain the access key of
+a function's role and come from a process of this user. A connection to a Runtime API, which has no
+authentication, must also come from a process of this user. The check of the user needs `/proc`;
+systems other than Linux have no such check.
 """
 
 import hmac
@@ -21,8 +22,8 @@ from typing import Any
 
 import hypercorn.asyncio
 
-# What a probe, and the answer of a custom resource, send without a key. The last part of the
-# latter's path is a random token.
+# The paths that need no key: probes of the emulator's health, and the answer of a custom resource,
+# whose path ends in a random token.
 OPEN_PATHS = re.compile(r"/_(ministack|localstack)/health|/_ministack/cfn-response/[^/]+")
 CREDENTIAL = re.compile(r"(?:^AWS4-HMAC-SHA256 Credential=|X-Amz-Credential=)([\w-]+)(?:/|%2F)")
 REFUSAL = (

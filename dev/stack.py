@@ -159,8 +159,8 @@ def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
 def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
     """Delete a stack, complete or not, with its salt, its keys and its logs.
 
-    CloudFormation retains the salt and the keys, so of a deleted stack the caller names the salt,
-    and the key of the queues stays. KMS deletes a key after 7 days at the earliest.
+    CloudFormation retains the salt and the keys. If the stack is deleted already, the caller must
+    name the salt, and the key of the queues stays. KMS deletes a key after 7 days at the earliest.
     """
     absent = suppress(ClientError, WaiterError)
     keys = []

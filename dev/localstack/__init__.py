@@ -31,7 +31,7 @@ def settings(directory: Path, port: int) -> dict[str, str]:
         "DISABLE_EVENTS": "1",
         "SKIP_SSL_CERT_DOWNLOAD": "1",
         "USE_SSL": "0",
-        # Its own requests have well-known access keys, so they must not come over the network.
+        # LocalStack's own requests have well-known access keys, so they must not use the network.
         "IN_MEMORY_CLIENT": "1",
         # In seconds: how often it polls a queue, polls an empty queue at most, and writes metrics.
         # The defaults are 1, 10 and 60.

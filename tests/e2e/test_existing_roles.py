@@ -63,6 +63,6 @@ def test_owner_with_createrole_creates_the_roles(server: Postgres) -> None:
     with server.connect("logins") as connection:
         roles = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'login_%' ORDER BY 1"
         assert connection.execute(roles).fetchall() == [("login_reader",), ("login_writer",)]
-        # For the proof, the owner was a member of login_writer.
+        # The owner was a member of login_writer only for the proof.
         members = "SELECT FROM pg_auth_members WHERE member = 'owner'::regrole AND NOT admin_option"
         assert connection.execute(members).fetchall() == []

@@ -1,4 +1,4 @@
-"""Other users of this machine, and web pages, get nothing from the running system."""
+"""Other users of this machine, and web pages, cannot use the running system."""
 
 import os
 import pwd

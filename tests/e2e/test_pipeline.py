@@ -13,7 +13,7 @@ from dev import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
-# What make cannot install.
+# The commands that install the tools which make cannot install.
 INSTALL = ("rustup target add ", "sudo apt-get update && sudo apt-get install --yes ")
 TARGETS = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

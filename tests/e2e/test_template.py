@@ -159,7 +159,7 @@ def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]
     assert len(resting) >= 7
     for resource in resting:
         is_secret = resource["Type"] == "AWS::SecretsManager::Secret"
-        # Senders may decrypt with the key of the queues, so it must not be that of the salt.
+        # Senders may decrypt with the key of the queues, so the salt must have another key.
         key = "SecretsKey" if is_secret else "Key"
         assert resource["Properties"][settings[resource["Type"]]] == {"Fn::GetAtt": [key, "Arn"]}
     for key in ("SecretsKey", "Key"):

@@ -120,8 +120,7 @@ async fn failed_batch_leaves_no_session() {
     tokio::time::timeout(Duration::from_secs(5), no_session).await.expect("a session stays");
 }
 
-/// Postgres has received nothing of the connection since the sandbox was frozen, and the network has
-/// forgotten it.
+/// While the sandbox was frozen, the network forgot the connection, so Postgres receives nothing.
 #[tokio::test]
 async fn silent_connection_is_replaced_in_time() {
     let database = Database::create().await;
@@ -176,7 +175,7 @@ async fn small_batch_needs_no_transaction_block() {
     assert_eq!(error_type(&two_statements), "DatabaseDeadlock");
 }
 
-/// Stands between function and Postgres, and can forget its connections: they stay open and carry nothing.
+/// A proxy in front of Postgres that can forget its connections: they stay open, but carry nothing.
 struct Network {
     address: String,
     forgotten: Arc<AtomicUsize>,
@@ -210,7 +209,7 @@ impl Network {
     }
 }
 
-/// Waits until the number is another.
+/// Waits until the number has changed.
 async fn changed(number: &AtomicUsize, before: usize) {
     while number.load(Ordering::Relaxed) == before {
         tokio::time::sleep(Duration::from_millis(5)).await;

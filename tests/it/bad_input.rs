@@ -70,7 +70,8 @@ fn bad_bodies() -> Vec<BadBody> {
     ]
 }
 
-/// Returns bodies in wrong wrapping, and messages of AWS services, as [`bad_bodies`] returns bad bodies.
+/// Returns bodies in envelopes that cannot be unwrapped, and messages of AWS services, in the form of
+/// [`bad_bodies`].
 fn bad_wrappings() -> Vec<BadBody> {
     let good = body("leak-me").to_string();
     vec![
@@ -169,7 +170,7 @@ fn sqs_record(body: &Value) -> Value {
     record.to_string().into()
 }
 
-/// Returns a record of another source than SQS, with its payload at this key.
+/// Returns a record of a source other than SQS, with its payload at this key.
 fn of_source(source: &str, payload: &str) -> Value {
     json!({"eventSource": source, payload: "leak-me"}).to_string().into()
 }

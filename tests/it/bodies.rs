@@ -1,4 +1,4 @@
-//! Bodies as senders and AWS services write them: what is unwrapped, and what is kept as it is.
+//! Bodies as senders and AWS services write them: which are unwrapped, and which values are not changed.
 
 use login_etl::handler::Ingest;
 use serde_json::{Value, json};

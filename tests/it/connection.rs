@@ -157,7 +157,7 @@ async fn end_of_last_connection_is_in_next_error() {
     let once_more = message_of("b").await;
     proxy.open().await;
     let connected = message_of("b").await;
-    // The connection breaks without a word of Postgres.
+    // The connection breaks, and Postgres sends no error.
     proxy.close();
     proxy.cut();
     let after_the_cut = message_of("c").await;

@@ -1,5 +1,5 @@
-//! `migrate` on databases that exist already: what it says, and whether the function can write then. The table in
-//! docs/deployment.md shows the same.
+//! `migrate` on databases that exist already: its report, and whether the function can then write. The table in
+//! docs/deployment.md shows the same results.
 
 use std::process::Command;
 
@@ -236,7 +236,7 @@ async fn try_case(case: &Case) -> Outcome {
     let mut settings = vec![("DATABASE_URL", &*writer)];
     settings.extend(case.schema.map(|schema| ("DATABASE_SCHEMA", schema)));
     let written = if output.status.success() {
-        // A second run finds everything done.
+        // A second run changes nothing.
         assert!(migrate.output().unwrap().status.success(), "{}", case.found);
         let ingest = ingest_with(&settings).await;
         invoke(&ingest, &batch([login("m", "user")])).await.map_err(|error| error.error_type)
@@ -332,7 +332,7 @@ async fn each_remedy_makes_the_database_ready() {
         else {
             continue;
         };
-        // Two remedies are no statements.
+        // Two remedies are not statements.
         let is_statement =
             |finding: &&Finding| finding.remedy.starts_with(|first: char| first.is_uppercase());
         let remedies: Vec<&str> =
@@ -486,7 +486,7 @@ async fn thousands_outside_the_encoding_are_isolated() {
     assert_eq!(user_ids(&owner).await.len(), 5_000);
 }
 
-/// `SQL_ASCII` takes the bytes as they come, and counts bytes instead of characters.
+/// A database with `SQL_ASCII` stores any bytes, and counts bytes instead of characters.
 #[tokio::test]
 async fn sql_ascii_counts_bytes() {
     let (owner, ingest) = ingest_into("SQL_ASCII").await;

@@ -1,4 +1,4 @@
-//! The function behind pgbouncer, which has one SQLSTATE for most errors.
+//! The function behind pgbouncer, which sends the same SQLSTATE for most errors.
 
 use std::fs;
 use std::net::TcpStream;
@@ -28,13 +28,13 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// Starts pgbouncer with settings beside those that each test needs.
+    /// Starts pgbouncer with these settings, in addition to the settings that each test needs.
     fn start(database: &Database, settings: &[&str]) -> Self {
         let port = superuser().get_ports()[0];
         Self::start_for(&database.name, port, settings)
     }
 
-    /// Starts pgbouncer for a database, and a server on this port of this machine.
+    /// Starts pgbouncer for a database of the server on this port.
     fn start_for(database: &str, server_port: u16, settings: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(unique_name());
         fs::create_dir(&folder).unwrap();
@@ -75,7 +75,7 @@ impl Pooler {
 
     fn run(&mut self) {
         let mut command = Command::new("pgbouncer");
-        // Debian installs it where only root looks.
+        // Debian installs pgbouncer in a folder that is only on the path of root.
         command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap()));
         if rustix::process::geteuid().is_root() {
             // pgbouncer refuses to run as root.
@@ -132,7 +132,8 @@ fn copy(from: &Path, to: &str) {
     fs::write(to, fs::read(from).unwrap()).unwrap();
 }
 
-/// Returns a port below those of outgoing connections, so that the pooler can be restarted on it.
+/// Returns a free port below the range of outgoing connections, so that the pooler can be restarted on the same
+/// port.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 100).unwrap() * 120;
@@ -161,13 +162,13 @@ fn credentials(user: &str, password: &str) -> String {
 async fn each_pool_mode_writes_every_batch() {
     for mode in POOL_MODES {
         let database = Database::create().await;
-        // With both, pgbouncer 1.18 sometimes stops reading from the function.
+        // With statement mode and this setting, pgbouncer 1.18 sometimes stops reading from the function.
         let resets = mode != "statement";
         let settings =
             [format!("pool_mode = {mode}"), format!("server_reset_query_always = {}", u8::from(resets))];
         let pooler = Pooler::start(&database, &settings.each_ref().map(String::as_str));
         let ingest = pooler.ingest(&pooler.url(&database.name)).await;
-        // More rows than one statement takes: a transaction, which a pooler in statement mode refuses.
+        // The batch needs several statements, and so a transaction, which a pooler in statement mode refuses.
         let large = batch((0..300).map(|number| login(&number.to_string(), "large")));
         let partly_repeated = batch([login("0", "large"), login("a", "small")]);
 
@@ -396,8 +397,8 @@ async fn restarted_pooler_causes_no_failure() {
     }
 }
 
-/// A secret is fetched on suspicion at most once in 10 s, because a pooler sends the same code while Postgres is
-/// away.
+/// If the login only may have been refused, the secret is fetched at most once in 10 s: a pooler sends the same
+/// SQLSTATE while Postgres is away.
 #[tokio::test]
 async fn suspected_secret_is_fetched_rarely() {
     let database = Database::create().await;
@@ -415,7 +416,7 @@ async fn suspected_secret_is_fetched_rarely() {
     let settings = [("DATABASE_SECRET_ID", &**name), ("DATABASE_CA_BUNDLE", &server_ca())];
     let event = batch([login("a", "a")]);
 
-    // The start fetches the secret, and then once more on suspicion.
+    // The start fetches the secret, and once more after the first error of the pooler.
     let ingest = ingest_with(&settings).await;
     let started = Instant::now();
     secrets.put_secret_value().secret_id(name).secret_string(secret(name)).send().await.unwrap();

@@ -144,7 +144,7 @@ async fn missing_privilege_fails_the_batch() {
     }
 }
 
-/// A rule, and the number of rows that it suppresses of the two messages.
+/// A rule, and the number of rows that it suppresses in a batch of two messages.
 #[tokio::test]
 async fn rule_on_the_table_allows_redelivery() {
     let copy = "INSERT INTO copies VALUES (NEW.user_id)";
@@ -214,7 +214,8 @@ async fn suppressed_rows_are_counted_as_such() {
     }
 }
 
-/// The time limit of the invocation is a part of the test: row by row over the network, this took longer.
+/// The time limit of the invocation is a part of the test: before, the function sent row by row over the network,
+/// which took longer.
 #[tokio::test]
 async fn thousands_of_refused_rows_are_isolated() {
     let database = Database::create().await;
@@ -416,7 +417,7 @@ async fn search_path_redirects_no_row() {
     assert_eq!(database.ledger_entries().await, 3);
 }
 
-/// The function of the release before this one sends no time limit, and names the FIFO groups.
+/// The function of the previous release sends no time limit, and sends the names of the FIFO groups.
 #[tokio::test]
 async fn older_function_isolates_refused_rows() {
     let database = Database::create().await;

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-/// URLs, each with what it means or the error. `tests/e2e/test_database_urls.py` compares the meanings with those
-/// of libpq.
+/// URLs, each with its parts or its error. `tests/e2e/test_database_urls.py` compares the parts with those that
+/// libpq finds.
 const URLS: &str = include_str!("database_urls.json");
 
 /// A URL, and either its parts or its error.
@@ -15,9 +15,9 @@ struct Case {
     url: String,
     user: Option<String>,
     password: Option<String>,
-    /// As libpq returns it: names with commas between.
+    /// Names, separated by commas, as libpq returns them.
     host: Option<String>,
-    /// As libpq returns it: numbers with commas between. An empty text is the default port.
+    /// Numbers, separated by commas, as libpq returns them. An empty text is the default port.
     port: Option<String>,
     dbname: Option<String>,
     sslmode: Option<String>,

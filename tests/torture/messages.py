@@ -79,7 +79,7 @@ class Message:
     state: State = State.QUEUED
     visible_at: float = 0.0
     reports: int = 0
-    # The reports of a message that does not fail. Its time ran out, or the function is wrong.
+    # Reports of a message that must not fail: its time ran out, or the function has a fault.
     unexpected_reports: int = 0
     deliveries: list["Delivery"] = field(default_factory=list)
 
