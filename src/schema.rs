@@ -1,5 +1,5 @@
-//! The database's schema: applies the migrations of the folder `migrations`, grants the roles what they need, sets
-//! how the writer's role logs in, prunes the ledger and accepts a salt.
+//! The database's schema: applies the migrations of the folder `migrations`, grants the roles the privileges that
+//! they need, sets how the writer's role logs in, prunes the ledger and accepts a salt.
 
 use login::pii::SaltFingerprint;
 use postgres_protocol::escape::escape_identifier;

@@ -50,7 +50,7 @@ def test_terse_log_of_postgres_quotes_no_row() -> None:
 
     assert log.count("violates check constraint") == 2
     assert "terse user" not in log
-    # With the default setting, the log quotes the row: the template's parameter group prevents this.
+    # By default the log quotes the row. The template's parameter group prevents this.
     assert "default user" in log
 
 

@@ -162,7 +162,8 @@ fn credentials(user: &str, password: &str) -> String {
 async fn each_pool_mode_writes_every_batch() {
     for mode in POOL_MODES {
         let database = Database::create().await;
-        // With statement mode and this setting, pgbouncer 1.18 sometimes stops reading from the function.
+        // In statement mode with server_reset_query_always, pgbouncer 1.18 sometimes stops reading from the
+        // function.
         let resets = mode != "statement";
         let settings =
             [format!("pool_mode = {mode}"), format!("server_reset_query_always = {}", u8::from(resets))];
