@@ -22,8 +22,11 @@ from typing import Any
 import hypercorn.asyncio
 
 # What a probe, and the answer of a custom resource, send without a key. The last part of the
-# latter's path is a random token.
-OPEN_PATHS = re.compile(r"/_(ministack|localstack)/health|/_ministack/cfn-response/[^/]+")
+# latter's path is a random token. With another method an emulator ignores the path, and finds the
+# service in the headers.
+OPEN_REQUESTS = re.compile(
+    r"GET /_(ministack|localstack)/health|PUT /_ministack/cfn-response/[^/]+"
+)
 CREDENTIAL = re.compile(r"(?:^AWS4-HMAC-SHA256 Credential=|X-Amz-Credential=)([\w-]+)(?:/|%2F)")
 REFUSAL = (
     b"<ErrorResponse><Error><Code>AccessDenied</Code>"
@@ -54,7 +57,7 @@ def gate(application: Application, key: str) -> Application:
 
 
 def _is_allowed(scope: Message, key: str) -> bool:
-    if OPEN_PATHS.fullmatch(scope["path"]):
+    if OPEN_REQUESTS.fullmatch(f"{scope['method']} {scope['path']}"):
         return True
     headers = {name.lower(): value for name, value in scope["headers"]}
     authorization = headers.get(b"authorization", b"") or scope["query_string"]
