@@ -22,9 +22,12 @@ from typing import Any
 
 import hypercorn.asyncio
 
-# The paths that need no key: probes of the emulator's health, and the answer of a custom resource,
-# whose path ends in a random token.
-OPEN_PATHS = re.compile(r"/_(ministack|localstack)/health|/_ministack/cfn-response/[^/]+")
+# The requests that need no key: probes of the emulator's health, and the answer of a custom resource,
+# whose path ends in a random token. With another method an emulator ignores the path, and finds the
+# service in the headers.
+OPEN_REQUESTS = re.compile(
+    r"GET /_(ministack|localstack)/health|PUT /_ministack/cfn-response/[^/]+"
+)
 CREDENTIAL = re.compile(r"(?:^AWS4-HMAC-SHA256 Credential=|X-Amz-Credential=)([\w-]+)(?:/|%2F)")
 REFUSAL = (
     b"<ErrorResponse><Error><Code>AccessDenied</Code>"
@@ -55,7 +58,7 @@ def gate(application: Application, key: str) -> Application:
 
 
 def _is_allowed(scope: Message, key: str) -> bool:
-    if OPEN_PATHS.fullmatch(scope["path"]):
+    if OPEN_REQUESTS.fullmatch(f"{scope['method']} {scope['path']}"):
         return True
     headers = {name.lower(): value for name, value in scope["headers"]}
     authorization = headers.get(b"authorization", b"") or scope["query_string"]
@@ -85,7 +88,8 @@ def is_own(client: Address, server: Address) -> bool:
     for line in SOCKETS.read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1:3] == ends:
-            return int(fields[7]) == os.geteuid()
+            # A socket that its process closed has no inode, and the user 0.
+            return fields[9] != "0" and int(fields[7]) == os.geteuid()
     return False
 
 

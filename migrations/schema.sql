@@ -458,6 +458,19 @@ BEGIN
 
             -- The ledgers come last, so that a refused row leaves no entry behind that vacuum has to remove.
             in_ledger := true;
+            -- In the order of write_fifo_logins, so that two batches with the same messages cannot deadlock.
+            IF is_fifo THEN
+                INSERT INTO public.processed_fifo_messages (message_id, written_on)
+                SELECT message_ids[number], (pg_catalog.now() AT TIME ZONE INTERVAL '0')::date
+                FROM (
+                    SELECT due_rows[place] AS number
+                    FROM pg_catalog.generate_series(first_due, last_of_part) AS place
+                ) AS part
+                WHERE refused[fifo_groups[number]] IS NULL
+                ON CONFLICT DO NOTHING;
+                GET DIAGNOSTICS part_entries = ROW_COUNT;
+                is_overtaken := part_entries < part_rows;
+            END IF;
             INSERT INTO public.processed_messages (slot, sent_at, message_id)
             SELECT
                 ((sent_ats[number] AT TIME ZONE INTERVAL '0')::date - DATE '1970-01-01') % 32,
@@ -470,19 +483,7 @@ BEGIN
             WHERE refused[fifo_groups[number]] IS NULL
             ON CONFLICT DO NOTHING;
             GET DIAGNOSTICS part_entries = ROW_COUNT;
-            is_overtaken := part_entries < part_rows;
-            IF is_fifo THEN
-                INSERT INTO public.processed_fifo_messages (message_id, written_on)
-                SELECT message_ids[number], (pg_catalog.now() AT TIME ZONE INTERVAL '0')::date
-                FROM (
-                    SELECT due_rows[place] AS number
-                    FROM pg_catalog.generate_series(first_due, last_of_part) AS place
-                ) AS part
-                WHERE refused[fifo_groups[number]] IS NULL
-                ON CONFLICT DO NOTHING;
-                GET DIAGNOSTICS part_entries = ROW_COUNT;
-                is_overtaken := is_overtaken OR part_entries < part_rows;
-            END IF;
+            is_overtaken := is_overtaken OR part_entries < part_rows;
             IF is_overtaken THEN
                 RAISE 'another transaction wrote a message of this part';
             END IF;
@@ -513,6 +514,16 @@ BEGIN
                 NULL;
             ELSIF last_of_part > first_due THEN
                 part_size := GREATEST((last_of_part - first_due + 1) / 4, 1);
+            ELSIF error_code IN ('23505', '23P01') AND EXISTS (
+                SELECT FROM public.processed_messages AS entry
+                WHERE entry.slot = (
+                        ((sent_ats[due_rows[first_due]] AT TIME ZONE INTERVAL '0')::date - DATE '1970-01-01') % 32
+                    )::smallint
+                    AND entry.sent_at = sent_ats[due_rows[first_due]]
+                    AND entry.message_id = message_ids[due_rows[first_due]]
+            ) THEN
+                -- Another transaction wrote this very message while this one waited at a key of user_logins.
+                is_overtaken := true;
             ELSE
                 done_row := due_rows[first_due];
                 failed_rows := pg_catalog.array_append(failed_rows, done_row);

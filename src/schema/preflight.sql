@@ -166,6 +166,8 @@ finding (place, is_warning, problem, remedy) AS (
     FROM takes_rows, writer
     WHERE relrowsecurity
         AND (writer.oid IS NULL OR NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE pg_roles.oid = writer.oid))
+        -- The policies do not hold for the owner.
+        AND (writer.oid IS NULL OR relforcerowsecurity OR NOT pg_has_role(writer.oid, relowner, 'USAGE'))
         AND NOT EXISTS (
             SELECT FROM pg_policy
             WHERE polrelid = takes_rows.oid AND polpermissive AND polcmd IN ('a', '*')
@@ -244,6 +246,7 @@ finding (place, is_warning, problem, remedy) AS (
     JOIN pg_attribute ON attrelid = takes_rows.oid
     WHERE attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''
         AND attname NOT IN (SELECT needed_column.name FROM needed_column)
+        AND NOT EXISTS (SELECT FROM pg_type WHERE pg_type.oid = atttypid AND typdefault IS NOT NULL)
         AND NOT EXISTS (
             SELECT FROM pg_trigger
             -- The bits of a trigger that runs before each row of an INSERT.

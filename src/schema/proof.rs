@@ -58,7 +58,13 @@ async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgr
                 savepoint.commit().await?;
                 return Ok(true);
             }
-            Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
+            // The second: this role is itself a member of login_writer, so it cannot be granted.
+            Err(error)
+                if is_one_of(
+                    &error,
+                    &[SqlState::INSUFFICIENT_PRIVILEGE, SqlState::INVALID_GRANT_OPERATION],
+                ) =>
+            {
                 savepoint.rollback().await?;
             }
             Err(error) => return Err(error),

@@ -2,6 +2,10 @@
 -- most 14 days, and 31 days ago has the same partition as tomorrow. Emptying days 16 to 30 is safe even if a
 -- clock is one day wrong. Empty partitions are skipped, because TRUNCATE locks the partition.
 --
+-- A dump reads all partitions for as long as it takes. While TRUNCATE waits for it, each batch with a redelivered or
+-- refused message waits for TRUNCATE, because it looks for its messages in the ledger. So TRUNCATE waits for 1 s, and
+-- leaves a partition in use to the next run: until the ring reaches it again there are 15.
+--
 -- A message of a FIFO queue may be delivered for 14 days from the queue and, with a new SentTimestamp, for 14
 -- days from the dead-letter queue.
 DO $$
@@ -10,11 +14,16 @@ DECLARE
     partition_name text;
     holds_entries boolean;
 BEGIN
+    SET LOCAL lock_timeout = '1s';
     FOR age IN 16..30 LOOP
         partition_name := 'processed_messages_' || to_char((today - age) % 32, 'FM00');
         EXECUTE format('SELECT EXISTS (SELECT FROM %I)', partition_name) INTO holds_entries;
         IF holds_entries THEN
-            EXECUTE format('TRUNCATE %I', partition_name);
+            BEGIN
+                EXECUTE format('TRUNCATE %I', partition_name);
+            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+                NULL;
+            END;
         END IF;
     END LOOP;
 
