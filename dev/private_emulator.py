@@ -22,9 +22,9 @@ from typing import Any
 
 import hypercorn.asyncio
 
-# The requests that need no key: probes of the emulator's health, and the answer of a custom resource,
-# whose path ends in a random token. With another method an emulator ignores the path, and finds the
-# service in the headers.
+# The requests that need no key: probes of the emulator's health, and the answer of a custom
+# resource, whose path ends in a random token. With another method an emulator ignores the path, and
+# finds the service in the headers.
 OPEN_REQUESTS = re.compile(
     r"GET /_(ministack|localstack)/health|PUT /_ministack/cfn-response/[^/]+"
 )

@@ -58,7 +58,7 @@ async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgr
                 savepoint.commit().await?;
                 return Ok(true);
             }
-            // The second: this role is itself a member of login_writer, so it cannot be granted.
+            // The second: login_writer is a member of this role, so this role cannot become its member.
             Err(error)
                 if is_one_of(
                     &error,
@@ -81,19 +81,34 @@ async fn not_proved(proof: &Transaction<'_>) -> Result<Finding, tokio_postgres::
 
 async fn write(proof: &Transaction<'_>, quoted_schema: &str) -> Result<Option<Finding>, SchemaError> {
     let execute = async |sql: &str| proof.batch_execute(&sql.replace(":schema", quoted_schema)).await;
-    execute(PROOF_WITHOUT_ROWS).await.map_err(|error| not_ready(&error))?;
-    let Err(error) = execute(PROOF).await else { return Ok(None) };
+    if let Err(error) = execute(PROOF_WITHOUT_ROWS).await {
+        // A trigger of the whole statement may refuse even no rows.
+        return refused_or_not_ready(&error, is_raised_by_user);
+    }
+    match execute(PROOF).await {
+        Ok(()) => Ok(None),
+        Err(error) => refused_or_not_ready(&error, is_of_row),
+    }
+}
+
+fn refused_or_not_ready(
+    error: &tokio_postgres::Error,
+    is_of_row: fn(&DbError) -> bool,
+) -> Result<Option<Finding>, SchemaError> {
     match error.as_db_error() {
         Some(refusal) if is_of_row(refusal) => Ok(Some(refused(refusal))),
-        _ => Err(not_ready(&error)),
+        _ => Err(not_ready(error)),
     }
 }
 
 /// Whether Postgres may accept other rows although it refuses this row.
 fn is_of_row(refusal: &DbError) -> bool {
     let is_of_statement = refusal.code().code().starts_with(SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION);
-    let is_raised_by_user = refusal.routine().is_some_and(|routine| RAISED_BY_USERS.contains(&routine));
-    is_raised_by_user || !(is_of_statement || is_of_server(refusal))
+    is_raised_by_user(refusal) || !(is_of_statement || is_of_server(refusal))
+}
+
+fn is_raised_by_user(refusal: &DbError) -> bool {
+    refusal.routine().is_some_and(|routine| RAISED_BY_USERS.contains(&routine))
 }
 
 fn not_ready(error: &tokio_postgres::Error) -> SchemaError {

@@ -66,3 +66,13 @@ def test_owner_with_createrole_creates_the_roles(server: Postgres) -> None:
         # The owner was a member of login_writer only for the proof.
         members = "SELECT FROM pg_auth_members WHERE member = 'owner'::regrole AND NOT admin_option"
         assert connection.execute(members).fetchall() == []
+
+
+def test_writer_in_the_owners_role_is_no_obstacle(server: Postgres) -> None:
+    with server.connect() as connection:
+        connection.execute("ALTER ROLE owner CREATEROLE")
+        connection.execute("CREATE ROLE login_writer LOGIN IN ROLE owner")
+
+    outcome = migrate(server, "owner", "owner")
+
+    assert outcome == (0, [])

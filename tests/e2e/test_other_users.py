@@ -66,6 +66,17 @@ def test_unsigned_request_is_refused(driver: Driver, path: str) -> None:
     assert _status(driver.system.emulator, path) == 403
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_open_path_of_another_method_is_refused(driver: Driver, method: str) -> None:
+    headers = {"X-Amz-Target": "secretsmanager.ListSecrets"}
+
+    status = _status(
+        driver.system.emulator, "/_ministack/cfn-response/x", "test", headers, method=method
+    )
+
+    assert status == 403
+
+
 @pytest.mark.as_root
 def test_functions_key_of_other_user_is_refused(driver: Driver) -> None:
     driver.invoke_file(EVENTS / "good.json")
@@ -136,12 +147,19 @@ def _refusal(emulator: Emulator, service: str, operation: str) -> int:
     return refused.value.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def _status(emulator: Emulator, path: str, key: str | None = None) -> int:
+def _status(
+    emulator: Emulator,
+    path: str,
+    key: str | None = None,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+) -> int:
     """Send a request, which names an access key but has no signature."""
     credential = f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/sts/aws4_request"
-    headers = {"Authorization": credential} if key else {}
+    signed = {"Authorization": credential} if key else {}
+    request = Request(f"{emulator.endpoint}{path}", headers=signed | (headers or {}), method=method)
     try:
-        with urlopen(Request(f"{emulator.endpoint}{path}", headers=headers), timeout=5) as answer:
+        with urlopen(request, timeout=5) as answer:
             return answer.status
     except HTTPError as error:
         return error.code

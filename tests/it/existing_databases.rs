@@ -360,15 +360,16 @@ async fn proof_leaves_nothing_behind() {
 #[tokio::test]
 async fn warning_quotes_no_text_of_triggers() {
     let mut database = Database::create().await;
-    for raise in [
-        "RAISE EXCEPTION 'hunter2'",
-        "RAISE EXCEPTION 'hunter2' USING ERRCODE = '42501'",
-        "ASSERT false, 'hunter2'",
+    for (raise, level) in [
+        ("RAISE EXCEPTION 'hunter2'", "ROW"),
+        ("RAISE EXCEPTION 'hunter2' USING ERRCODE = '42501'", "ROW"),
+        ("ASSERT false, 'hunter2'", "ROW"),
+        ("RAISE EXCEPTION 'hunter2'", "STATEMENT"),
     ] {
         let trigger = format!(
             "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {raise}; END $$;
              CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON user_logins
-                 FOR EACH ROW EXECUTE FUNCTION refuse()"
+                 FOR EACH {level} EXECUTE FUNCTION refuse()"
         );
         database.execute(&trigger).await;
 
@@ -377,6 +378,20 @@ async fn warning_quotes_no_text_of_triggers() {
         assert!(migrated.warnings[0].problem.starts_with("user_logins refuses a generated row, SQLSTATE "));
         assert!(!format!("{migrated:?}").contains("hunter2"));
     }
+}
+
+#[tokio::test]
+async fn reader_of_some_columns_stays_narrow() {
+    let mut database = Database::create().await;
+    let narrow = "REVOKE SELECT ON user_logins FROM login_reader;
+         GRANT SELECT (user_id, create_date) ON user_logins TO login_reader";
+    database.execute(narrow).await;
+
+    schema::migrate(&mut database.admin, "public", &WriterLogin::Unchanged).await.unwrap();
+
+    let reads_tokens = "SELECT has_column_privilege('login_reader', 'user_logins', 'masked_ip', 'SELECT')";
+    let reads_tokens: bool = database.admin.query_one(reads_tokens, &[]).await.unwrap().get(0);
+    assert!(!reads_tokens);
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! Each message is written once, however often SQS delivers it.
 
+use std::time::Duration;
+
 use login_etl::schema;
 use serde_json::{Value, json};
 
-use crate::support::{Database, Logs, batch, body, failures, fifo, invoke, login, record};
+use crate::support::{
+    Database, Logs, batch, body, connect, failures, fifo, invoke, login, record, superuser,
+};
 
 /// Returns the record as the mapping of the dead-letter queue delivers it. Only a FIFO queue
 /// [resets the time of sending][reset].
@@ -242,6 +246,46 @@ async fn prune_drops_only_old_ledger_entries() {
                FROM processed_messages ORDER BY 1";
     let ages: Vec<i32> = database.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(ages, (-1..=15).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn prune_leaves_a_partition_in_use() {
+    let mut database = Database::create().await;
+    let old_entry = "INSERT INTO processed_messages
+                SELECT ((sent_at AT TIME ZONE 'UTC')::date - DATE '1970-01-01') % 32, sent_at, gen_random_uuid()
+                FROM (SELECT now() - INTERVAL '20 days' AS sent_at) AS old";
+    database.execute(old_entry).await;
+    let dump = connect(superuser().dbname(&database.name)).await;
+    dump.batch_execute("BEGIN; LOCK TABLE processed_messages IN ACCESS SHARE MODE").await.unwrap();
+
+    schema::prune(&mut database.admin, "public").await.unwrap();
+    let beside_the_dump = database.ledger_entries().await;
+    dump.batch_execute("COMMIT").await.unwrap();
+    schema::prune(&mut database.admin, "public").await.unwrap();
+
+    assert_eq!([beside_the_dump, database.ledger_entries().await], [1, 0]);
+}
+
+#[tokio::test]
+async fn message_written_meanwhile_is_not_refused() {
+    let database = Database::create().await;
+    database.execute("ALTER TABLE user_logins ADD UNIQUE (user_id); SELECT check_salt('salt')").await;
+    let other = connect(superuser().dbname(&database.name)).await;
+    let message = "ARRAY[timestamptz '2026-01-01'], ARRAY['00000000-0000-0000-0000-000000000001'::uuid],
+        ARRAY['u'], ARRAY['ios'], ARRAY[NULL::text], ARRAY[NULL::text], ARRAY['RU'], ARRAY[1], 'salt'";
+    other.batch_execute(&format!("BEGIN; SELECT write_logins({message})")).await.unwrap();
+
+    let row_by_row =
+        format!("SELECT inserted, failed_rows FROM write_logins_row_by_row({message}, '{{}}', 29)");
+    let commit = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        other.batch_execute("COMMIT").await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(database.admin.query_one(&row_by_row, &[]), commit);
+
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.get::<_, i64>(0), outcome.get::<_, Vec<i32>>(1)), (0, vec![]));
+    assert_eq!(database.user_ids().await, ["u"]);
 }
 
 #[tokio::test]
