@@ -13,7 +13,7 @@ import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
 
-from dev import processes
+from dev import PRIVATE_EMULATOR, processes
 from dev.processes import Process
 
 REGION = "us-east-1"
@@ -112,14 +112,20 @@ def use(kind: Kind, endpoint: str, log: Path) -> Emulator:
     return emulator
 
 
-def start(kind: Kind, directory: Path, log: Path, **settings: str) -> Emulator:
-    """Start an emulator that only this run can use, with its state in a new directory."""
+def start(
+    kind: Kind, directory: Path, log: Path, *, is_private: bool = True, **settings: str
+) -> Emulator:
+    """Start an emulator with its state in a new directory.
+
+    Only this run can use a private one. One that is not is like one that a user started.
+    """
     directory.mkdir(mode=0o700)
     port = processes.free_port()
-    emulator = Emulator(kind, f"http://127.0.0.1:{port}", log, key=secrets.token_hex(16))
+    key = secrets.token_hex(16) if is_private else KNOWN_KEY
+    emulator = Emulator(kind, f"http://127.0.0.1:{port}", log, key)
     program = import_module(f"dev.{kind}")
     emulator.process = processes.start(
-        program.COMMAND,
+        [program.PYTHON, *(PRIVATE_EMULATOR if is_private else ["-m"]), program.MODULE],
         log=log,
         cwd=directory,
         # Functions inherit the emulator's environment, so it must not be the caller's.

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from botocore.credentials import Credentials
 
-from dev import PRIVATE_EMULATOR
-
-COMMAND = [sys.executable, *PRIVATE_EMULATOR, "ministack"]
+PYTHON = Path(sys.executable)
+MODULE = "ministack"
 HEALTH = "/_ministack/health"
 
 

@@ -5,10 +5,10 @@ LocalStack runs functions in Docker. Without Docker, the plugin in `executor/` r
 
 from pathlib import Path
 
-from dev import PRIVATE_EMULATOR, TARGET
+from dev import TARGET
 
 PYTHON = TARGET / "tools" / "localstack" / "bin" / "python"
-COMMAND = [PYTHON, *PRIVATE_EMULATOR, "localstack.runtime.main"]
+MODULE = "localstack.runtime.main"
 HEALTH = "/_localstack/health"
 # The SQLite file of its CloudWatch, relative to its working directory.
 METRICS = "localstack/state/cloudwatch/metrics.db"

@@ -130,7 +130,7 @@ CAUSES: dict[str, Cause] = {
 FOUND: dict[str, dict[str, Any]] = {
     "dead-letters": {"reason": "RowRefused", "sqlstate": "23514"},
     "function-errors": {"message": "startup failed", "error": "DATABASE_PORT is not a port number"},
-    "failed-messages": {"reason": "MissingField", "field": "user_id"},
+    "failed-messages": {"reason": "MisspeltKey", "field": "user_id"},
     "database-errors": {"error_type": "DatabaseUnreachable"},
     "near-timeout": {"message": "batch failed", "used_percent": 100},
     "salt-changed": {"error_type": "SaltChanged"},

@@ -235,7 +235,9 @@ def _localstack() -> Iterator[Emulator]:
     state = directory / "localstack"
     settings = with_ready_script(state)
     try:
-        localstack = start_emulator(Kind.LOCALSTACK, state, LOGS / "localstack.log", **settings)
+        localstack = start_emulator(
+            Kind.LOCALSTACK, state, LOGS / "localstack.log", is_private=False, **settings
+        )
         try:
             yield localstack
         finally:

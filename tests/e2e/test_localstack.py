@@ -33,7 +33,9 @@ def services() -> Iterator[Services]:
     """Start Postgres with an empty database, and a LocalStack with messages in `login-queue`."""
 
     def localstack(directory: Path, log: Path) -> Emulator:
-        return start_emulator(Kind.LOCALSTACK, directory, log, **with_ready_script(directory))
+        return start_emulator(
+            Kind.LOCALSTACK, directory, log, is_private=False, **with_ready_script(directory)
+        )
 
     with running_services(TARGET / "e2e-localstack", start_emulator=localstack) as services:
         with services.postgres.connect() as admin:
@@ -150,7 +152,7 @@ def test_end_to_end_tests_leave_nothing_behind(services: Services) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-    assert "1 passed, 2 deselected" in done.stdout
+    assert "2 passed, 2 deselected" in done.stdout
     assert "test_running_function_shows_no_secret_to_others: " in done.stdout
     assert _inventory(services) == before
 
