@@ -6,5 +6,5 @@ ROOT = Path(__file__).resolve().parents[1]
 EVENTS = ROOT / "events"
 TARGET = ROOT / "target"
 # The program that starts an emulator so that no other user can use it.
-# -P: the modules beside it have the emulators' names.
+# -P keeps its folder out of the module path: two modules there have the emulators' names.
 PRIVATE_EMULATOR = ["-P", ROOT / "dev" / "private_emulator.py"]

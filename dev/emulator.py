@@ -117,7 +117,8 @@ def start(
 ) -> Emulator:
     """Start an emulator with its state in a new directory.
 
-    Only this run can use a private one. One that is not is like one that a user started.
+    Only this run can use a private emulator. Every local user can use the other kind, which stands
+    in for an emulator that a user started.
     """
     directory.mkdir(mode=0o700)
     port = processes.free_port()

@@ -88,7 +88,7 @@ def is_own(client: Address, server: Address) -> bool:
     for line in SOCKETS.read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1:3] == ends:
-            # A socket that its process closed has no inode, and the user 0.
+            # The kernel shows a socket that its process closed with the inode 0 and the user 0.
             return fields[9] != "0" and int(fields[7]) == os.geteuid()
     return False
 

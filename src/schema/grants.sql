@@ -24,7 +24,7 @@ BEGIN
             ('SELECT', 'user_logins', 'login_reader')
         ) AS needed (privilege, table_name, role)
         WHERE NOT has_table_privilege(role, table_name, privilege)
-            -- The reader of some columns was narrowed on purpose.
+            -- An administrator has limited login_reader to some columns.
             AND NOT (role = 'login_reader' AND has_any_column_privilege(role, table_name, privilege))
         UNION ALL
         SELECT 'GRANT SELECT (fingerprint) ON salt_fingerprint TO login_writer'

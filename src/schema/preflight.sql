@@ -166,7 +166,7 @@ finding (place, is_warning, problem, remedy) AS (
     FROM takes_rows, writer
     WHERE relrowsecurity
         AND (writer.oid IS NULL OR NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE pg_roles.oid = writer.oid))
-        -- The policies do not hold for the owner.
+        -- Policies do not apply to the owner of the table.
         AND (writer.oid IS NULL OR relforcerowsecurity OR NOT pg_has_role(writer.oid, relowner, 'USAGE'))
         AND NOT EXISTS (
             SELECT FROM pg_policy

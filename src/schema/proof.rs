@@ -58,7 +58,8 @@ async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgr
                 savepoint.commit().await?;
                 return Ok(true);
             }
-            // The second: login_writer is a member of this role, so this role cannot become its member.
+            // INVALID_GRANT_OPERATION: login_writer is a member of this role, and two roles cannot be members of
+            // each other.
             Err(error)
                 if is_one_of(
                     &error,

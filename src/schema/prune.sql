@@ -3,8 +3,8 @@
 -- clock is one day wrong. Empty partitions are skipped, because TRUNCATE locks the partition.
 --
 -- A dump reads all partitions for as long as it takes. While TRUNCATE waits for it, each batch with a redelivered or
--- refused message waits for TRUNCATE, because it looks for its messages in the ledger. So TRUNCATE waits for 1 s, and
--- leaves a partition in use to the next run: until the ring reaches it again there are 15.
+-- refused message waits for TRUNCATE, because it looks for its messages in the ledger. So TRUNCATE waits at
+-- most 1 s. A partition in use is left to the next daily run: 15 runs can empty it before the ring uses it again.
 --
 -- A message of a FIFO queue may be delivered for 14 days from the queue and, with a new SentTimestamp, for 14
 -- days from the dead-letter queue.
