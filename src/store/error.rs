@@ -186,11 +186,24 @@ pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
     if error.is_closed() { CLOSED.to_owned() } else { "the connection failed".to_owned() }
 }
 
-/// Returns why TLS ended a connection, such as `decryption failed or bad record mac`.
+/// Returns why a connection with TLS ended, such as `decryption failed or bad record mac`.
 fn tls_failure(error: &openssl::ssl::Error) -> Option<String> {
-    let reasons: Vec<_> =
-        error.ssl_error()?.errors().iter().filter_map(openssl::error::Error::reason).collect();
-    (!reasons.is_empty()).then(|| reasons.join(", "))
+    let failures: Vec<_> = error
+        .ssl_error()?
+        .errors()
+        .iter()
+        .filter_map(|error| error.reason().map(str::to_owned).or_else(|| system_failure(error)))
+        .collect();
+    (!failures.is_empty()).then(|| failures.join(", "))
+}
+
+/// Returns the kind of an error of the operating system that OpenSSL passes on, such as `connection reset`. OpenSSL
+/// has no text for it, and gives `ERR_SYSTEM_FLAG`, the highest bit of 32, with the system's number.
+fn system_failure(error: &openssl::error::Error) -> Option<String> {
+    const ERR_SYSTEM_FLAG: u64 = 1 << 31;
+    let code = error.code() ^ ERR_SYSTEM_FLAG;
+    let number = i32::try_from(code).ok()?;
+    Some(io_failure(&std::io::Error::from_raw_os_error(number)))
 }
 
 /// Returns the kind of an I/O error, or a text of ours if Rust has no kind for it.
