@@ -152,7 +152,7 @@ impl Ingest {
         loop {
             let started = Instant::now();
             let rows = next_rows(messages, &mut keys, failures, &mut masker);
-            log.decoding += started.elapsed();
+            log.decoding.add(started.elapsed());
             if keys.as_slice().is_empty() {
                 return writer.finish(rows).await;
             }

@@ -17,7 +17,7 @@ use crate::store::ColdStartTimings;
 #[derive(Debug)]
 pub struct BatchLog<'a> {
     /// Time spent on decoding and masking.
-    pub decoding: Duration,
+    pub decoding: DecodingTime,
     /// Time spent on connecting to Postgres; zero where there was a connection.
     pub connecting: Duration,
     /// Number of rows that a trigger or a rule on `user_logins` suppressed.
@@ -45,12 +45,28 @@ pub struct BatchLog<'a> {
     refused_rows: u64,
 }
 
+/// The time spent on decoding and masking.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DecodingTime {
+    /// The rows of the first statement, before the connection is made.
+    first_rows: Option<Duration>,
+    all_rows: Duration,
+}
+
+impl DecodingTime {
+    /// Adds the time that the rows of a statement took.
+    pub fn add(&mut self, time: Duration) {
+        self.first_rows.get_or_insert(time);
+        self.all_rows += time;
+    }
+}
+
 impl<'a> BatchLog<'a> {
     /// Starts to measure a batch, which may take `time_limit`.
     #[must_use]
     pub fn start(request_id: &'a str, function: &'a str, time_limit: Duration) -> Self {
         Self {
-            decoding: Duration::ZERO,
+            decoding: DecodingTime::default(),
             connecting: Duration::ZERO,
             suppressed: 0,
             trace: None,
@@ -144,15 +160,18 @@ impl<'a> BatchLog<'a> {
         trace.end(&self.stages(), self.started.elapsed(), annotations);
     }
 
-    /// Returns the stages that the batch reached.
+    /// Returns the stages that the batch reached, in the order in which they happened. The rows after the
+    /// first statement are decoded while Postgres writes.
     fn stages(&self) -> Vec<Stage> {
-        let connected = self.reading + self.connecting;
+        let decoded = self.reading + self.decoding.first_rows.unwrap_or_default();
+        let connected = decoded + self.connecting;
         let mut stages = vec![("read", Duration::ZERO, self.reading)];
-        if !self.connecting.is_zero() {
-            stages.push(("connect", self.reading, connected));
-        }
         if !self.decoding_to_commit.is_zero() {
-            stages.push(("decode, mask and write", connected, self.reading + self.decoding_to_commit));
+            stages.push(("decode", self.reading, decoded));
+            if !self.connecting.is_zero() {
+                stages.push(("connect", decoded, connected));
+            }
+            stages.push(("write", connected, self.reading + self.decoding_to_commit));
         }
         stages
     }
@@ -184,12 +203,12 @@ impl<'a> BatchLog<'a> {
             (MetricName::ColdStart, flag(self.cold_start.is_some())),
         ]);
         let connecting = self.cold_start.unwrap_or_default().connecting + self.connecting;
-        let writing = self.decoding_to_commit.saturating_sub(self.decoding + self.connecting);
+        let writing = self.decoding_to_commit.saturating_sub(self.decoding.all_rows + self.connecting);
         let times = [
             (MetricName::OldestMs, self.oldest_age),
             (MetricName::SecretsMs, self.cold_start.map(|timings| timings.fetching_secrets)),
             (MetricName::ConnectMs, Some(connecting).filter(|time| !time.is_zero())),
-            (MetricName::DecodeMs, Some(self.reading + self.decoding)),
+            (MetricName::DecodeMs, Some(self.reading + self.decoding.all_rows)),
             (MetricName::WriteMs, Some(writing)),
             (MetricName::ElapsedMs, Some(elapsed)),
         ];
@@ -230,7 +249,7 @@ mod tests {
     /// Returns the log of a batch that is written, with each time different.
     fn written_batch() -> BatchLog<'static> {
         BatchLog {
-            decoding: 4 * MILLIS,
+            decoding: DecodingTime { first_rows: Some(MILLIS), all_rows: 4 * MILLIS },
             connecting: 8 * MILLIS,
             messages: Some(10),
             oldest_age: Some(64 * MILLIS),
@@ -335,20 +354,28 @@ mod tests {
     #[test]
     fn stages_follow_each_other() {
         let read = ("read", Duration::ZERO, 2 * MILLIS);
+        let decode = ("decode", 2 * MILLIS, 3 * MILLIS);
         let connected = written_batch();
         let kept_connection = || BatchLog { connecting: Duration::ZERO, ..written_batch() };
         let unread = BatchLog { decoding_to_commit: Duration::ZERO, ..kept_connection() };
 
         assert_eq!(
             connected.stages(),
-            [
-                read,
-                ("connect", 2 * MILLIS, 10 * MILLIS),
-                ("decode, mask and write", 10 * MILLIS, 34 * MILLIS)
-            ]
+            [read, decode, ("connect", 3 * MILLIS, 11 * MILLIS), ("write", 11 * MILLIS, 34 * MILLIS)]
         );
-        assert_eq!(kept_connection().stages(), [read, ("decode, mask and write", 2 * MILLIS, 34 * MILLIS)]);
+        assert_eq!(kept_connection().stages(), [read, decode, ("write", 3 * MILLIS, 34 * MILLIS)]);
         assert_eq!(unread.stages(), [read]);
+    }
+
+    #[test]
+    fn first_rows_are_timed_apart() {
+        let mut time = DecodingTime::default();
+
+        for millis in [1, 2, 4] {
+            time.add(millis * MILLIS);
+        }
+
+        assert_eq!((time.first_rows, time.all_rows), (Some(MILLIS), 7 * MILLIS));
     }
 
     #[test]

@@ -35,7 +35,10 @@ pub struct Trace<'a> {
     started: SystemTime,
 }
 
-/// A stage: its name, its start and its end, both counted from the start of the batch.
+/// A stage: its name, its start and its end, both counted from the start of the batch. X-Ray rejects a whole
+/// batch whose name or a stage's name has a character other than those in [its list][document].
+///
+/// [document]: https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
 pub type Stage = (&'static str, Duration, Duration);
 
 /// The results of a batch, to search traces by.
