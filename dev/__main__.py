@@ -188,7 +188,7 @@ def _running_system() -> LocalSystem:
 def _print_addresses(system: LocalSystem) -> None:
     """Print one address per line, unwrapped, so that each can be copied."""
     addresses = {
-        "psql as an analyst": f"psql '{system.url('analyst')}'",
+        "psql as an analyst": system.psql("analyst"),
         "AWS endpoint": system.emulator.endpoint,
         "AWS credentials": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS}",
         "queue": system.stack.queue_url,

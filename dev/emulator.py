@@ -143,7 +143,12 @@ def start(
         },
     )
     health_url = f"{emulator.endpoint}{program.HEALTH}"
-    processes.wait_until(lambda: _answers(health_url), kind, emulator.process, log)
+    processes.wait_until(
+        lambda: processes.listens(emulator.process, port) and _answers(health_url),
+        kind,
+        emulator.process,
+        log,
+    )
     return emulator
 
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -69,11 +70,19 @@ class LocalSystem:
         """The Postgres that the function writes to."""
         return self.services.postgres
 
+    def psql(self, user: str) -> str:
+        """Return the command that logs in as a user. Other users can read a program's arguments."""
+        url = self._url(user, password="")
+        return f"PGPASSWORD={shlex.quote(self.passwords[user])} psql '{url}'"
+
     def url(self, user: str) -> str:
-        """Return the URL with which psql logs in as a user."""
+        """Return the URL with which a client logs in as a user."""
+        return self._url(user, self.passwords[user])
+
+    def _url(self, user: str, password: str) -> str:
         return self.postgres.url(
             user,
-            self.passwords[user],
+            password,
             DATABASE,
             sslmode="verify-full",
             sslrootcert=str(self.postgres.certificate_authority),

@@ -60,8 +60,10 @@ class Postgres:
         database: str = "postgres",
         **options: str,
     ) -> str:
-        """Return a libpq URL of a database."""
-        credentials = f"{user}:{quote(self.password if password is None else password, safe='')}"
+        """Return a libpq URL of a database; without a password if the password is empty."""
+        if password is None:
+            password = self.password
+        credentials = f"{user}:{quote(password, safe='')}" if password else user
         query = urlencode(options, safe="/")
         return f"postgresql://{credentials}@{LOOPBACK}:{self.port}/{database}?{query}"
 

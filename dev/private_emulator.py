@@ -11,6 +11,7 @@ systems other than Linux have no such check.
 """
 
 import hmac
+import http.server
 import os
 import re
 import runpy
@@ -34,6 +35,7 @@ REFUSAL = (
     b"<Message>the access key is not of this run</Message></Error></ErrorResponse>"
 )
 SOCKETS = Path("/proc/net/tcp")
+PARSE_REQUEST = http.server.BaseHTTPRequestHandler.parse_request
 
 Address = tuple[str, int]
 Message = dict[str, Any]
@@ -104,6 +106,17 @@ def _verify_request(server: socketserver.BaseServer, _request: object, client: A
     return is_own(client, server.server_address)
 
 
+def _parse_request(handler: http.server.BaseHTTPRequestHandler) -> bool:
+    """Refuse a request of a browser: it names the page's host, or where the page is from."""
+    if not PARSE_REQUEST(handler):
+        return False
+    named = handler.headers.get("Host", "").rpartition(":")[0]
+    if named == handler.server.server_address[0] and "Sec-Fetch-Site" not in handler.headers:
+        return True
+    handler.send_error(403)
+    return False
+
+
 def main() -> None:
     """Run the module with the key in AWS_ACCESS_KEY_ID."""
     key = os.environ["AWS_ACCESS_KEY_ID"]
@@ -113,6 +126,7 @@ def main() -> None:
     )
     # The Runtime APIs of both emulators are such servers.
     socketserver.BaseServer.verify_request = _verify_request
+    http.server.BaseHTTPRequestHandler.parse_request = _parse_request
     module = sys.argv.pop(1)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

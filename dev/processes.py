@@ -95,6 +95,18 @@ def wait_until(condition: Callable[[], bool], name: str, process: Process, log: 
     raise RuntimeError(f"{name} did not start; the end of {log}:\n{tail}")
 
 
+def listens(process: Process, port: int) -> bool:
+    """Return whether this process, and not another user's, listens on a loopback port."""
+    server = _find(process)
+    if server is None:
+        return False
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for each in [server, *server.children(recursive=True)]
+        for connection in each.net_connections("inet")
+    )
+
+
 def free_port() -> int:
     """Find a loopback port that nothing listens on.
 

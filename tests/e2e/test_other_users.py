@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -18,8 +20,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from dev import EVENTS, local_system, postgres
-from dev.emulator import Emulator
+from dev import EVENTS, emulator, local_system, postgres, processes
+from dev.emulator import Emulator, Kind
 from e2e import function
 from e2e.driver import Driver
 
@@ -35,6 +37,15 @@ WELL_KNOWN_KEYS = [
 ]
 UNSIGNED_PATHS = ["/", "/_ministack/sqs/messages", "/_ministack/config", "/_localstack/init"]
 POLL = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+class Impostor(BaseHTTPRequestHandler):
+    """Answers like a healthy emulator."""
+
+    def do_GET(self) -> None:
+        """Answer every request."""
+        self.send_response(HTTPStatus.OK)
+        self.end_headers()
 
 
 def test_servers_listen_on_loopback_only(driver: Driver) -> None:
@@ -108,6 +119,47 @@ def test_runtime_api_gives_other_users_nothing(driver: Driver) -> None:
     assert [_received(poll) for poll in polls] == [b""] * len(ports)
 
 
+@pytest.mark.parametrize(
+    ("host", "header"),
+    [("rebound.example", ""), (LOOPBACK, "Sec-Fetch-Site: cross-site\r\n")],
+)
+def test_web_page_gets_no_event(driver: Driver, host: str, header: str) -> None:
+    driver.invoke_file(EVENTS / "good.json")
+    [running, *_] = function.processes(driver.system.stack)
+    port = urlsplit(f"//{running.environ()['AWS_LAMBDA_RUNTIME_API']}").port
+    poll = POLL.decode().replace(f"Host: {LOOPBACK}\r\n", f"Host: {host}:{port}\r\n{header}")
+
+    with socket.create_connection((LOOPBACK, port)) as page:
+        page.sendall(poll.encode())
+        page.settimeout(5)
+        refusal = page.recv(1024)
+
+    assert refusal.startswith(b"HTTP/1.1 403 ")
+    assert driver.invoke_file(EVENTS / "good.json") == {"batchItemFailures": []}
+
+
+def test_impostor_on_the_emulators_port_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = local_system.make_directory()
+    with ThreadingHTTPServer((LOOPBACK, 0), Impostor) as impostor:
+        Thread(target=impostor.serve_forever, daemon=True).start()
+        monkeypatch.setattr(processes, "free_port", lambda: impostor.server_port)
+        with pytest.raises(RuntimeError, match="did not start"):
+            emulator.start(Kind.MINISTACK, directory / "emulator", directory / "log")
+        impostor.shutdown()
+    shutil.rmtree(directory)
+
+
+def test_printed_psql_command_hides_its_password(driver: Driver) -> None:
+    command = driver.system.psql("analyst")
+
+    assignment, arguments = command.split(" ", maxsplit=1)
+
+    password = driver.system.passwords["analyst"]
+    assert assignment == f"PGPASSWORD={password}"
+    assert password not in arguments
+    assert arguments.startswith("psql 'postgresql://analyst@127.0.0.1:")
+
+
 def test_password_file_of_initdb_is_private() -> None:
     directory = local_system.make_directory()
     modes: set[int] = set()
@@ -141,14 +193,14 @@ def _listeners(pid: int) -> set[tuple[str, int]]:
     }
 
 
-def _refusal(emulator: Emulator, service: str, operation: str) -> int:
+def _refusal(endpoint: Emulator, service: str, operation: str) -> int:
     with pytest.raises(ClientError) as refused:
-        getattr(emulator.client(service), operation)()
+        getattr(endpoint.client(service), operation)()
     return refused.value.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def _status(
-    emulator: Emulator,
+    endpoint: Emulator,
     path: str,
     key: str | None = None,
     headers: dict[str, str] | None = None,
@@ -157,7 +209,7 @@ def _status(
     """Send a request, which names an access key but has no signature."""
     credential = f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/sts/aws4_request"
     signed = {"Authorization": credential} if key else {}
-    request = Request(f"{emulator.endpoint}{path}", headers=signed | (headers or {}), method=method)
+    request = Request(f"{endpoint.endpoint}{path}", headers=signed | (headers or {}), method=method)
     try:
         with urlopen(request, timeout=5) as answer:
             return answer.status

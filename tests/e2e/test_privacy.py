@@ -42,13 +42,14 @@ def test_traces_contain_no_sensitive_value(session_driver: Driver) -> None:
 @pytest.mark.last
 @pytest.mark.own_localstack("receives traces on this machine's loopback, not a container's")
 def test_xray_permits_every_name(session_driver: Driver) -> None:
-    """X-Ray drops a subsegment whose name has another character, and the sender of a datagram gets no answer.
+    """X-Ray drops a subsegment whose name has another character, and answers no datagram.
 
     https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
     """
     documents = [json.loads(trace.splitlines()[1]) for trace in session_driver.traces]
 
-    names = {part["name"] for document in documents for part in [document, *document["subsegments"]]}
+    subsegments = [part for document in documents for part in document["subsegments"]]
+    names = {part["name"] for part in documents + subsegments}
     keys = {key for document in documents for key in document["annotations"]}
     assert {"batch", "read", "decode", "connect", "write"} <= names
     assert [name for name in names if not re.fullmatch(r"[\w\s.:/%&#=+\\\-@]{1,200}", name)] == []
