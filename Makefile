@@ -250,7 +250,7 @@ PYTHON_LISTS := deploy/requirements dev/requirements dev/requirements-checkov de
 .PHONY: lock
 lock: $(LISTS)
 	@for list in $(PYTHON_LISTS); do \
-	    case $$list in dev/localstack/*) options="--python-version 3.13" ;; *) options="--universal --python-version 3.11" ;; esac; \
+	    case $$list in dev/localstack/*) options="--python-version=3.13" ;; *) options="--universal --python-version=3.11" ;; esac; \
 	    (cd "$${list%/*}"; $(TOOLS)/lists/bin/uv pip compile --quiet $(if $(UPGRADE),--upgrade) $$options \
 	        --generate-hashes --no-strip-extras --no-annotate "$${list##*/}.in" --output-file "$${list##*/}.txt"); \
 	done
