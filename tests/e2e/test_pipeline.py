@@ -162,6 +162,33 @@ def test_lists_contain_what_their_sources_name() -> None:
         assert {_normal(one) for one in named} <= {_normal(one) for one in pinned}
 
 
+def test_every_list_is_locked_and_audited() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    [named] = re.findall(r"^PYTHON_LISTS := (.*?[^\\])$", makefile, re.MULTILINE | re.DOTALL)
+    weekly = _read(ROOT / ".github" / "workflows" / "weekly.yml")
+    commands = [step.get("run") for job in weekly["jobs"].values() for step in job["steps"]]
+
+    lists = {str(path.relative_to(ROOT).with_suffix("")) for path in LISTS}
+    assert set(named.replace("\\", "").split()) == lists
+    assert {"make audit", "make audit-python", "make authorities"} <= set(commands)
+
+
+def test_one_cargo_lock_covers_all_packages() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "*Cargo.lock", "*Cargo.toml", "*requirements*.txt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    manifests = {"Cargo.toml", *(f"{member}/Cargo.toml" for member in members)}
+
+    assert {path for path in tracked if path.endswith("Cargo.lock")} == {"Cargo.lock"}
+    assert {path for path in tracked if path.endswith("Cargo.toml")} == manifests
+    assert {ROOT / path for path in tracked if path.endswith(".txt")} == set(LISTS)
+
+
 def test_make_installs_only_files_with_checksums() -> None:
     makefile = (ROOT / "Makefile").read_text()
     installs = re.findall(r"(?:pip install|PIP_INSTALL\)).*(?:\.txt|\$<)$", makefile, re.MULTILINE)
