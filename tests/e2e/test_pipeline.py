@@ -194,6 +194,7 @@ def test_make_installs_only_files_with_checksums() -> None:
     installs = re.findall(r"(?:pip install|PIP_INSTALL\)).*(?:\.txt|\$<)$", makefile, re.MULTILINE)
 
     assert "pip install --quiet --disable-pip-version-check --require-hashes --no-deps" in makefile
+    assert "$(PIP_INSTALL) $(if $(CI),--only-binary :all:) --requirement $<" in makefile
     assert len(installs) == 2
     assert all(install.startswith("PIP_INSTALL)") for install in installs)
 
