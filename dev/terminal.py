@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dev import log_metrics, logs, stack
 from dev.local_system import LocalSystem
@@ -99,11 +100,11 @@ def show(system: LocalSystem) -> None:
     """Print sample rows, masked values that occur more than once, and the dead letters."""
     with system.connect("analyst") as database:
         cursor = database.cursor(row_factory=dict_row)
-        _print_table("Sample rows of user_logins", cursor.execute(SAMPLE).fetchall())
-        _print_table(
+        print_table("Sample rows of user_logins", cursor.execute(SAMPLE).fetchall())
+        print_table(
             "Masked values that occur more than once", cursor.execute(DUPLICATES).fetchall()
         )
-    _print_table("Dead letters", _dead_letters(system))
+    print_table("Dead letters", _dead_letters(system))
 
 
 def _dead_letters(system: LocalSystem) -> list[dict[str, Any]]:
@@ -119,10 +120,24 @@ def _dead_letters(system: LocalSystem) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows of the table; the values cannot control the terminal."""
     console.print(f"\n[bold]{title}[/]" if rows else f"\n[bold]{title}[/]: none")
     if rows:
         table = Table(*rows[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
+            # Not a str, in which rich would look for markup.
+            table.add_row(*(Text(printable(value)) for value in row.values()))
         console.print(table)
+
+
+def printable(value: object) -> str:
+    """Write a value of the table for a terminal; None is empty.
+
+    A sender chooses the user id, so it may contain escape sequences, which a terminal would
+    execute, line ends, and characters that hide or reorder text. They are written as escapes.
+    """
+    text = "" if value is None else str(value)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

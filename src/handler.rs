@@ -153,6 +153,7 @@ impl Ingest {
             let started = Instant::now();
             let rows = next_rows(messages, &mut keys, failures, &mut masker);
             log.decoding.add(started.elapsed());
+            log.unparsed_ips = masker.unparsed_ips();
             if keys.as_slice().is_empty() {
                 return writer.finish(rows).await;
             }

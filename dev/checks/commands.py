@@ -38,6 +38,7 @@ DOCUMENTS = "tests/e2e/test_documents.py"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
+PIPELINE = "tests/e2e/test_pipeline.py"
 
 # Run by the file beside them, which contains this text.
 TESTED = {
@@ -54,6 +55,11 @@ TESTED = {
     "make send ENV=localstack": (LOCALSTACK, '"send"'),
     "make delete ENV=localstack": (LOCALSTACK, '"delete"'),
     "make test-localstack ENDPOINT": (LOCALSTACK, "E2E_ENDPOINT_URL"),
+    "make audit": ("Makefile", "versions test-names audit ##"),
+    "make audit-python": (PIPELINE, '"make audit-python"'),
+    "make authorities": ("tests/checks/test_authorities.py", "authorities.only_in"),
+    "make checksums": (PIPELINE, "packages.checksums"),
+    "make prepare": (PIPELINE, "packages.template"),
     "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
     "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
     "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
@@ -99,6 +105,7 @@ LEFT_OUT = {
     "make mutants": "builds the project once more, and takes hours or a part of them",
     "make bench": "builds the project once more, and takes minutes on an idle machine",
     "make bench-instructions": "needs valgrind",
+    "make lock": "needs a network, and rewrites the lists of Python packages",
     "make zip": "makes a release build for each processor; the pipeline runs it",
     "make reproduce": "makes two release builds from nothing",
     "make image": "needs Docker; the pipeline runs it",

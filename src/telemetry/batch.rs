@@ -22,6 +22,8 @@ pub struct BatchLog<'a> {
     pub connecting: Duration,
     /// Number of rows that a trigger or a rule on `user_logins` suppressed.
     pub suppressed: u64,
+    /// Number of values of `ip` that are not an IP address.
+    pub unparsed_ips: u64,
     /// The traced invocation; `None` where it is not sampled.
     pub trace: Option<Trace<'a>>,
     request_id: &'a str,
@@ -69,6 +71,7 @@ impl<'a> BatchLog<'a> {
             decoding: DecodingTime::default(),
             connecting: Duration::ZERO,
             suppressed: 0,
+            unparsed_ips: 0,
             trace: None,
             request_id,
             function,
@@ -181,7 +184,7 @@ impl<'a> BatchLog<'a> {
 
         let flag = |is: bool| Count(u64::from(is));
         let elapsed = self.started.elapsed();
-        let mut metrics = Vec::with_capacity(17);
+        let mut metrics = Vec::with_capacity(18);
         if let Some(messages) = self.messages {
             metrics.push((MetricName::Messages, Count(messages as u64)));
         }
@@ -192,6 +195,7 @@ impl<'a> BatchLog<'a> {
                 (MetricName::Written, Count(written)),
                 (MetricName::Duplicates, Count(duplicates)),
                 (MetricName::Suppressed, Count(self.suppressed)),
+                (MetricName::UnparsedIps, Count(self.unparsed_ips)),
                 (MetricName::Failed, Count(failed)),
                 (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
                 (MetricName::Refused, Count(self.refused_rows)),
@@ -257,6 +261,7 @@ mod tests {
             decoding_to_commit: 32 * MILLIS,
             written: Some(4),
             suppressed: 1,
+            unparsed_ips: 3,
             failures_by_reason: BTreeMap::from([("NotJson", 2), ("RowRefused", 1)]),
             refused_rows: 1,
             ..BatchLog::start("request", "function", Duration::from_secs(1))
@@ -281,6 +286,7 @@ mod tests {
                 (MetricName::Written, Count(4)),
                 (MetricName::Duplicates, Count(2)),
                 (MetricName::Suppressed, Count(1)),
+                (MetricName::UnparsedIps, Count(3)),
                 (MetricName::Failed, Count(3)),
                 (MetricName::FailedPercent, Percent(30.0)),
                 (MetricName::Refused, Count(1)),
@@ -303,7 +309,7 @@ mod tests {
         let metrics = fixed_metrics(&log, None);
 
         assert_eq!(
-            metrics[9..],
+            metrics[10..],
             [
                 (MetricName::ColdStart, Count(1)),
                 (MetricName::SecretsMs, Time(128 * MILLIS)),

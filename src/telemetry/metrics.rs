@@ -66,6 +66,7 @@ pub enum MetricName {
     Written,
     Duplicates,
     Suppressed,
+    UnparsedIps,
     Failed,
     FailedPercent,
     Refused,

@@ -1,7 +1,10 @@
 """Rules for the GitHub workflows, which cannot run here."""
 
+import os
 import re
 import shlex
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,29 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import packages
+from deploy.packages import PackageError
 from dev import ROOT
+from dev.checks.versions import number
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 # The commands that install the tools which make cannot install.
-INSTALL = ("rustup target add ", "sudo apt-get update && sudo apt-get install --yes ")
+INSTALL = (
+    "rustup toolchain install --profile minimal ",
+    "sudo apt-get update && sudo apt-get install --yes ",
+)
+CREDENTIALS = "aws-actions/configure-aws-credentials@"
+# The targets that may run with credentials.
+WITH_CREDENTIALS = {"deploy", "smoke", "image-registry", "image-push"}
+BUILDS_OR_INSTALLS = re.compile(r"\b(pip|venv|cargo|rustup|buildx|npm|apt-get)\b|\bsam build\b")
+# An entry of a list of Python packages.
+PINNED_PACKAGE = re.compile(r"[\w.-]+[^=]*==\S+.* --hash=sha256:[0-9a-f]{64}", re.DOTALL)
+LISTS = sorted(
+    path
+    for folder in ("deploy", "dev", "dev/localstack")
+    for path in (ROOT / folder).glob("requirements*.txt")
+)
 TARGETS = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -43,11 +63,16 @@ def test_jobs_have_a_timeout_and_minimal_permissions() -> None:
 
 
 def test_only_deployments_get_credentials_and_no_keys() -> None:
-    deploying = {name for name, job in _jobs().items() if "id-token" in job["permissions"]}
-
-    assert deploying == {"staging", "production", "image"}
-    assert all("environment" in _jobs()[name] for name in deploying)
+    assert _deploying() == {"staging", "production", "image"}
+    assert all("environment" in _jobs()[name] for name in _deploying())
     assert [path.name for path in WORKFLOWS if "secrets." in path.read_text()] == []
+
+
+def test_only_main_is_deployed() -> None:
+    conditions = [_jobs()[name]["if"] for name in _deploying()]
+
+    assert all(one.startswith("github.ref == 'refs/heads/main'") for one in conditions)
+    assert not any("||" in one for one in conditions)
 
 
 def test_production_follows_staging_and_staging_the_tests() -> None:
@@ -55,7 +80,165 @@ def test_production_follows_staging_and_staging_the_tests() -> None:
 
     assert jobs["staging"]["needs"] == ["check", "test", "package"]
     assert jobs["staging"]["steps"][-1]["run"] == "make smoke ENV=staging"
-    assert jobs["production"]["needs"] == "staging"
+    assert "staging" in jobs["production"]["needs"]
+
+
+def test_deploying_jobs_verify_before_they_get_credentials() -> None:
+    outputs = _jobs()["package"]["outputs"]
+    for name in _deploying():
+        job = _jobs()[name]
+        before, _ = _around_credentials(job)
+        used = re.findall(r"\$\{\{ needs\.package\.outputs\.(\w+) \}\}", job["env"]["CHECKSUMS"])
+
+        assert "package" in job["needs"]
+        assert used != []
+        assert set(used) <= outputs.keys()
+        assert before[-2]["uses"].startswith("actions/download-artifact@")
+        assert before[-1]["run"].startswith(("make prepare ", "make load-image "))
+        assert 'CHECKSUMS="$CHECKSUMS"' in before[-1]["run"]
+
+
+def test_credentials_see_no_build_and_no_installation(tmp_path: Path) -> None:
+    # What `make prepare` installs; nothing else is there.
+    stamp = tmp_path / "deploy" / "stamp"
+    stamp.parent.mkdir()
+    stamp.touch()
+    for name in _deploying():
+        _, after = _around_credentials(_jobs()[name])
+        commands = [shlex.split(step["run"]) for step in after if "run" in step]
+
+        assert {words[1] for words in commands} <= WITH_CREDENTIALS
+        for words in commands:
+            shown = _dry_run(*words[1:], f"TOOLS={tmp_path}")
+            assert shown != ""
+            assert BUILDS_OR_INSTALLS.findall(shown) == []
+
+
+def test_deployment_without_checksums_is_not_prepared() -> None:
+    done = _make("prepare", "ENV=staging", "CHECKSUMS= ")
+
+    assert done.returncode != 0
+    assert "CHECKSUMS=… is missing" in done.stderr
+
+
+def test_packages_are_built_without_a_cache() -> None:
+    used = [step.get("uses", "") for step in _jobs()["package"]["steps"]]
+
+    assert [action for action in used if "cache" in action] == []
+
+
+def test_jobs_that_build_use_one_rust_version() -> None:
+    pipeline = _read(ROOT / ".github" / "workflows" / "pipeline.yml")
+    pinned = pipeline["env"]["RUSTUP_TOOLCHAIN"]
+    package = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
+    building = {
+        name
+        for name, job in pipeline["jobs"].items()
+        if any(step.get("run", "").startswith("rustup toolchain install") for step in job["steps"])
+    }
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+", pinned)
+    assert number(pinned) >= number(package["rust-version"])
+    assert building == pipeline["jobs"].keys() - _deploying()
+
+
+def test_each_python_package_has_version_and_checksum() -> None:
+    for path in LISTS:
+        entries = re.split(r"\n(?=\S)", path.read_text())
+        pinned = [entry for entry in entries if not entry.startswith("#")]
+
+        assert pinned != []
+        assert [entry for entry in pinned if not PINNED_PACKAGE.match(entry)] == []
+        assert [entry for entry in pinned if "://" in entry] == []
+
+
+def test_lists_contain_what_their_sources_name() -> None:
+    for path in LISTS:
+        source = path.with_suffix(".in").read_text()
+        named = re.findall(r"^([\w.-]+)\S*==(\S+)", source, re.MULTILINE)
+        pinned = re.findall(r"^([\w.-]+)\S*==(\S+)", path.read_text(), re.MULTILINE)
+
+        assert named != []
+        assert {_normal(one) for one in named} <= {_normal(one) for one in pinned}
+
+
+def test_every_list_is_locked_and_audited() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    [named] = re.findall(r"^PYTHON_LISTS := (.*?[^\\])$", makefile, re.MULTILINE | re.DOTALL)
+    weekly = _read(ROOT / ".github" / "workflows" / "weekly.yml")
+    commands = [step.get("run") for job in weekly["jobs"].values() for step in job["steps"]]
+
+    lists = {str(path.relative_to(ROOT).with_suffix("")) for path in LISTS}
+    assert set(named.replace("\\", "").split()) == lists
+    assert {"make audit", "make audit-python", "make authorities"} <= set(commands)
+
+
+def test_one_cargo_lock_covers_all_packages() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "*Cargo.lock", "*Cargo.toml", "*requirements*.txt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    manifests = {"Cargo.toml", *(f"{member}/Cargo.toml" for member in members)}
+
+    assert {path for path in tracked if path.endswith("Cargo.lock")} == {"Cargo.lock"}
+    assert {path for path in tracked if path.endswith("Cargo.toml")} == manifests
+    assert {ROOT / path for path in tracked if path.endswith(".txt")} == set(LISTS)
+
+
+def test_make_installs_only_files_with_checksums() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    installs = re.findall(r"(?:pip install|PIP_INSTALL\)).*(?:\.txt|\$<)$", makefile, re.MULTILINE)
+
+    assert "pip install --quiet --disable-pip-version-check --require-hashes --no-deps" in makefile
+    assert "$(PIP_INSTALL) $(if $(CI),--only-binary :all:) --requirement $<" in makefile
+    assert len(installs) == 2
+    assert all(install.startswith("PIP_INSTALL)") for install in installs)
+
+
+def test_changed_package_is_not_deployed(tmp_path: Path) -> None:
+    _write_packages(tmp_path)
+    checksums = packages.checksums("arm64", tmp_path)
+    changed = tmp_path / "zip" / "arm64" / "migrate" / "bootstrap.zip"
+
+    assert packages.verify(checksums, tmp_path) != []
+    changed.write_bytes(b"another program")
+    with pytest.raises(PackageError, match=r"zip/arm64/migrate/bootstrap\.zip is not the package"):
+        packages.template("staging", checksums, tmp_path)
+
+
+def test_missing_or_unlisted_package_is_not_deployed(tmp_path: Path) -> None:
+    _write_packages(tmp_path)
+    checksums = packages.checksums("arm64", tmp_path)
+    first, _ = checksums.split()
+    missing = tmp_path / "zip" / "arm64" / "migrate" / "bootstrap.zip"
+
+    with pytest.raises(PackageError, match=r"no checksum of zip/arm64/migrate/bootstrap\.zip"):
+        packages.template("staging", first, tmp_path)
+    with pytest.raises(PackageError, match="no checksum to compare"):
+        packages.template("staging", "", tmp_path)
+    missing.unlink()
+    with pytest.raises(PackageError, match=r"zip/arm64/migrate/bootstrap\.zip is missing"):
+        packages.template("staging", checksums, tmp_path)
+
+
+def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None:
+    _write_packages(tmp_path)
+
+    template = packages.template("prod", packages.checksums("arm64", tmp_path), tmp_path)
+
+    code = {
+        name: resource["Properties"]["CodeUri"]
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+    assert code == {
+        "IngestFunction": str(tmp_path / "zip/arm64/bootstrap/bootstrap.zip"),
+        "MigrateFunction": str(tmp_path / "zip/arm64/migrate/bootstrap.zip"),
+    }
 
 
 def _read(workflow: Path) -> dict[str, Any]:
@@ -69,3 +252,44 @@ def _jobs() -> dict[str, dict[str, Any]]:
 def _steps() -> Iterator[dict[str, Any]]:
     for job in _jobs().values():
         yield from job["steps"]
+
+
+def _deploying() -> set[str]:
+    """Return the jobs that may get credentials."""
+    return {name for name, job in _jobs().items() if "id-token" in job["permissions"]}
+
+
+def _around_credentials(job: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the steps of a job before and after it gets credentials."""
+    steps = job["steps"]
+    [index] = [i for i, step in enumerate(steps) if step.get("uses", "").startswith(CREDENTIALS)]
+    return steps[:index], steps[index + 1 :]
+
+
+def _dry_run(*words: str) -> str:
+    """Return the commands that make would run."""
+    done = _make("--dry-run", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _make(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run make; a variable of the workflow has its name as the value."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    command = ["make", *(word.replace("$", "") for word in words)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _normal(pin: tuple[str, str]) -> tuple[str, str]:
+    name, version = pin
+    return re.sub(r"[-_.]+", "-", name).lower(), version
+
+
+def _write_packages(target: Path) -> None:
+    """Write two packages where `make zip` writes them."""
+    for program in ("bootstrap", "migrate"):
+        folder = target / "zip" / "arm64" / program
+        folder.mkdir(parents=True)
+        (folder / "bootstrap.zip").write_bytes(program.encode())

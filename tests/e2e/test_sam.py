@@ -1,18 +1,26 @@
-"""SAM builds and deploys the stack, and the command in its output sends a login.
+"""SAM builds and deploys the stack, or deploys packages that were built before.
+
+The command in the stack's output sends a login.
 
 Left out is what the emulator has not: TLS on its queues, and a database of the stack's own.
 """
 
+import base64
+import hashlib
 import json
 import os
 import shlex
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
+from deploy import packages
 from dev import ROOT, TARGET, stack
 from dev.emulator import Kind
 from dev.local_system import running_services
@@ -47,13 +55,7 @@ def test_stack_deployed_by_sam_masks_a_login(
         *("build", "--template", TEMPLATE, "--build-dir", BUILT),
         *("--parameter-overrides", architecture),
     )
-    template = _adapt_to_the_emulator(database)
-    overrides = [f"{name}={value}" for name, value in database.parameters.items()]
-    deploy = [
-        *("deploy", "--template", template, "--stack-name", STACK, "--s3-bucket", STACK),
-        *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"),
-        *("--parameter-overrides", *overrides),
-    ]
+    deploy = _deployment(database, _adapt_to_the_emulator(database))
     _sam(database, *deploy)
     database.find()
 
@@ -77,17 +79,55 @@ def test_stack_deployed_by_sam_masks_a_login(
     assert database.users() == ["test"]
 
 
-def _adapt_to_the_emulator(database: Database) -> str:
+def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_path: Path) -> None:
+    zips = {name: _zip(database, tmp_path, program) for name, program in PROGRAMS.items()}
+    template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
+
+    _sam(database, *_deployment(database, _write(template, tmp_path / "template.json")))
+
+    functions = database.emulator.client("lambda")
+    resources = _resources(database)
+    running = {
+        name: functions.get_function(FunctionName=resources[name])["Configuration"]["CodeSha256"]
+        for name in PROGRAMS
+    }
+    built = {name: hashlib.sha256(path.read_bytes()).digest() for name, path in zips.items()}
+    assert running == {name: base64.b64encode(digest).decode() for name, digest in built.items()}
+
+
+def _deployment(database: Database, template: Path) -> list[object]:
+    """Return the arguments with which SAM deploys a template."""
+    overrides = [f"{name}={value}" for name, value in database.parameters.items()]
+    return [
+        *("deploy", "--template", template, "--stack-name", STACK, "--s3-bucket", STACK),
+        *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"),
+        *("--parameter-overrides", *overrides),
+    ]
+
+
+def _zip(database: Database, target: Path, program: str) -> Path:
+    """Write a package where `make zip` writes it, with Postgres's CA certificate."""
+    path = target / "zip" / "arm64" / program / "bootstrap.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as package:
+        package.write(TARGET / "lambda" / program / "bootstrap", "bootstrap")
+        package.write(database.postgres.certificate_authority, CA_BUNDLE)
+    return path
+
+
+def _adapt_to_the_emulator(database: Database) -> Path:
     """Add Postgres's CA certificate to the packages, and allow requests without TLS."""
     for function in PROGRAMS:
         bundle = database.postgres.certificate_authority.read_bytes()
         (BUILT / function / CA_BUNDLE).write_bytes(bundle)
-    built = BUILT / "template.yaml"
-    template = yaml_parse(built.read_text())
+    return _write(yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json")
+
+
+def _write(template: dict[str, Any], path: Path) -> Path:
+    """Write a template that allows requests without TLS."""
     del template["Resources"]["QueuePolicy"]
-    adapted = BUILT / "adapted.json"
-    adapted.write_text(json.dumps(template))
-    return str(adapted)
+    path.write_text(json.dumps(template))
+    return path
 
 
 def _resources(database: Database) -> dict[str, str]:

@@ -34,6 +34,7 @@ def test_batch_is_logged_as_one_line_of_metrics(driver: Driver) -> None:
         "written": 1,
         "duplicates": 1,
         "suppressed": 0,
+        "unparsed_ips": 0,
         "failed": 1,
         "failed_percent": 33.3,
         "refused": 0,

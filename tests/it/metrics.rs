@@ -36,8 +36,8 @@ async fn mixed_batch_logs_its_counts_and_failures() {
         line(&logs, "batch done"),
         json!({
             "level": "INFO", "message": "batch done", "request_id": "request", "function": "",
-            "messages": 3, "written": 1, "duplicates": 1, "suppressed": 0, "failed": 1, "failed_percent": 33.3,
-            "refused": 0, "batch_failed": 0, "database_error": 0, "cold_start": 1,
+            "messages": 3, "written": 1, "duplicates": 1, "suppressed": 0, "unparsed_ips": 0, "failed": 1,
+            "failed_percent": 33.3, "refused": 0, "batch_failed": 0, "database_error": 0, "cold_start": 1,
         })
     );
     assert_eq!(
@@ -92,6 +92,36 @@ async fn failed_batch_logs_its_error() {
             "messages": 1, "batch_failed": 1, "database_error": 1, "cold_start": 1,
         })
     );
+}
+
+#[tokio::test]
+async fn split_spellings_of_an_address_are_counted() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let logs = Logs::capture();
+    let spellings = [
+        "192.0.2.1",
+        "::ffff:192.0.2.1",
+        "192.0.2.1:443",
+        "192.0.2.1, 198.51.100.7",
+        "fe80::1%eth0",
+        "192.0.2.1\u{200b}",
+    ];
+
+    let answer = invoke(
+        &ingest,
+        &batch(spellings.iter().enumerate().map(|(number, ip)| {
+            record(&number.to_string(), json!({ "user_id": "u", "ip": ip }).to_string())
+        })),
+    )
+    .await;
+
+    assert_eq!(answer, failures(&[]));
+    let done = line(&logs, "batch done");
+    assert_eq!([&done["written"], &done["unparsed_ips"]], [6, 4]);
+    assert!(!logs.text().contains("192.0.2.1"));
+    let tokens = "SELECT count(DISTINCT masked_ip) FROM user_logins";
+    assert_eq!(database.admin.query_one(tokens, &[]).await.unwrap().get::<_, i64>(0), 5);
 }
 
 #[tokio::test]

@@ -57,6 +57,7 @@ pub struct Masked<F: Field>([u8; 64], PhantomData<F>);
 pub struct Masker {
     /// HMAC keyed with the salt.
     hmac: HmacReset<Sha256>,
+    unparsed_ips: u64,
 }
 
 /// Identifies a salt without revealing it.
@@ -113,7 +114,7 @@ impl Masker {
             return Err(SaltTooShort);
         }
         let hmac = HmacReset::new_from_slice(key).map_err(|_| SaltTooShort)?;
-        Ok(Self { hmac })
+        Ok(Self { hmac, unparsed_ips: 0 })
     }
 
     /// Returns the token of a value: the lowercase hex of HMAC-SHA-256 over the field's name, a colon
@@ -137,12 +138,24 @@ impl Masker {
     /// [RFC 5952]: https://www.rfc-editor.org/rfc/rfc5952
     #[must_use]
     pub fn mask<F: Field>(&mut self, value: &Pii<'_, F>) -> Masked<F> {
-        let hash = self.hash(F::NAME, &F::canonical(value.0.trim()));
+        let trimmed = value.0.trim();
+        let canonical = F::canonical(trimmed).unwrap_or_else(|| {
+            self.unparsed_ips += 1;
+            Cow::Borrowed(trimmed)
+        });
+        let hash = self.hash(F::NAME, &canonical);
         let mut digits = [0; 64];
         let Ok(_) = base16ct::lower::encode(&hash, &mut digits) else {
             unreachable!("32 bytes are 64 digits");
         };
         Masked(digits, PhantomData)
+    }
+
+    /// Returns the number of masked values of `ip` that were not an IP address, such as `192.0.2.1:443`. Each
+    /// spelling of such a value has its own token.
+    #[must_use]
+    pub fn unparsed_ips(&self) -> u64 {
+        self.unparsed_ips
     }
 
     /// Returns the fingerprint of the salt.
@@ -166,12 +179,12 @@ impl Field for Ip {}
 impl sealed::Field for Ip {
     const NAME: &'static str = "ip";
 
-    fn canonical(trimmed: &str) -> Cow<'_, str> {
-        match trimmed.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => Cow::Owned(address.to_canonical().to_string()),
+    fn canonical(trimmed: &str) -> Option<Cow<'_, str>> {
+        Some(match trimmed.parse::<IpAddr>().ok()? {
+            IpAddr::V6(address) => Cow::Owned(address.to_canonical().to_string()),
             // The parser accepts an IPv4 address only in its standard text.
-            Ok(IpAddr::V4(_)) | Err(_) => Cow::Borrowed(trimmed),
-        }
+            IpAddr::V4(_) => Cow::Borrowed(trimmed),
+        })
     }
 }
 
@@ -180,8 +193,8 @@ impl Field for DeviceId {}
 impl sealed::Field for DeviceId {
     const NAME: &'static str = "device_id";
 
-    fn canonical(trimmed: &str) -> Cow<'_, str> {
-        Cow::Borrowed(trimmed)
+    fn canonical(trimmed: &str) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(trimmed))
     }
 }
 
@@ -218,8 +231,8 @@ mod sealed {
         /// The field's name, a part of the hashed text.
         const NAME: &'static str;
 
-        /// Writes all spellings of a value in one way.
-        fn canonical(trimmed: &str) -> Cow<'_, str>;
+        /// Writes all spellings of a value in one way; `None` if the value is not of the field's kind.
+        fn canonical(trimmed: &str) -> Option<Cow<'_, str>>;
     }
 }
 
@@ -274,6 +287,35 @@ mod tests {
             assert_ne!(mask::<Ip>(one), mask::<Ip>(other));
         }
         assert_ne!(mask::<Ip>("192.0.2.01"), mask::<Ip>("192.0.2.1"));
+    }
+
+    #[test]
+    fn only_texts_that_are_no_address_are_counted() {
+        let mut masker = masker();
+        let mut count = |raw: &'static str| {
+            let before = masker.unparsed_ips();
+            _ = masker.mask(&Pii::<Ip>::new(raw.into()).unwrap());
+            masker.unparsed_ips() - before
+        };
+
+        for address in ["192.0.2.1", " 192.0.2.1\t", "::ffff:192.0.2.1", "2001:DB8::1", "10.0.0.1"] {
+            assert_eq!(count(address), 0, "{address}");
+        }
+        for other in [
+            "192.0.2.1:80",
+            "[2001:db8::1]",
+            "192.0.2.1, 198.51.100.7",
+            "fe80::1%eth0",
+            "192.0.2.1\u{200b}",
+            "\u{feff}192.0.2.1",
+            "192.0.2.01",
+            "192.0.2.1/32",
+            "unknown",
+        ] {
+            assert_eq!(count(other), 1, "{other}");
+        }
+        _ = masker.mask(&Pii::<DeviceId>::new("593-47-5928".into()).unwrap());
+        assert_eq!(masker.unparsed_ips(), 9);
     }
 
     #[test]

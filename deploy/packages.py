@@ -1,0 +1,104 @@
+"""Deploys the very packages that another job built and tested: `python -m deploy.packages --help`.
+
+The pipeline builds in a job that has no AWS credentials. This job passes on the checksums of its
+packages; a job that deploys builds nothing and accepts only packages with these checksums.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from dev import ROOT, TARGET
+
+# `make zip` and `make image` write these files.
+PACKAGES = ("zip/{0}/bootstrap/bootstrap.zip", "zip/{0}/migrate/bootstrap.zip", "image/{0}.tar")
+# The template whose functions are the packages; `make deploy` deploys it.
+TEMPLATE = TARGET / "packages" / "template.json"
+
+
+class PackageError(Exception):
+    """Why the packages must not be deployed."""
+
+
+def checksums(architecture: str, target: Path = TARGET) -> str:
+    """Return `<path>=<SHA-256>` of each package that was built for an architecture."""
+    paths = [package.format(architecture) for package in PACKAGES]
+    built = [path for path in paths if (target / path).exists()]
+    return " ".join(f"{path}={_sha256(target / path)}" for path in built)
+
+
+def verify(expected: str, target: Path = TARGET) -> list[str]:
+    """Compare the packages with checksums that `checksums` returned; return their paths."""
+    sums = dict(entry.split("=") for entry in expected.split())
+    if not sums:
+        raise PackageError("there is no checksum to compare with")
+    for path, checksum in sums.items():
+        if not (target / path).is_file():
+            raise PackageError(f"{path} is missing")
+        if _sha256(target / path) != checksum:
+            raise PackageError(f"{path} is not the package that was built: its SHA-256 differs")
+    return list(sums)
+
+
+def template(environment: str, expected: str, target: Path = TARGET) -> dict[str, Any]:
+    """Verify the packages, and return the template with the packages of an environment in it."""
+    verified = verify(expected, target)
+    found = yaml_parse((ROOT / "template.yaml").read_text())
+    architecture = _architecture(environment) or found["Parameters"]["Architecture"]["Default"]
+    del found["Globals"]["Function"]["CodeUri"]
+    for resource in found["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            program = resource["Metadata"]["BuildProperties"]["Binary"]
+            path = f"zip/{architecture}/{program}/bootstrap.zip"
+            if path not in verified:
+                raise PackageError(f"there is no checksum of {path}")
+            resource["Properties"]["CodeUri"] = str(target / path)
+    return found
+
+
+def _architecture(environment: str) -> str | None:
+    """Return the architecture that samconfig.toml sets for an environment."""
+    settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    overrides = settings[environment]["global"]["parameters"]["parameter_overrides"]
+    return dict(override.split("=", 1) for override in overrides).get("Architecture")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> int:
+    """Run the command that the command line names."""
+    parser = argparse.ArgumentParser(prog="deploy.packages", description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command")
+    commands.add_parser("checksums", help="print the checksums").add_argument("architecture")
+    commands.add_parser("verify", help="compare the packages").add_argument("checksums")
+    prepare = commands.add_parser("prepare", help="compare the packages, and write the template")
+    prepare.add_argument("environment")
+    prepare.add_argument("checksums")
+    arguments = parser.parse_args()
+    try:
+        match arguments.command:
+            case "checksums":
+                print(f"{arguments.architecture}={checksums(arguments.architecture)}")
+            case "verify":
+                print("\n".join(verify(arguments.checksums)))
+            case "prepare":
+                TEMPLATE.parent.mkdir(parents=True, exist_ok=True)
+                prepared = template(arguments.environment, arguments.checksums)
+                TEMPLATE.write_text(json.dumps(prepared))
+    except PackageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
