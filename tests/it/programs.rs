@@ -178,6 +178,7 @@ async fn unusable_salt_is_refused() {
     for (text, problem) in [
         ("0123456789abcdef0123456789abcde", "the salt has fewer than 32 bytes"),
         ("", "the salt has fewer than 32 bytes"),
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "the salt has fewer than 8 different bytes"),
         (r#"{"salt":"short"}"#, "the salt has fewer than 32 bytes"),
         (
             r#"{"pepper":"0123456789abcdef0123456789abcdef"}"#,
@@ -193,6 +194,9 @@ async fn unusable_salt_is_refused() {
             startup_error(&[("SALT_SECRET_ID", &name), UNREACHABLE]),
             format!("SALT_SECRET_ID: {problem}")
         );
+        let settings = [("SALT_SECRET_ID", &*name), UNREACHABLE];
+        let output = run_with_arguments(env!("CARGO_BIN_EXE_migrate"), &["accept-salt"], &settings);
+        assert_eq!(last_log_text(&output), format!("SALT_SECRET_ID: {problem}"));
     }
     let unknown_secret = startup_error(&[("SALT_SECRET_ID", "unknown"), UNREACHABLE]);
     assert!(
