@@ -14,6 +14,7 @@ use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
+use login_etl::memory;
 use login_etl::schema::{self, Finding, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
@@ -61,12 +62,12 @@ async fn main() -> ExitCode {
 }
 
 async fn start_and_migrate() -> Outcome {
-    start_log()?;
+    start()?;
     migrate().await
 }
 
 async fn serve() -> Outcome {
-    start_log()?;
+    start()?;
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
@@ -88,7 +89,7 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
     if let Err(error) = &outcome {
         error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
-    Ok(request.respond(outcome).await?)
+    Ok(request.respond(outcome, environment).await?)
 }
 
 async fn migrate_within(deadline: Deadline) -> Outcome {
@@ -129,7 +130,7 @@ async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::
 }
 
 async fn accept_salt() -> Outcome {
-    start_log()?;
+    start()?;
     let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
@@ -145,8 +146,10 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn start_log() -> Outcome {
-    Ok(telemetry::start(environment)?)
+/// Starts the log, and keeps the memory with the owner's password to this process.
+fn start() -> Outcome {
+    telemetry::start(environment)?;
+    Ok(memory::keep_private()?)
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {
