@@ -1,8 +1,9 @@
 //! Applies the migrations, sets how `login_writer` logs in, and drops old entries of the ledger.
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. As a Lambda function it does the same for the daily event and for the requests of
-//! CloudFormation, to which it responds; a `Delete` request changes nothing.
+//! tables and roles. As a Lambda function it does the same for the daily event. It drops no old entries for a request of
+//! CloudFormation, to which it responds, and for the event `{"prune": false}` of a rotation: both depend on the rest
+//! only. A `Delete` request changes nothing.
 
 use std::process::ExitCode;
 
@@ -44,6 +45,13 @@ enum Command {
     AcceptSalt,
 }
 
+/// Whether to drop old entries of the ledger.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prune {
+    Yes,
+    No,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -63,7 +71,7 @@ async fn main() -> ExitCode {
 
 async fn start_and_migrate() -> Outcome {
     start()?;
-    migrate().await
+    migrate(Prune::Yes).await
 }
 
 async fn serve() -> Outcome {
@@ -76,13 +84,15 @@ async fn serve() -> Outcome {
 async fn handle(event: LambdaEvent<Value>) -> Outcome {
     let deadline = Deadline::before(event.context.deadline());
     if event.payload.get("RequestType").is_none() {
-        return migrate_within(deadline).await;
+        let prune =
+            if event.payload.get("prune") == Some(&Value::Bool(false)) { Prune::No } else { Prune::Yes };
+        return migrate_within(deadline, prune).await;
     }
     // The parser's error is dropped: it may quote values.
     let request = CustomResourceRequest::deserialize(event.payload)
         .map_err(|_| "the event is not a request of CloudFormation")?;
     let outcome = match request.request_type {
-        RequestType::Create | RequestType::Update => migrate_within(deadline).await,
+        RequestType::Create | RequestType::Update => migrate_within(deadline, Prune::No).await,
         // The data outlive the stack.
         RequestType::Delete => Ok(()),
     };
@@ -92,11 +102,11 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
     Ok(request.respond(outcome, environment).await?)
 }
 
-async fn migrate_within(deadline: Deadline) -> Outcome {
-    deadline.timeout(Box::pin(migrate())).await?
+async fn migrate_within(deadline: Deadline, prune: Prune) -> Outcome {
+    deadline.timeout(Box::pin(migrate(prune))).await?
 }
 
-async fn migrate() -> Outcome {
+async fn migrate(prune: Prune) -> Outcome {
     let secrets = Secrets::from_env().await;
     let settings = DatabaseSettings::read(environment)?;
     let schema = settings.schema.clone();
@@ -109,8 +119,10 @@ async fn migrate() -> Outcome {
     for Finding { problem, remedy } in migrated.warnings {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    schema::prune(connection.client_mut(), &schema).await?;
     info!(target: LOG_TARGET, "the schema is up to date");
+    if prune == Prune::Yes {
+        schema::prune(connection.client_mut(), &schema).await?;
+    }
     Ok(())
 }
 
