@@ -99,7 +99,11 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
     if let Err(error) = &outcome {
         error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
-    Ok(request.respond(outcome, environment).await?)
+    let response = request.respond(outcome, environment).await;
+    if let Err(error) = &response {
+        error!(target: LOG_TARGET, error = %error, "the answer was not sent");
+    }
+    Ok(response?)
 }
 
 async fn migrate_within(deadline: Deadline, prune: Prune) -> Outcome {

@@ -226,7 +226,7 @@ def test_interrupted_rotation_leaves_a_working_password(database: Database) -> N
                 assert operate.rotate(client, STACK) == 0
                 break
             except _InterruptionError:
-                _end_sessions(database)
+                _restart_function(database, calls)
                 assert database.stores_login(f"after call {calls}, sent: {sends_last}")
 
     # describe_stacks, invoke, get_secret_value, get_random_password, put_secret_value, invoke
@@ -253,6 +253,14 @@ def test_failed_prune_fails_no_rotation(database: Database) -> None:
     assert database.stores_login("after")
     with pytest.raises(AssertionError, match="Postgres refused"):
         database.invoke({}, database.output("MigrateFunctionName"))
+
+
+def _restart_function(database: Database, megabytes: int) -> None:
+    """End the processes of the function, which know the password that they logged in with."""
+    database.emulator.client("lambda").update_function_configuration(
+        FunctionName=database.stack.function, MemorySize=256 + megabytes
+    )
+    _end_sessions(database)
 
 
 def _end_sessions(database: Database) -> None:

@@ -98,6 +98,33 @@ async fn right_to_create_ends_every_run() {
     }
 }
 
+/// A new table or function must be added to `trust.sql`.
+#[tokio::test]
+async fn every_object_of_ours_is_checked() {
+    let name = create(&case("", "")).await;
+    let mut owner = owner(&name).await;
+    schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap();
+    let admin = connect(superuser().dbname(&name)).await;
+    let objects = "SELECT 'TABLE', oid::regclass::text FROM pg_class
+                   WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+                   UNION ALL
+                   SELECT 'FUNCTION', oid::regprocedure::text FROM pg_proc
+                   WHERE pronamespace = 'public'::regnamespace";
+    let objects = admin.query(objects, &[]).await.unwrap();
+    for object in &objects {
+        let (kind, object): (String, String) = (object.get(0), object.get(1));
+        admin.batch_execute(&format!("ALTER {kind} {object} OWNER TO {name}_other")).await.unwrap();
+    }
+
+    let refusal = schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap_err();
+
+    assert!(objects.len() > 40);
+    for object in &objects {
+        let object: String = object.get(1);
+        assert!(refusal.to_string().contains(&format!("public.{object}")), "{object}");
+    }
+}
+
 #[tokio::test]
 async fn default_privileges_give_no_triggers() {
     let name = create(&case("", "")).await;
@@ -112,7 +139,7 @@ async fn default_privileges_give_no_triggers() {
     second.unwrap();
 }
 
-/// An administrator grants login_writer and login_reader to the owner. Their members do not become trusted by it.
+/// An administrator grants `login_writer` and `login_reader` to the owner. Their members do not become trusted by it.
 #[tokio::test]
 async fn members_of_our_roles_are_not_trusted() {
     for role in ["login_writer", "login_reader"] {
