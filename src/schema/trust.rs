@@ -17,6 +17,8 @@ pub(super) async fn findings(
     rows.iter().map(|row| Ok(Finding { problem: row.try_get(0)?, remedy: row.try_get(1)? })).collect()
 }
 
+/// Checks that there are no findings.
+///
 /// # Errors
 ///
 /// [`SchemaError::NotReady`] with all findings.
