@@ -14,6 +14,7 @@ from time import monotonic, sleep
 
 import boto3
 from botocore.client import BaseClient
+from botocore.config import Config
 
 from dev import ROOT
 
@@ -47,24 +48,40 @@ def redrive(client: Client, stack: str, patience_s: float = PATIENCE_S) -> int:
 
 
 def rotate(client: Client, stack: str) -> int:
-    """Set a new password for login_writer; if this fails, keep the old one and exit with 1."""
+    """Set a new password for login_writer; exit with 1 if it is not set yet.
+
+    The function logs in with the current or the previous password in the secret, so an interruption
+    at any place leaves a password that works.
+    """
     outputs = _outputs(client, stack)
     if "WriterSecretArn" not in outputs:
         print("Nothing to rotate: the function logs in by IAM, without a password.")
+        return 1
+    # After an interrupted rotation, only the previous password works. Another change of the secret
+    # would remove it, so the current password must be set first.
+    if reason := _migrate(client, outputs):
+        print(f"migrate failed, so the password was not changed: {reason}")
         return 1
     secrets, secret = client("secretsmanager"), outputs["WriterSecretArn"]
     old = secrets.get_secret_value(SecretId=secret)["SecretString"]
     password = secrets.get_random_password(PasswordLength=64, ExcludePunctuation=True)
     new = json.loads(old) | {"password": password["RandomPassword"]}
     secrets.put_secret_value(SecretId=secret, SecretString=json.dumps(new))
-    answer = client("lambda").invoke(FunctionName=outputs["MigrateFunctionName"], Payload="{}")
-    if "FunctionError" not in answer:
-        print("The new password is set. The function fetches it when it next has to log in.")
-        return 0
-    secrets.put_secret_value(SecretId=secret, SecretString=old)
-    reason = json.load(answer["Payload"])["errorMessage"]
-    print(f"migrate failed, so the old password was restored: {reason}")
-    return 1
+    if reason := _migrate(client, outputs):
+        print(
+            "The secret has a new password, but migrate failed. The function logs in with the old "
+            f"password until the next run of migrate sets the new one: {reason}"
+        )
+        return 1
+    print("The new password is set. The function fetches it when it next has to log in.")
+    return 0
+
+
+def _migrate(client: Client, outputs: dict[str, str]) -> str | None:
+    """Let migrate set the current password, without pruning the ledger; return why it failed."""
+    function = outputs["MigrateFunctionName"]
+    answer = client("lambda").invoke(FunctionName=function, Payload='{"prune": false}')
+    return json.load(answer["Payload"])["errorMessage"] if "FunctionError" in answer else None
 
 
 def _outputs(client: Client, stack: str) -> dict[str, str]:
@@ -92,7 +109,9 @@ def main() -> int:
         command.set_defaults(function=function)
     arguments = parser.parse_args()
     settings = environments[arguments.environment]["global"]["parameters"]
-    client = partial(boto3.client, region_name=settings["region"])
+    # migrate may run for 5 minutes. boto3 would give up after one.
+    config = Config(read_timeout=310)
+    client = partial(boto3.client, region_name=settings["region"], config=config)
     return arguments.function(client, settings["stack_name"])
 
 

@@ -1,4 +1,4 @@
--- Schema as of V9__time_limit_and_fifo_ledger
+-- Schema as of V10__null_fingerprint
 --
 -- The whole schema, as all migrations together leave it. This file is for reading: `migrate` does not
 -- run it. A test compares it with the migrations, so it cannot go stale; README.md says how to update it.
@@ -140,7 +140,7 @@ GRANT SELECT (fingerprint) ON salt_fingerprint TO login_writer;
 CREATE FUNCTION check_salt(salt text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF salt IS DISTINCT FROM (SELECT fingerprint FROM public.salt_fingerprint) THEN
+    IF salt IS NULL OR salt IS DISTINCT FROM (SELECT fingerprint FROM public.salt_fingerprint) THEN
         RETURN public.decide_salt(salt);
     END IF;
     RETURN true;
@@ -150,30 +150,28 @@ $$;
 REVOKE ALL ON FUNCTION check_salt(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION check_salt(text) TO login_writer;
 
--- Stores the fingerprint of the first batch, and raises LE001 for any other fingerprint.
+-- Stores the fingerprint of the first batch, and raises LE001 for any other fingerprint and for NULL.
 --
 -- It runs with the owner's rights, because login_writer may not write to salt_fingerprint. The search path
 -- is fixed, with temporary tables last: otherwise a caller's temporary table could take the place of
 -- salt_fingerprint. The migration puts its current schema where this file has `public`.
 CREATE FUNCTION decide_salt(salt text) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-AS $$
-        DECLARE
-            accepted text;
-        BEGIN
-            SELECT fingerprint INTO accepted FROM salt_fingerprint;
-            IF NOT FOUND THEN
-                -- The first batch decides. One that comes at the same time waits here for it.
-                INSERT INTO salt_fingerprint (fingerprint) VALUES (salt) ON CONFLICT DO NOTHING;
-                SELECT fingerprint INTO accepted FROM salt_fingerprint;
-            END IF;
-            IF accepted <> salt THEN
-                RAISE EXCEPTION 'the salt is not the one that user_logins is masked with'
-                    USING ERRCODE = 'LE001';
-            END IF;
-            RETURN true;
-        END
-        $$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    accepted text;
+BEGIN
+    SELECT fingerprint INTO accepted FROM public.salt_fingerprint;
+    IF NOT FOUND AND salt IS NOT NULL THEN
+        -- The first batch decides. Another batch at the same time waits here for it.
+        INSERT INTO public.salt_fingerprint (fingerprint) VALUES (salt) ON CONFLICT DO NOTHING;
+        SELECT fingerprint INTO accepted FROM public.salt_fingerprint;
+    END IF;
+    IF salt IS NULL OR accepted IS DISTINCT FROM salt THEN
+        RAISE EXCEPTION 'the salt is not the one that user_logins is masked with' USING ERRCODE = 'LE001';
+    END IF;
+    RETURN true;
+END
+$$;
 
 REVOKE ALL ON FUNCTION decide_salt(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION decide_salt(text) TO login_writer;

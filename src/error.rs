@@ -3,7 +3,7 @@
 
 use lambda_runtime::Diagnostic;
 use login::event::EventError;
-use login::pii::SaltTooShort;
+use login::pii::WeakSalt;
 use strum::VariantNames;
 
 use crate::aws::secrets::SecretError;
@@ -30,9 +30,9 @@ pub enum StartError {
     /// A secret is unavailable, or has the wrong shape.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The salt is too short to protect what it masks.
+    /// The salt is too easy to guess to protect what it masks.
     #[error("{SALT_SECRET_ID}: {0}")]
-    Salt(#[from] SaltTooShort),
+    Salt(#[from] WeakSalt),
 }
 
 impl BatchError {

@@ -19,6 +19,7 @@ pub mod config;
 pub mod deadline;
 pub mod error;
 pub mod handler;
+pub mod memory;
 pub mod runtime;
 pub mod schema;
 pub mod store;

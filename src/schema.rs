@@ -1,6 +1,8 @@
 //! The database's schema: applies the migrations of the folder `migrations`, grants the roles the privileges that
 //! they need, sets how the writer's role logs in, prunes the ledger and accepts a salt.
 
+use std::time::Duration;
+
 use login::pii::SaltFingerprint;
 use postgres_protocol::escape::escape_identifier;
 use postgres_protocol::password::scram_sha_256;
@@ -9,18 +11,22 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
+use self::error::is_one_of;
 pub use self::error::{Finding, SchemaError};
 
 mod error;
 mod history;
 mod preflight;
 mod proof;
+mod trust;
+mod writer_settings;
 
 /// The role of the ingest function.
 pub const WRITER_ROLE: &str = "login_writer";
 
 const BEGIN: &str = include_str!("schema/begin.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
+const REVOKE_TRIGGERS: &str = include_str!("schema/revoke_triggers.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
@@ -28,7 +34,14 @@ const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
 /// Waits for the batches that are written with the old salt. Later batches wait for the lock, and then
 /// compare their salt with the new fingerprint.
-const LOCK_OUT_BATCHES: &str = "LOCK TABLE user_logins IN SHARE MODE";
+///
+/// The time limit ends this wait if a transaction stays open: otherwise all later batches would wait for it too. It is
+/// longer than the second after which Postgres cancels an automatic vacuum that holds the table.
+const LOCK_OUT_BATCHES: &str = "SET LOCAL lock_timeout = '3s'; LOCK TABLE user_logins IN SHARE MODE";
+/// How often [`accept_salt`] tries to lock the table.
+const LOCK_ATTEMPTS: usize = 10;
+/// The time for waiting batches between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_secs(3);
 
 /// How [`WRITER_ROLE`] logs in after [`migrate`].
 #[derive(Debug)]
@@ -53,6 +66,8 @@ pub struct Migrated {
 /// Brings a schema of the database up to date: applies the migrations that are missing, grants the two roles the
 /// privileges that they lack, sets how the writer logs in, and proves that the writer can write.
 ///
+/// It also removes the settings of the writer's role, which the writer itself could have set to harm later batches.
+///
 /// All of this is one transaction. It first checks the database, and changes nothing if a problem would make a
 /// later step fail. Concurrent calls wait for each other: they take a lock that ends with the transaction. A table
 /// `user_logins` that exists is not altered. A schema that is newer than this program is not altered either: a
@@ -67,13 +82,15 @@ pub async fn migrate(
     writer_login: &WriterLogin,
 ) -> Result<Migrated, SchemaError> {
     let mut transaction = begin(client, schema).await?;
-    let migrations_are_missing = !history::is_complete(&transaction).await?;
     let login_changes = !matches!(writer_login, WriterLogin::Unchanged);
-    let mut warnings =
-        preflight::check(&mut transaction, schema, migrations_are_missing, login_changes).await?;
+    let mut warnings = preflight::check(&mut transaction, schema, login_changes).await?;
     history::lock(&mut transaction).await?;
     let migrations = history::apply_missing(&transaction).await?;
     transaction.batch_execute(GRANTS).await?;
+    if !migrations.is_empty() {
+        transaction.batch_execute(REVOKE_TRIGGERS).await?;
+    }
+    warnings.extend(writer_settings::remove(&transaction).await?);
     match writer_login {
         WriterLogin::Unchanged => {}
         WriterLogin::Password(password) => set_writer_password(&transaction, password).await?,
@@ -122,9 +139,10 @@ pub async fn grant_writer_iam_login(client: &impl GenericClient) -> Result<(), S
 ///
 /// # Errors
 ///
-/// [`SchemaError::Postgres`].
+/// [`SchemaError::NotReady`] if another role could act as this role, and [`SchemaError::Postgres`].
 pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError> {
-    let transaction = begin(client, schema).await?;
+    let mut transaction = begin(client, schema).await?;
+    trust::check(&mut transaction, schema).await?;
     transaction.batch_execute(PRUNE).await?;
     Ok(transaction.commit().await?)
 }
@@ -132,19 +150,36 @@ pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError>
 /// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on
 /// the database refuses a function with another salt, and new rows cannot be joined with older rows.
 ///
+/// Batches wait for at most 3 s at a time, even if a transaction that inserted rows stays open.
+///
 /// # Errors
 ///
-/// [`SchemaError::Postgres`].
+/// [`SchemaError::TableInUse`] if such a transaction stays open for a minute, [`SchemaError::NotReady`] if another role
+/// could act as this role, and [`SchemaError::Postgres`].
 pub async fn accept_salt(
     client: &mut Client,
     schema: &str,
     salt_fingerprint: &SaltFingerprint,
 ) -> Result<bool, SchemaError> {
-    let transaction = begin(client, schema).await?;
-    transaction.batch_execute(LOCK_OUT_BATCHES).await?;
-    let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt_fingerprint.as_str(), Type::TEXT)]).await?;
-    transaction.commit().await?;
-    Ok(changed > 0)
+    for attempt in 0..LOCK_ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+        let mut transaction = begin(client, schema).await?;
+        trust::check(&mut transaction, schema).await?;
+        match transaction.batch_execute(LOCK_OUT_BATCHES).await {
+            Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
+                transaction.rollback().await?;
+                continue;
+            }
+            outcome => outcome?,
+        }
+        let fingerprint = salt_fingerprint.as_str();
+        let changed = transaction.execute_typed(ACCEPT_SALT, &[(&fingerprint, Type::TEXT)]).await?;
+        transaction.commit().await?;
+        return Ok(changed > 0);
+    }
+    Err(SchemaError::TableInUse)
 }
 
 /// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so

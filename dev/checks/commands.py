@@ -35,6 +35,7 @@ RUN = {
 }
 
 DOCUMENTS = "tests/e2e/test_documents.py"
+DATABASES = "tests/it/existing_databases.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
@@ -79,6 +80,19 @@ TESTED = {
     "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
+    "SQL: SELECT pg_terminate_backend(pid)": (
+        "tests/e2e/test_deployment.py",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'login_writer'",
+    ),
+    "SQL: REVOKE CREATE ON SCHEMA public FROM PUBLIC": (
+        "tests/it/planted.rs",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    ),
+    "SQL: GRANT other TO owner": (DATABASES, "each_remedy_makes_the_database_ready"),
+    "SQL: GRANT CREATE ON SCHEMA public TO owner": (
+        DATABASES,
+        "each_remedy_makes_the_database_ready",
+    ),
     "SQL: SELECT pg_has_role('login_writer', 'rds_iam', 'MEMBER')": (
         "tests/e2e/test_iam.py",
         "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",

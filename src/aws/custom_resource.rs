@@ -47,6 +47,9 @@ pub enum RequestType {
 /// The response could not be delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
+    /// The URL does not lead to CloudFormation: somebody else made the request.
+    #[error("the ResponseURL is not in the bucket of CloudFormation")]
+    ForeignUrl,
     /// The URL is not valid, or its host is out of reach.
     #[error("the response to CloudFormation cannot be delivered: {0}")]
     Undeliverable(String),
@@ -68,13 +71,25 @@ struct Response<'r> {
 }
 
 impl CustomResourceRequest {
-    /// Sends the outcome to CloudFormation. A failure fails the deployment, and the error's text becomes
-    /// its reason.
+    /// Sends the outcome to CloudFormation, in the region of the environment variable `AWS_REGION`. A failure fails
+    /// the deployment, and the error's text becomes its reason.
+    ///
+    /// Sends nothing to a host that is not CloudFormation's, so that nobody receives the reason, or makes the
+    /// function send requests into its network. The variable `AWS_ENDPOINT_URL` names the host of an emulator.
     ///
     /// # Errors
     ///
     /// [`ResponseError`]: the response may be sent again.
-    pub async fn respond<E: fmt::Display>(&self, outcome: Result<(), E>) -> Result<(), ResponseError> {
+    pub async fn respond<E: fmt::Display>(
+        &self,
+        outcome: Result<(), E>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ResponseError> {
+        let mut origins = environment("AWS_REGION").map(response_origins).unwrap_or_default();
+        origins.extend(environment("AWS_ENDPOINT_URL"));
+        if !origins.iter().any(|origin| is_at(&self.response_url, origin)) {
+            return Err(ResponseError::ForeignUrl);
+        }
         let body = serde_json::to_string(&self.response(outcome)).map_err(undeliverable)?;
         let mut request = HttpRequest::new(body.into());
         request.set_method("PUT").map_err(undeliverable)?;
@@ -109,6 +124,29 @@ impl fmt::Debug for CustomResourceRequest {
     }
 }
 
+/// Returns the origins of the [bucket] in which CloudFormation expects the responses of a region. The documents show
+/// a URL of each form, depending on the age and the partition of the region.
+///
+/// [bucket]: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/vpc-interface-endpoints.html
+#[expect(clippy::needless_pass_by_value, reason = "`Option<String>::map` passes a `String`")]
+fn response_origins(region: String) -> Vec<String> {
+    let bucket = format!("cloudformation-custom-resource-response-{}", region.replace('-', ""));
+    [
+        "s3.amazonaws.com".to_owned(),
+        format!("s3-{region}.amazonaws.com"),
+        format!("s3.{region}.amazonaws.com"),
+        format!("s3.{region}.amazonaws.com.cn"),
+        format!("s3.{region}.amazonaws.eu"),
+    ]
+    .map(|endpoint| format!("https://{bucket}.{endpoint}"))
+    .to_vec()
+}
+
+/// Whether a URL has this scheme, host and port. The slash ends the host: without it, the host could be longer.
+fn is_at(url: &str, origin: &str) -> bool {
+    url.strip_prefix(origin.trim_end_matches('/')).is_some_and(|path| path.starts_with('/'))
+}
+
 fn undeliverable(error: impl Into<Box<dyn Error + Send + Sync>>) -> ResponseError {
     ResponseError::Undeliverable(error.into().to_string())
 }
@@ -124,7 +162,7 @@ mod tests {
         let mut event = json!({
             "RequestType": request_type,
             "RequestId": "unique-1",
-            "ResponseURL": "https://bucket.s3.amazonaws.com/answer?X-Amz-Signature=hunter2",
+            "ResponseURL": "https://cloudformation-custom-resource-response-useast2.s3.us-east-2.amazonaws.com/answer?X-Amz-Signature=hunter2",
             "ResourceType": "Custom::Schema",
             "LogicalResourceId": "Schema",
             "StackId": "arn:aws:cloudformation:us-east-2:123456789012:stack/login-etl/1",
@@ -177,13 +215,62 @@ mod tests {
     #[tokio::test]
     async fn errors_hold_no_url() {
         let mut request = request("Create", None);
-        for url in ["http://127.0.0.1:9/answer?X-Amz-Signature=hunter2", "no url, hunter2"] {
+        for (url, endpoint) in [
+            ("http://127.0.0.1:9/answer?X-Amz-Signature=hunter2", "http://127.0.0.1:9"),
+            ("no url/hunter2", "no url"),
+        ] {
             request.response_url = url.into();
 
-            let error = request.respond(Ok::<_, &str>(())).await.unwrap_err().to_string();
+            let error = request.respond(Ok::<_, &str>(()), |_| Some(endpoint.into())).await.unwrap_err();
 
+            let error = error.to_string();
             assert!(error.starts_with("the response to CloudFormation cannot be delivered: "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    /// URLs in the documents of Lambda, for two partitions, and in the events of other regions.
+    #[test]
+    fn urls_of_cloudformation_are_accepted() {
+        for (region, host) in [
+            ("us-east-1", "useast1.s3-us-east-1.amazonaws.com"),
+            ("us-east-1", "useast1.s3.amazonaws.com"),
+            ("eu-central-1", "eucentral1.s3.eu-central-1.amazonaws.com"),
+            ("ap-southeast-2", "apsoutheast2.s3-ap-southeast-2.amazonaws.com"),
+            ("cn-north-1", "cnnorth1.s3.cn-north-1.amazonaws.com.cn"),
+        ] {
+            let url =
+                format!("https://cloudformation-custom-resource-response-{host}/arn%3Aaws?X-Amz-Date=1");
+
+            assert!(response_origins(region.into()).iter().any(|origin| is_at(&url, origin)), "{url}");
+        }
+    }
+
+    /// Nothing listens on port 9, so a request that is sent fails with another error.
+    #[tokio::test]
+    async fn foreign_urls_get_no_response() {
+        let bucket = "cloudformation-custom-resource-response-useast2";
+        let mut request = request("Create", None);
+        for url in [
+            "https://127.0.0.1:9/answer".to_owned(),
+            "http://127.0.0.1:9/2018-06-01/runtime".to_owned(),
+            format!("http://{bucket}.s3.us-east-2.amazonaws.com/answer"),
+            format!("https://{bucket}.s3.us-east-2.amazonaws.com:9/answer"),
+            format!("https://{bucket}.s3.us-east-2.amazonaws.com@127.0.0.1:9/answer"),
+            format!("https://{bucket}.s3.us-east-2.amazonaws.com.127.0.0.1:9/answer"),
+            format!("https://{bucket}.s3.us-east-2.amazonaws.com"),
+            format!("https://{bucket}.s3.mine.s3.amazonaws.com/answer"),
+            format!("https://{bucket}-mine.s3.us-east-2.amazonaws.com/answer"),
+            format!("https://s3.us-east-2.amazonaws.com/{bucket}/answer"),
+            "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/answer".to_owned(),
+            String::new(),
+        ] {
+            request.response_url.clone_from(&url);
+            let environment = |name: &str| (name == "AWS_REGION").then(|| "us-east-2".to_owned());
+
+            let outcome = request.respond(Ok::<_, &str>(()), environment).await;
+
+            assert!(matches!(outcome, Err(ResponseError::ForeignUrl)), "{url}: {outcome:?}");
         }
     }
 }

@@ -24,6 +24,12 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// [init]: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// The [labels] of the versions of a secret: Secrets Manager moves them when the secret changes.
+///
+/// [labels]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html#term_version
+const CURRENT: &str = "AWSCURRENT";
+const PREVIOUS: &str = "AWSPREVIOUS";
+
 /// A client of Secrets Manager, with the AWS credentials.
 #[derive(Clone)]
 pub struct Secrets {
@@ -94,7 +100,7 @@ impl Secrets {
     ///
     /// [`SecretError`], naming `SALT_SECRET_ID`.
     pub async fn salt(&self, id: &str) -> Result<SecretString, SecretError> {
-        let text = self.fetch(SALT_SECRET_ID, id).await?;
+        let text = self.fetch(SALT_SECRET_ID, id, CURRENT).await?;
         match serde_json::from_str(text.expose_secret()) {
             Ok(Value::Object(mut object)) => match object.remove("salt") {
                 Some(Value::String(salt)) => Ok(salt.into()),
@@ -117,7 +123,30 @@ impl Secrets {
         setting: &'static str,
         id: &str,
     ) -> Result<DatabaseCredentials, SecretError> {
-        let text = self.fetch(setting, id).await?;
+        self.credentials_at(setting, id, CURRENT).await
+    }
+
+    /// Fetches the credentials that the secret had before its last change: a rotation that was interrupted changed the
+    /// secret, but not the database.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`], naming the setting. The secret may never have been changed.
+    pub async fn previous_credentials(
+        &self,
+        setting: &'static str,
+        id: &str,
+    ) -> Result<DatabaseCredentials, SecretError> {
+        self.credentials_at(setting, id, PREVIOUS).await
+    }
+
+    async fn credentials_at(
+        &self,
+        setting: &'static str,
+        id: &str,
+        stage: &str,
+    ) -> Result<DatabaseCredentials, SecretError> {
+        let text = self.fetch(setting, id, stage).await?;
         // The parser's error is dropped: it quotes values.
         serde_json::from_str(text.expose_secret()).map_err(|_| SecretError::WrongShape {
             setting,
@@ -143,9 +172,10 @@ impl Secrets {
             .map_err(|error| no_token(&error.to_string()))
     }
 
-    async fn fetch(&self, setting: &'static str, id: &str) -> Result<SecretString, SecretError> {
+    async fn fetch(&self, setting: &'static str, id: &str, stage: &str) -> Result<SecretString, SecretError> {
+        let request = self.client.get_secret_value().secret_id(id).version_stage(stage);
         // Boxed: the SDK's future is tens of kilobytes large.
-        let response = Box::pin(self.client.get_secret_value().secret_id(id).send()).await;
+        let response = Box::pin(request.send()).await;
         let response =
             response.map_err(|error| SecretError::Unavailable { setting, cause: request_failure(&error) })?;
         response

@@ -1,8 +1,9 @@
 //! Applies the migrations, sets how `login_writer` logs in, and drops old entries of the ledger.
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. As a Lambda function it does the same for the daily event and for the requests of
-//! CloudFormation, to which it responds; a `Delete` request changes nothing.
+//! tables and roles. As a Lambda function it does the same for the daily event. It drops no old entries for a request of
+//! CloudFormation, to which it responds, and for the event `{"prune": false}` of a rotation: both depend on the rest
+//! only. A `Delete` request changes nothing.
 
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
+use login_etl::memory;
 use login_etl::schema::{self, Finding, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
@@ -43,6 +45,13 @@ enum Command {
     AcceptSalt,
 }
 
+/// Whether to drop old entries of the ledger.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prune {
+    Yes,
+    No,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -61,12 +70,12 @@ async fn main() -> ExitCode {
 }
 
 async fn start_and_migrate() -> Outcome {
-    start_log()?;
-    migrate().await
+    start()?;
+    migrate(Prune::Yes).await
 }
 
 async fn serve() -> Outcome {
-    start_log()?;
+    start()?;
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
@@ -75,27 +84,33 @@ async fn serve() -> Outcome {
 async fn handle(event: LambdaEvent<Value>) -> Outcome {
     let deadline = Deadline::before(event.context.deadline());
     if event.payload.get("RequestType").is_none() {
-        return migrate_within(deadline).await;
+        let prune =
+            if event.payload.get("prune") == Some(&Value::Bool(false)) { Prune::No } else { Prune::Yes };
+        return migrate_within(deadline, prune).await;
     }
     // The parser's error is dropped: it may quote values.
     let request = CustomResourceRequest::deserialize(event.payload)
         .map_err(|_| "the event is not a request of CloudFormation")?;
     let outcome = match request.request_type {
-        RequestType::Create | RequestType::Update => migrate_within(deadline).await,
+        RequestType::Create | RequestType::Update => migrate_within(deadline, Prune::No).await,
         // The data outlive the stack.
         RequestType::Delete => Ok(()),
     };
     if let Err(error) = &outcome {
         error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
-    Ok(request.respond(outcome).await?)
+    let response = request.respond(outcome, environment).await;
+    if let Err(error) = &response {
+        error!(target: LOG_TARGET, error = %error, "the answer was not sent");
+    }
+    Ok(response?)
 }
 
-async fn migrate_within(deadline: Deadline) -> Outcome {
-    deadline.timeout(Box::pin(migrate())).await?
+async fn migrate_within(deadline: Deadline, prune: Prune) -> Outcome {
+    deadline.timeout(Box::pin(migrate(prune))).await?
 }
 
-async fn migrate() -> Outcome {
+async fn migrate(prune: Prune) -> Outcome {
     let secrets = Secrets::from_env().await;
     let settings = DatabaseSettings::read(environment)?;
     let schema = settings.schema.clone();
@@ -108,8 +123,10 @@ async fn migrate() -> Outcome {
     for Finding { problem, remedy } in migrated.warnings {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    schema::prune(connection.client_mut(), &schema).await?;
     info!(target: LOG_TARGET, "the schema is up to date");
+    if prune == Prune::Yes {
+        schema::prune(connection.client_mut(), &schema).await?;
+    }
     Ok(())
 }
 
@@ -129,7 +146,7 @@ async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::
 }
 
 async fn accept_salt() -> Outcome {
-    start_log()?;
+    start()?;
     let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
@@ -145,8 +162,10 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn start_log() -> Outcome {
-    Ok(telemetry::start(environment)?)
+/// Starts the log, and keeps the memory with the owner's password to this process.
+fn start() -> Outcome {
+    telemetry::start(environment)?;
+    Ok(memory::keep_private()?)
 }
 
 async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {

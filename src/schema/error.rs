@@ -18,6 +18,9 @@ pub enum SchemaError {
     /// Another run did not finish in time.
     #[error("another run of migrate did not finish in time; try again after it")]
     Busy,
+    /// Transactions that inserted rows stayed open.
+    #[error("other transactions keep user_logins locked; end their sessions, and try again")]
+    TableInUse,
     /// A migration failed.
     #[error("a migration failed: {0}")]
     Migration(String),

@@ -1,6 +1,7 @@
 -- Returns the problems of the database, each with its remedy. A problem is a warning if it does not prevent the
 -- migrations or the writer from working. $1 is the schema, $2 whether migrations are missing, $3 whether the login
--- of login_writer will be changed. The names are quoted, because an operator copies the statement in the remedy.
+-- of login_writer will be changed, $4 whether trust.sql found nothing. The names are quoted, because an operator copies
+-- the statement in the remedy. The caller sets the search_path to pg_catalog.
 WITH
 me AS (
     SELECT oid, quote_ident(rolname) AS name, rolsuper, rolcreaterole
@@ -116,6 +117,43 @@ finding (place, is_warning, problem, remedy) AS (
     SELECT 80, true, 'login_writer may not log in', 'ALTER ROLE login_writer LOGIN'
     FROM role WHERE role.name = 'login_writer' AND NOT rolcanlogin
 
+    -- Both roles may have existed before the first migration.
+    UNION ALL
+    SELECT 82, false,
+        format('%s has the attribute %s, which gives it more rights than it needs', role.name, attribute.name),
+        format('ALTER ROLE %s NO%s', role.name, attribute.name)
+    FROM role
+    JOIN pg_roles ON pg_roles.oid = role.oid
+    CROSS JOIN LATERAL (VALUES
+        ('SUPERUSER', pg_roles.rolsuper),
+        ('CREATEDB', rolcreatedb),
+        ('CREATEROLE', pg_roles.rolcreaterole),
+        ('REPLICATION', rolreplication),
+        ('BYPASSRLS', rolbypassrls)
+    ) AS attribute (name, is_set)
+    WHERE attribute.is_set
+
+    UNION ALL
+    SELECT 84, false,
+        format('%s is a member of %I, which gives it more rights than it needs', role.name, granted.rolname),
+        format('REVOKE %I FROM %s', granted.rolname, role.name)
+    FROM role
+    JOIN pg_auth_members ON pg_auth_members.member = role.oid
+    JOIN pg_roles AS granted ON granted.oid = pg_auth_members.roleid
+    WHERE EXISTS (
+        SELECT FROM pg_roles AS powerful
+        WHERE pg_has_role(granted.oid, powerful.oid, 'MEMBER')
+            AND (
+                powerful.rolsuper OR powerful.rolcreatedb OR powerful.rolcreaterole OR powerful.rolreplication
+                OR powerful.rolbypassrls
+                -- The predefined roles, such as pg_read_all_data.
+                OR powerful.rolname LIKE 'pg\_%'
+                OR powerful.rolname IN ('rds_superuser', 'rds_replication', 'login_writer', 'login_reader')
+                OR powerful.oid IN (SELECT oid FROM me UNION SELECT relowner FROM logins)
+                OR powerful.oid IN (SELECT nspowner FROM pg_namespace WHERE nspname = $1)
+            )
+    )
+
     UNION ALL
     SELECT 100, false,
         CASE relkind
@@ -137,7 +175,9 @@ finding (place, is_warning, problem, remedy) AS (
         format('%s belongs to %I, and %s may not grant its use', takes_rows.name, pg_get_userbyid(relowner), me.name),
         format('GRANT INSERT, SELECT ON %s TO %s WITH GRANT OPTION', takes_rows.name, me.name)
     FROM takes_rows, me, writer
-    WHERE NOT (
+    -- The remedy for another role's table grants the use of the table too.
+    WHERE $4
+        AND NOT (
             has_table_privilege(takes_rows.oid, 'INSERT WITH GRANT OPTION')
             AND has_table_privilege(takes_rows.oid, 'SELECT WITH GRANT OPTION')
         )
@@ -153,7 +193,8 @@ finding (place, is_warning, problem, remedy) AS (
         format('login_writer may not use the sequence %s, and %s may not grant it', login_sequence.name, me.name),
         format('GRANT USAGE ON SEQUENCE %s TO %s WITH GRANT OPTION', login_sequence.name, me.name)
     FROM login_sequence, me, writer
-    WHERE NOT has_sequence_privilege(writer.name, login_sequence.oid, 'USAGE, UPDATE')
+    WHERE $4
+        AND NOT has_sequence_privilege(writer.name, login_sequence.oid, 'USAGE, UPDATE')
         AND NOT has_sequence_privilege(login_sequence.oid, 'USAGE WITH GRANT OPTION')
 
     UNION ALL

@@ -58,14 +58,7 @@ async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgr
                 savepoint.commit().await?;
                 return Ok(true);
             }
-            // INVALID_GRANT_OPERATION: login_writer is a member of this role, and two roles cannot be members of
-            // each other.
-            Err(error)
-                if is_one_of(
-                    &error,
-                    &[SqlState::INSUFFICIENT_PRIVILEGE, SqlState::INVALID_GRANT_OPERATION],
-                ) =>
-            {
+            Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
                 savepoint.rollback().await?;
             }
             Err(error) => return Err(error),

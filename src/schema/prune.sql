@@ -4,7 +4,8 @@
 --
 -- A dump reads all partitions for as long as it takes. While TRUNCATE waits for it, each batch with a redelivered or
 -- refused message waits for TRUNCATE, because it looks for its messages in the ledger. So TRUNCATE waits at
--- most 1 s. A partition in use is left to the next daily run: 15 runs can empty it before the ring uses it again.
+-- most 1 s. A partition in use is left to the next daily run: 15 runs can empty it before the ring uses it again. So is
+-- the other ledger.
 --
 -- A message of a FIFO queue may be delivered for 14 days from the queue and, with a new SentTimestamp, for 14
 -- days from the dead-letter queue.
@@ -17,16 +18,20 @@ BEGIN
     SET LOCAL lock_timeout = '1s';
     FOR age IN 16..30 LOOP
         partition_name := 'processed_messages_' || to_char((today - age) % 32, 'FM00');
-        EXECUTE format('SELECT EXISTS (SELECT FROM %I)', partition_name) INTO holds_entries;
-        IF holds_entries THEN
-            BEGIN
+        BEGIN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %I)', partition_name) INTO holds_entries;
+            IF holds_entries THEN
                 EXECUTE format('TRUNCATE %I', partition_name);
-            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-                NULL;
-            END;
-        END IF;
+            END IF;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            NULL;
+        END;
     END LOOP;
 
-    DELETE FROM processed_fifo_messages WHERE written_on < DATE '1970-01-01' + (today - 30);
+    BEGIN
+        DELETE FROM processed_fifo_messages WHERE written_on < DATE '1970-01-01' + (today - 30);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        NULL;
+    END;
 END
 $$;

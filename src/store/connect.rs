@@ -128,6 +128,15 @@ impl Connector {
         Ok(config)
     }
 
+    /// Connects with the credentials that the secret had before its last change, if they were not tried yet.
+    async fn connect_as_before(&self, settings: &SecretSettings, tried: &[Config]) -> Option<Connection> {
+        let secret = self.secrets.previous_credentials(DATABASE_SECRET_ID, &settings.id).await.ok()?;
+        let previous = merge_config(&secret, settings).ok().filter(|config| !tried.contains(config))?;
+        let connection = self.connect(&previous).await.ok()?;
+        *self.fetched.lock().await = Some(previous);
+        Some(connection)
+    }
+
     /// Converts the client's error. A refused token has other causes than a refused password. If the previous
     /// connection ended with an error, the text names that error too: it often shows the real cause.
     fn connect_error(&self, error: &tokio_postgres::Error) -> StoreError {
@@ -172,7 +181,8 @@ impl Manager for Connector {
     type Error = StoreError;
 
     /// Connects. If the credentials may have been rotated, this fetches them again. If they have changed, this
-    /// connects once more.
+    /// connects once more. If the login is still refused, this connects with the credentials before: a rotation changes
+    /// the secret first and the database later.
     async fn create(&self) -> Result<Connection, StoreError> {
         let config = self.config().await?;
         let error = match self.connect(&config).await {
@@ -183,11 +193,23 @@ impl Manager for Connector {
         if !self.may_need_other_credentials(&error) {
             return Err(error);
         }
-        match (self.fetch_config(secret).await, &error) {
-            (Ok(fetched), _) if fetched != config => self.connect(&fetched).await,
-            (Err(unavailable), StoreError::LoginRefused { .. }) => Err(unavailable.into()),
-            _ => Err(error),
+        let fetched = match (self.fetch_config(secret).await, &error) {
+            (Ok(fetched), _) => fetched,
+            (Err(unavailable), StoreError::LoginRefused { .. }) => return Err(unavailable.into()),
+            (Err(_), _) => return Err(error),
+        };
+        let error = if fetched == config {
+            error
+        } else {
+            match self.connect(&fetched).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            }
+        };
+        if !matches!(error, StoreError::LoginRefused { .. }) {
+            return Err(error);
         }
+        self.connect_as_before(secret, &[config, fetched]).await.ok_or(error)
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<StoreError> {

@@ -1,10 +1,12 @@
 """Stacks are created, updated, rolled back and deleted, with databases in every state."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from deploy import operate
@@ -158,10 +160,7 @@ def test_rotated_password_is_used_without_deployment(database: Database) -> None
     old = stack.writer_password(database.emulator, database.stack)
 
     assert operate.rotate(database.emulator.client, STACK) == 0
-    # As in a failover: the next batch has to log in.
-    database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'login_writer'"
-    )
+    _end_sessions(database)
 
     assert stack.writer_password(database.emulator, database.stack) != old
     assert database.stores_login("after")
@@ -179,6 +178,96 @@ def test_password_that_cannot_be_set_is_discarded(database: Database) -> None:
 
     assert stack.writer_password(database.emulator, database.stack) == old
     assert database.stores_login("after")
+
+
+class _InterruptionError(Exception):
+    """Stands for the end of the process that rotates."""
+
+
+class _InterruptedClient:
+    """A client of AWS whose process ends before its last call, or before the answer arrives."""
+
+    def __init__(
+        self, client: Callable[[str], BaseClient], calls: int, *, sends_last: bool
+    ) -> None:
+        """End at this number of calls of all services."""
+        self.client, self.calls, self.sends_last = client, calls, sends_last
+
+    def __call__(self, service: str) -> "_InterruptedClient":
+        """Return a client of this service."""
+        self.service = self.client(service)
+        return self
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        """Return the operation of the newest service."""
+        method = getattr(self.service, operation)
+
+        def call(**arguments: str) -> dict[str, Any]:
+            self.calls -= 1
+            if self.calls == 0:
+                if self.sends_last:
+                    method(**arguments)
+                raise _InterruptionError
+            return method(**arguments)
+
+        return call
+
+
+def test_interrupted_rotation_leaves_a_working_password(database: Database) -> None:
+    database.deploy()
+    assert database.stores_login("before")
+
+    for sends_last in (False, True):
+        calls = 0
+        while True:
+            calls += 1
+            client = _InterruptedClient(database.emulator.client, calls, sends_last=sends_last)
+            try:
+                assert operate.rotate(client, STACK) == 0
+                break
+            except _InterruptionError:
+                _restart_function(database, calls)
+                assert database.stores_login(f"after call {calls}, sent: {sends_last}")
+
+    # describe_stacks, invoke, get_secret_value, get_random_password, put_secret_value, invoke
+    assert calls == 7
+
+
+def test_failed_prune_fails_no_rotation(database: Database) -> None:
+    database.deploy()
+    database.execute(
+        """
+        INSERT INTO processed_fifo_messages VALUES (gen_random_uuid(), '2026-01-01');
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON processed_fifo_messages
+            FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    old = stack.writer_password(database.emulator, database.stack)
+
+    rotated = operate.rotate(database.emulator.client, STACK)
+    _end_sessions(database)
+
+    assert rotated == 0
+    assert stack.writer_password(database.emulator, database.stack) != old
+    assert database.stores_login("after")
+    with pytest.raises(AssertionError, match="Postgres refused"):
+        database.invoke({}, database.output("MigrateFunctionName"))
+
+
+def _restart_function(database: Database, megabytes: int) -> None:
+    """End the processes of the function, which know the password that they logged in with."""
+    database.emulator.client("lambda").update_function_configuration(
+        FunctionName=database.stack.function, MemorySize=256 + megabytes
+    )
+    _end_sessions(database)
+
+
+def _end_sessions(database: Database) -> None:
+    """Make the next batch log in, as a failover does."""
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'login_writer'"
+    )
 
 
 def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) -> None:

@@ -68,11 +68,61 @@ def test_owner_with_createrole_creates_the_roles(server: Postgres) -> None:
         assert connection.execute(members).fetchall() == []
 
 
-def test_writer_in_the_owners_role_is_no_obstacle(server: Postgres) -> None:
+def test_powers_of_existing_roles_are_refused(server: Postgres) -> None:
+    with server.connect() as connection:
+        connection.execute("CREATE ROLE app CREATEDB")
+        connection.execute("CREATE ROLE team IN ROLE app")
+        connection.execute("CREATE ROLE harmless")
+        connection.execute(
+            "CREATE ROLE login_writer LOGIN SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS "
+            "IN ROLE owner, team, pg_read_all_data, harmless"
+        )
+        connection.execute("CREATE ROLE login_reader CREATEDB IN ROLE login_writer")
+
+    code, errors = migrate(server, "owner", "owner")
+
+    attributes = ["BYPASSRLS", "CREATEDB", "CREATEROLE", "REPLICATION", "SUPERUSER"]
+    refused = [
+        ("login_reader", "has the attribute CREATEDB", "ALTER ROLE login_reader NOCREATEDB"),
+        *(
+            ("login_writer", f"has the attribute {name}", f"ALTER ROLE login_writer NO{name}")
+            for name in attributes
+        ),
+        ("login_reader", "is a member of login_writer", "REVOKE login_writer FROM login_reader"),
+        *(
+            ("login_writer", f"is a member of {group}", f"REVOKE {group} FROM login_writer")
+            for group in ("owner", "pg_read_all_data", "team")
+        ),
+    ]
+    assert code == 1
+    assert errors == [
+        "the database is not ready: "
+        + "; ".join(
+            f"{role} {problem}, which gives it more rights than it needs: {remedy}"
+            for role, problem, remedy in refused
+        )
+    ]
+    with server.connect() as connection:
+        for *_, remedy in refused:
+            connection.execute(remedy)
+    assert migrate(server, "owner", "owner") == (0, [])
+
+
+def test_settings_of_the_writer_are_removed(server: Postgres) -> None:
     with server.connect() as connection:
         connection.execute("ALTER ROLE owner CREATEROLE")
-        connection.execute("CREATE ROLE login_writer LOGIN IN ROLE owner")
+    assert migrate(server, "owner", "owner") == (0, [])
+    with server.connect() as connection:
+        connection.execute("ALTER ROLE login_writer PASSWORD 'writer'")
+    with server.connect("logins", user="login_writer", password="writer") as writer:
+        writer.execute("ALTER ROLE login_writer SET default_transaction_read_only = on")
+        writer.execute("ALTER ROLE login_writer SET search_path = pg_temp")
 
-    outcome = migrate(server, "owner", "owner")
+    assert migrate(server, "owner", "owner") == (0, [])
 
-    assert outcome == (0, [])
+    with server.connect("logins", user="login_writer", password="writer") as writer:
+        shown = [
+            writer.execute(f"SHOW {name}").fetchone()
+            for name in ("default_transaction_read_only", "search_path")
+        ]
+    assert shown == [("off",), ('"$user", public',)]

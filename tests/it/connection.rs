@@ -341,6 +341,40 @@ async fn rotated_credentials_are_fetched_again() {
     assert_eq!(database.user_ids().await, ["a", "b"]);
 }
 
+/// A rotation changes the secret first. Until `migrate` runs, the database has the old password.
+#[tokio::test]
+async fn interrupted_rotation_leaves_a_password_that_works() {
+    let database = Database::create().await;
+    let address = server_address();
+    let (host, port) = address.split_once(':').unwrap();
+    let name = &database.name;
+    let secrets = aws_sdk_secretsmanager::Client::new(
+        &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
+    );
+    let credentials = |password: &str| format!(r#"{{"username":"{name}","password":"{password}"}}"#);
+    secrets.create_secret().name(name).secret_string(credentials(name)).send().await.unwrap();
+    secrets.put_secret_value().secret_id(name).secret_string(credentials("new")).send().await.unwrap();
+    let ingest = ingest_with(&[
+        ("DATABASE_SECRET_ID", name),
+        ("DATABASE_HOST", host),
+        ("DATABASE_PORT", port),
+        ("DATABASE_NAME", name),
+        ("DATABASE_CA_BUNDLE", &server_ca()),
+    ])
+    .await;
+
+    let interrupted = invoke(&ingest, &batch([login("a", "a")])).await;
+    database.execute(&format!("ALTER ROLE {name} PASSWORD 'new'")).await;
+    database.end_sessions().await;
+    let complete = invoke(&ingest, &batch([login("b", "b")])).await;
+    database.execute(&format!("ALTER ROLE {name} PASSWORD 'unknown'")).await;
+    database.end_sessions().await;
+    let unknown = invoke(&ingest, &batch([login("c", "c")])).await;
+
+    assert_eq!([interrupted, complete], [failures(&[]), failures(&[])]);
+    assert_eq!(error_type(&unknown), "DatabaseLoginRefused");
+}
+
 #[tokio::test]
 async fn empty_batch_sends_nothing() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;

@@ -19,18 +19,18 @@ const COLUMNS: &str = "user_id varchar(128), device_type varchar(32), masked_ip 
 
 /// A database, and the settings of both programs. In the statements, `{owner}` is the role that runs migrate, and
 /// `{database}` the database. The statements run as this role, until they change it.
-struct Case {
+pub(crate) struct Case {
     found: &'static str,
     statements: &'static str,
     encoding: &'static str,
     schema: Option<&'static str>,
 }
 
-const fn case(found: &'static str, statements: &'static str) -> Case {
+pub(crate) const fn case(found: &'static str, statements: &'static str) -> Case {
     Case { found, statements, encoding: "UTF8", schema: None }
 }
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 39] = [
     case("nothing", ""),
     case(
         "`user_logins` with rows and a column of its own",
@@ -96,14 +96,52 @@ const CASES: [Case; 30] = [
     ),
     case("an unlogged table", "CREATE UNLOGGED TABLE user_logins ({columns})"),
     case(
-        "a table and a sequence of another role",
-        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns}); ALTER TABLE user_logins OWNER TO {other}",
+        "a table and a sequence of the superuser",
+        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns})",
     ),
     case(
         "the same, with the two grants",
-        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns}); ALTER TABLE user_logins OWNER TO {other};
+        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns});
          GRANT INSERT, SELECT ON public.user_logins TO {owner} WITH GRANT OPTION;
          GRANT USAGE ON SEQUENCE public.user_logins_id_seq TO {owner} WITH GRANT OPTION",
+    ),
+    case(
+        "a table and a sequence of another role",
+        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns}); ALTER TABLE user_logins OWNER TO {other};
+         GRANT INSERT, SELECT ON public.user_logins TO {owner} WITH GRANT OPTION",
+    ),
+    case(
+        "the same, and `owner` has the rights of this role",
+        "RESET ROLE; CREATE TABLE user_logins (id serial, {columns}); ALTER TABLE user_logins OWNER TO {other};
+         GRANT {other} TO {owner}",
+    ),
+    case(
+        "a table of `login_writer`",
+        "RESET ROLE; CREATE TABLE user_logins ({columns}); ALTER TABLE user_logins OWNER TO login_writer",
+    ),
+    case(
+        "a history of migrations that another role made",
+        "RESET ROLE; CREATE TABLE login_etl_migrations (version integer PRIMARY KEY, name varchar(255) NOT NULL,
+             applied_on varchar(255) NOT NULL, checksum varchar(255) NOT NULL);
+         ALTER TABLE login_etl_migrations OWNER TO {other}",
+    ),
+    case(
+        "a right of PUBLIC to create objects in the schema, as in Postgres 14 and older",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    ),
+    case(
+        "the same, and `owner` does not own the database",
+        "RESET ROLE; ALTER DATABASE {database} OWNER TO {other}; GRANT CREATE ON SCHEMA public TO PUBLIC",
+    ),
+    case("a right of another role to create objects", "GRANT CREATE ON SCHEMA public TO {other}"),
+    case(
+        "a right of another role to create triggers",
+        "CREATE TABLE user_logins ({columns}); GRANT ALL ON user_logins TO {other}",
+    ),
+    case(
+        "a function that another role made, with the name of a function of Postgres",
+        "RESET ROLE; CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT $1';
+         ALTER FUNCTION public.format(text, text) OWNER TO {other}",
     ),
     case(
         "row security without a policy",
@@ -173,7 +211,7 @@ struct Outcome {
 }
 
 /// Creates the database of a case and its roles, and returns their common name.
-async fn create(case: &Case) -> String {
+pub(crate) async fn create(case: &Case) -> String {
     let name = unique_name();
     let server = connect(&superuser()).await;
     let statements = format!(
@@ -207,7 +245,7 @@ fn statements(case: &Case, name: &str) -> String {
 }
 
 /// Returns the URL with which one of the roles logs in to its database.
-fn url(name: &str, role: &str) -> String {
+pub(crate) fn url(name: &str, role: &str) -> String {
     format!("postgresql://{name}_{role}:{name}@{}/{name}?sslmode=disable", server_address())
 }
 
@@ -292,7 +330,7 @@ async fn document_shows_what_migrate_says() {
     assert_eq!(rows, table, "the table in docs/deployment.md should be:\n{}", table.join("\n"));
 }
 
-async fn owner(name: &str) -> Client {
+pub(crate) async fn owner(name: &str) -> Client {
     connect(&url(name, "owner").parse::<Config>().unwrap()).await
 }
 

@@ -267,6 +267,29 @@ async fn prune_leaves_a_partition_in_use() {
 }
 
 #[tokio::test]
+async fn prune_leaves_ledgers_that_are_locked() {
+    let mut database = Database::create().await;
+    let old_entries = "INSERT INTO processed_messages
+                SELECT ((sent_at AT TIME ZONE 'UTC')::date - DATE '1970-01-01') % 32, sent_at, gen_random_uuid()
+                FROM (SELECT now() - age * INTERVAL '1 day' AS sent_at FROM unnest('{18, 20}'::integer[]) AS age) AS old;
+                INSERT INTO processed_fifo_messages VALUES (gen_random_uuid(), '2026-01-01')";
+    database.execute(old_entries).await;
+    let partition = "SELECT tableoid::regclass::text FROM processed_messages ORDER BY sent_at LIMIT 1";
+    let partition: String = database.admin.query_one(partition, &[]).await.unwrap().get(0);
+    let other = connect(superuser().dbname(&database.name)).await;
+    let lock = format!("BEGIN; LOCK TABLE {partition}, processed_fifo_messages IN ACCESS EXCLUSIVE MODE");
+    other.batch_execute(&lock).await.unwrap();
+
+    schema::prune(&mut database.admin, "public").await.unwrap();
+    other.batch_execute("COMMIT").await.unwrap();
+    let left = [database.ledger_entries().await, database.fifo_ledger_entries().await];
+    schema::prune(&mut database.admin, "public").await.unwrap();
+
+    assert_eq!(left, [1, 1]);
+    assert_eq!([database.ledger_entries().await, database.fifo_ledger_entries().await], [0, 0]);
+}
+
+#[tokio::test]
 async fn message_written_meanwhile_is_not_refused() {
     let database = Database::create().await;
     database.execute("ALTER TABLE user_logins ADD UNIQUE (user_id); SELECT check_salt('salt')").await;

@@ -13,6 +13,7 @@ mod existing_databases;
 mod iam;
 mod ledger;
 mod metrics;
+mod planted;
 mod pooler;
 mod programs;
 mod refused_rows;

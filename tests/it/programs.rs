@@ -178,6 +178,7 @@ async fn unusable_salt_is_refused() {
     for (text, problem) in [
         ("0123456789abcdef0123456789abcde", "the salt has fewer than 32 bytes"),
         ("", "the salt has fewer than 32 bytes"),
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "the salt has fewer than 8 different bytes"),
         (r#"{"salt":"short"}"#, "the salt has fewer than 32 bytes"),
         (
             r#"{"pepper":"0123456789abcdef0123456789abcdef"}"#,
@@ -193,6 +194,9 @@ async fn unusable_salt_is_refused() {
             startup_error(&[("SALT_SECRET_ID", &name), UNREACHABLE]),
             format!("SALT_SECRET_ID: {problem}")
         );
+        let settings = [("SALT_SECRET_ID", &*name), UNREACHABLE];
+        let output = run_with_arguments(env!("CARGO_BIN_EXE_migrate"), &["accept-salt"], &settings);
+        assert_eq!(last_log_text(&output), format!("SALT_SECRET_ID: {problem}"));
     }
     let unknown_secret = startup_error(&[("SALT_SECRET_ID", "unknown"), UNREACHABLE]);
     assert!(
@@ -447,7 +451,7 @@ fn settings(variables: &[(&str, &str)]) -> Settings {
         .unwrap()
 }
 
-/// The memory holds raw values and the salt. A core file would write these to disk.
+/// The memory holds raw values, the salt and passwords. A core file would write these to disk.
 #[tokio::test]
 async fn crash_leaves_no_core_file() {
     let salt = create_secret(SALT).await;
@@ -460,9 +464,16 @@ async fn crash_leaves_no_core_file() {
         // The function has started when it connects to the Runtime API.
         runtime_api.accept().unwrap()
     });
+    // migrate has started when it connects to the database.
+    let database = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgresql://u:hunter2@{}/d?sslmode=disable", database.local_addr().unwrap());
+    let migrate = crash(&mut program(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)]), || {
+        database.accept().unwrap()
+    });
     let other_program = crash(Command::new("sleep").arg("60"), || {});
 
     assert!(!function.core_dumped());
+    assert!(!migrate.core_dumped());
     assert!(other_program.core_dumped(), "no program leaves a core file here, so this test proves nothing");
 }
 

@@ -1,9 +1,11 @@
 //! The rights of the two roles of the database.
 
+use login_etl::schema::{self, WriterLogin};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::Database;
+use crate::existing_databases::{case, create, owner};
+use crate::support::{Database, connect, superuser};
 
 const STATEMENTS: [&str; 24] = [
     "SELECT FROM user_logins",
@@ -73,6 +75,54 @@ async fn reader_has_no_more_rights_than_needed() {
     let allowed = allowed(&database.admin, "login_reader", &STATEMENTS).await;
 
     assert_eq!(allowed, ["SELECT FROM user_logins"]);
+}
+
+/// A role may alter its own settings.
+#[tokio::test]
+async fn settings_that_the_writer_planted_are_removed() {
+    let mut database = Database::create().await;
+    let name = database.name.clone();
+    let plant = format!(
+        "SET ROLE login_writer;
+         ALTER ROLE login_writer IN DATABASE {name} SET synchronous_commit = off;
+         ALTER ROLE login_writer IN DATABASE {name} SET search_path = pg_temp;
+         RESET ROLE;
+         ALTER ROLE login_writer IN DATABASE {name} SET log_statement = 'none'"
+    );
+    database.execute(&plant).await;
+
+    let warnings =
+        schema::migrate(&mut database.admin, "public", &WriterLogin::Unchanged).await.unwrap().warnings;
+    let repeated =
+        schema::migrate(&mut database.admin, "public", &WriterLogin::Unchanged).await.unwrap().warnings;
+
+    let problems: Vec<&str> = warnings.iter().map(|warning| &*warning.problem).collect();
+    let problem = |name: &str| format!("login_writer had the setting {name}, which it could have set itself");
+    assert_eq!(problems, [problem("search_path"), problem("synchronous_commit")]);
+    assert_eq!(repeated, []);
+    let left = "SELECT array_to_string(setconfig, ' ') FROM pg_db_role_setting
+                WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let left: String = database.admin.query_one(left, &[]).await.unwrap().get(0);
+    // Only a superuser may set it.
+    assert_eq!(left, "log_statement=none");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_removed_are_named() {
+    let name = create(&case("", "")).await;
+    let plant = format!(
+        "ALTER ROLE {name}_owner NOCREATEROLE; ALTER ROLE login_writer IN DATABASE {name} SET lock_timeout = 1"
+    );
+    connect(superuser().dbname(&name)).await.batch_execute(&plant).await.unwrap();
+    let mut owner = owner(&name).await;
+
+    let refusal = schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap_err();
+
+    let finding = format!(
+        "login_writer has the setting lock_timeout, which it could have set itself: \
+         ALTER ROLE login_writer IN DATABASE {name} RESET lock_timeout"
+    );
+    assert_eq!(refusal.to_string(), format!("the database is not ready: {finding}"));
 }
 
 #[tokio::test]

@@ -1,10 +1,16 @@
 //! A function with another salt than the accepted salt writes nothing.
 
+use std::time::Duration;
+
 use login::pii::Masker;
 use login_etl::handler::Ingest;
 use login_etl::schema;
+use tokio_postgres::error::SqlState;
 
-use crate::support::{Database, SALT, batch, error_type, failures, invoke, login, store_with};
+use crate::support::{
+    Database, SALT, batch, connect, error_type, failures, invoke, invoke_within, login, masker, store_with,
+    superuser,
+};
 
 const OTHER_SALT: &str = "fedcba9876543210fedcba9876543210";
 
@@ -57,6 +63,32 @@ async fn another_salt_is_refused_until_accepted() {
     assert_eq!(database.user_ids().await, ["a", "b", "c"]);
 }
 
+/// Whoever has the password of the writer can leave a transaction open.
+#[tokio::test]
+async fn waiting_accept_salt_stops_no_batch() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+    let writer = connect(&database.url().parse().unwrap()).await;
+    writer.batch_execute("BEGIN; INSERT INTO user_logins (user_id) VALUES ('open')").await.unwrap();
+    let mut owner = connect(superuser().dbname(&database.name)).await;
+    let accepting = tokio::spawn(async move {
+        schema::accept_salt(&mut owner, "public", &masker().salt_fingerprint()).await.unwrap()
+    });
+    let waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'user_logins'::regclass";
+    while database.admin.query(waiting, &[]).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let written = invoke_within(&ingest, batch([login("b", "b")]).to_string(), Duration::from_secs(20)).await;
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    let changed = accepting.await.unwrap();
+
+    assert_eq!(written, failures(&[]));
+    assert!(!changed);
+    assert_eq!(database.user_ids().await, ["a", "b"]);
+}
+
 #[tokio::test]
 async fn one_of_two_first_batches_decides_the_salt() {
     let database = Database::create().await;
@@ -89,6 +121,22 @@ async fn rolled_back_batch_decides_no_salt() {
     let new = ingest_with_salt(&database, OTHER_SALT).await;
 
     assert_eq!(invoke(&new, &batch([login("a", "a")])).await, failures(&[]));
+}
+
+#[tokio::test]
+async fn batch_without_fingerprint_is_refused() {
+    let database = Database::create().await;
+    let check = "SELECT check_salt(NULL)";
+
+    let before_the_first = database.admin.query_one(check, &[]).await.map(drop);
+    let decided = database.admin.query("SELECT FROM salt_fingerprint", &[]).await.unwrap().len();
+    database.execute("SELECT check_salt('salt')").await;
+    let after_the_first = database.admin.query_one(check, &[]).await.map(drop);
+
+    for outcome in [before_the_first, after_the_first] {
+        assert_eq!(outcome.unwrap_err().code().map(SqlState::code), Some("LE001"));
+    }
+    assert_eq!(decided, 0);
 }
 
 #[test]

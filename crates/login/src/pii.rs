@@ -35,6 +35,10 @@ use sha2::Sha256;
 /// [rfc]: https://www.rfc-editor.org/rfc/rfc2104#section-3
 pub const MIN_SALT_BYTES: usize = 32;
 
+/// The least number of different bytes in a salt. It refuses a typed or repeated text such as 32 equal characters,
+/// whose length promises more than it holds. Of random salts of 32 hexadecimal digits, 1 in 28 million has fewer.
+pub const MIN_DIFFERENT_SALT_BYTES: usize = 8;
+
 /// A field that is masked.
 pub trait Field: sealed::Field {}
 
@@ -67,10 +71,16 @@ pub struct Masker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaltFingerprint(String);
 
-/// The salt is too short to protect what it masks.
+/// The salt is too easy to guess to protect what it masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
-pub struct SaltTooShort;
+pub enum WeakSalt {
+    /// The salt is too short.
+    #[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
+    TooShort,
+    /// The salt repeats a few bytes.
+    #[error("the salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
+    TooUniform,
+}
 
 impl<'a, F: Field> Pii<'a, F> {
     /// Takes a raw value; `None` if the value is blank: a blank value is stored as NULL, not as a token.
@@ -107,13 +117,16 @@ impl Masker {
     ///
     /// # Errors
     ///
-    /// [`SaltTooShort`] for fewer than [`MIN_SALT_BYTES`].
-    pub fn new(salt: &SecretString) -> Result<Self, SaltTooShort> {
+    /// [`WeakSalt`] for fewer than [`MIN_SALT_BYTES`], or fewer than [`MIN_DIFFERENT_SALT_BYTES`] different bytes.
+    pub fn new(salt: &SecretString) -> Result<Self, WeakSalt> {
         let key = salt.expose_secret().as_bytes();
         if key.len() < MIN_SALT_BYTES {
-            return Err(SaltTooShort);
+            return Err(WeakSalt::TooShort);
         }
-        let hmac = HmacReset::new_from_slice(key).map_err(|_| SaltTooShort)?;
+        if (0..=u8::MAX).filter(|byte| key.contains(byte)).count() < MIN_DIFFERENT_SALT_BYTES {
+            return Err(WeakSalt::TooUniform);
+        }
+        let hmac = HmacReset::new_from_slice(key).map_err(|_| WeakSalt::TooShort)?;
         Ok(Self { hmac, unparsed_ips: 0 })
     }
 
@@ -132,7 +145,7 @@ impl Masker {
     /// let token = "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3";
     /// assert_eq!(mask("192.0.2.1").as_str(), token);
     /// assert_eq!(mask(" ::ffff:192.0.2.1 ").as_str(), token);
-    /// # Ok::<(), login::pii::SaltTooShort>(())
+    /// # Ok::<(), login::pii::WeakSalt>(())
     /// ```
     ///
     /// [RFC 5952]: https://www.rfc-editor.org/rfc/rfc5952
@@ -328,8 +341,16 @@ mod tests {
 
     #[test]
     fn salt_length_is_counted_in_bytes() {
-        assert_eq!(Masker::new(&"x".repeat(31).into()).err(), Some(SaltTooShort));
-        assert!(Masker::new(&"é".repeat(16).into()).is_ok());
+        assert_eq!(Masker::new(&"x".repeat(31).into()).err(), Some(WeakSalt::TooShort));
+        assert!(Masker::new(&"éàèùâêîôûëïüçñßø".into()).is_ok());
+    }
+
+    #[test]
+    fn repeated_bytes_are_no_salt() {
+        for weak in ["x".repeat(32), "é".repeat(16), "0123456".repeat(5), "ab".repeat(1000)] {
+            assert_eq!(Masker::new(&weak.into()).err(), Some(WeakSalt::TooUniform));
+        }
+        assert!(Masker::new(&"01234567".repeat(4).into()).is_ok());
     }
 
     #[test]
