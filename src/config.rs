@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::auth_method::AuthMethod;
 pub use self::database_url::UrlError;
 pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
 
+mod auth_method;
 mod database_url;
 mod host;
 
@@ -70,6 +72,8 @@ pub struct DatabaseSettings {
     pub source: DatabaseSource,
     /// The schema of the tables and functions, as Postgres writes its name without quotes around it.
     pub schema: String,
+    /// The methods by which the server may let the program log in. Only a server with TLS is restricted to them.
+    pub auth_methods: Vec<AuthMethod>,
     /// A PEM bundle to trust in addition to the system's certificates.
     pub ca_bundle: Option<PathBuf>,
 }
@@ -176,17 +180,29 @@ impl DatabaseSettings {
     /// The first setting that is missing or wrong.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let environment = |name: &str| environment(name).and_then(not_blank);
-        let source = match authentication(environment, DATABASE_AUTHENTICATION)? {
-            Some(Authentication::Iam) => DatabaseSource::Iam(IamSettings::read(environment)?),
+        let (source, auth_methods) = match authentication(environment, DATABASE_AUTHENTICATION)? {
+            Some(Authentication::Iam) => {
+                // A token is sent in clear text. RDS requires SCRAM of a user who may not use a token: this server's
+                // refusal says more than a refusal of the method.
+                let methods = vec![AuthMethod::Password, AuthMethod::ScramSha256];
+                (DatabaseSource::Iam(IamSettings::read(environment)?), methods)
+            }
             Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
         };
         let schema = environment(DATABASE_SCHEMA).as_deref().map_or(DEFAULT_SCHEMA, str::trim).to_owned();
-        Ok(Self { source, schema, ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+        Ok(Self {
+            source,
+            schema,
+            auth_methods,
+            ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from),
+        })
     }
 }
 
 impl DatabaseSource {
-    fn with_password(environment: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+    fn with_password(
+        environment: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<(Self, Vec<AuthMethod>), SettingError> {
         if environment(DATABASE_USER).is_some() {
             let problem = "is set, but without DATABASE_AUTHENTICATION=iam the user comes with the password";
             return Err(SettingError::Invalid { variable: DATABASE_USER, problem });
@@ -194,13 +210,16 @@ impl DatabaseSource {
         match (environment(DATABASE_URL), environment(DATABASE_SECRET_ID)) {
             (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
-            (Some(url), None) => Ok(Self::Url(Box::new(with_defaults(database_url::parse(&url)?)))),
-            (None, Some(id)) => Ok(Self::Secret(SecretSettings {
-                id,
-                host: host(&environment)?,
-                port: port(&environment)?,
-                name: environment(DATABASE_NAME),
-            })),
+            (Some(url), None) => {
+                let (config, auth_methods) = database_url::parse(&url)?;
+                Ok((Self::Url(Box::new(with_defaults(config))), auth_methods))
+            }
+            (None, Some(id)) => {
+                let host = host(&environment)?;
+                let port = port(&environment)?;
+                let secret = SecretSettings { id, host, port, name: environment(DATABASE_NAME) };
+                Ok((Self::Secret(secret), vec![AuthMethod::ScramSha256]))
+            }
         }
     }
 }

@@ -6,15 +6,16 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
-use postgres_native_tls::MakeTlsConnector;
 use postgres_protocol::escape::escape_identifier;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, Socket};
 
+use super::auth_guard::GuardedTls;
 use super::error::StoreError;
 use super::tls::PendingTls;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
@@ -53,7 +54,7 @@ pub struct Connection {
     client: Client,
     schema: String,
     quoted_schema: String,
-    tls: Option<MakeTlsConnector>,
+    tls: Option<GuardedTls>,
     end: ConnectionEnd,
 }
 
@@ -106,14 +107,8 @@ impl Connector {
         let end = ConnectionEnd::default();
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
         let connected = match &tls {
-            None => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
-                tokio::spawn(drive(connection, Arc::clone(&end)));
-                client
-            }),
-            Some(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
-                tokio::spawn(drive(connection, Arc::clone(&end)));
-                client
-            }),
+            None => Box::pin(open(config, NoTls, Arc::clone(&end))).await,
+            Some(tls) => Box::pin(open(config, tls.clone(), Arc::clone(&end))).await,
         };
         let client = connected.map_err(|error| self.connect_error(&error))?;
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
@@ -257,10 +252,20 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Drives the connection until it ends, and keeps the reason.
-async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>, end: ConnectionEnd)
+/// Opens a connection, and spawns the task that drives it.
+async fn open<T>(config: &Config, tls: T, end: ConnectionEnd) -> Result<Client, tokio_postgres::Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    tokio::spawn(drive(connection, end));
+    Ok(client)
+}
+
+/// Drives the connection until it ends, and keeps the reason.
+async fn drive<T>(connection: tokio_postgres::Connection<Socket, T>, end: ConnectionEnd)
+where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut connection = pin!(connection);

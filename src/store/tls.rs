@@ -1,7 +1,8 @@
-//! TLS to Postgres: the certificates to trust.
+//! TLS to Postgres: the certificates to trust, and the methods of authentication to permit.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, Shared};
@@ -9,6 +10,7 @@ use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::{MakeTlsConnector, set_postgresql_alpn};
 use tokio_postgres::config::SslMode;
 
+use super::auth_guard::GuardedTls;
 use super::error::StoreError;
 use crate::config::{DATABASE_CA_BUNDLE, DatabaseSettings, DatabaseSource, SettingError};
 
@@ -18,7 +20,7 @@ const RDS_CERTIFICATES: &[u8] = include_bytes!("rds-global-bundle.pem");
 
 /// A TLS connector that another thread makes while this thread fetches the secrets: OpenSSL takes longer to read
 /// the certificates than to connect.
-pub struct PendingTls(Shared<BoxFuture<'static, Result<Option<MakeTlsConnector>, StoreError>>>);
+pub struct PendingTls(Shared<BoxFuture<'static, Result<Option<GuardedTls>, StoreError>>>);
 
 impl PendingTls {
     /// Starts to make a connector that verifies the server's certificate and host name. It trusts the
@@ -37,9 +39,11 @@ impl PendingTls {
             return Ok(Self(future::ready(Ok(None)).boxed().shared()));
         }
         let bundle = settings.ca_bundle.as_deref().map(read_bundle).transpose()?.unwrap_or_default();
+        let permitted = Arc::from(&*settings.auth_methods);
         let made = tokio::task::spawn_blocking(|| make_connector(bundle)).map(|made| {
             let made = made.map_err(|error| error.to_string());
-            made.and_then(|made| made.map(Some).map_err(|error| error.to_string()))
+            made.and_then(|made| made.map_err(|error| error.to_string()))
+                .map(|tls| Some(GuardedTls::new(tls, permitted)))
                 .map_err(|cause| StoreError::Unreachable { cause, sqlstate: None })
         });
         Ok(Self(made.boxed().shared()))
@@ -50,7 +54,7 @@ impl PendingTls {
     /// # Errors
     ///
     /// [`StoreError::Unreachable`] if OpenSSL cannot be used.
-    pub(super) async fn ready(&self) -> Result<Option<MakeTlsConnector>, StoreError> {
+    pub(super) async fn ready(&self) -> Result<Option<GuardedTls>, StoreError> {
         self.0.clone().await
     }
 }
