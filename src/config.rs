@@ -30,8 +30,10 @@ pub const DATABASE_USER: &str = "DATABASE_USER";
 pub const DATABASE_URL: &str = "DATABASE_URL";
 /// The schema of the tables and functions.
 pub const DATABASE_SCHEMA: &str = "DATABASE_SCHEMA";
-/// A PEM file of certificates to trust in addition to the system's.
+/// A PEM file of certificates to trust in addition to the system's and those of RDS.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
+/// Whether to trust only the certificates in the PEM file: `true`, or `false` (the default).
+pub const DATABASE_CA_BUNDLE_ONLY: &str = "DATABASE_CA_BUNDLE_ONLY";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
@@ -74,8 +76,17 @@ pub struct DatabaseSettings {
     pub schema: String,
     /// The methods by which the server may let the program log in. Only a server with TLS is restricted to them.
     pub auth_methods: Vec<AuthMethod>,
-    /// A PEM bundle to trust in addition to the system's certificates.
-    pub ca_bundle: Option<PathBuf>,
+    /// Certificates to trust. Without a bundle these are the system's and those of RDS.
+    pub ca_bundle: Option<CaBundle>,
+}
+
+/// A PEM file of certificates to trust.
+#[derive(Debug)]
+pub struct CaBundle {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the system's certificates and those of RDS are not trusted.
+    pub only: bool,
 }
 
 /// The source of the database's address and credentials.
@@ -190,12 +201,22 @@ impl DatabaseSettings {
             Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
         };
         let schema = environment(DATABASE_SCHEMA).as_deref().map_or(DEFAULT_SCHEMA, str::trim).to_owned();
-        Ok(Self {
-            source,
-            schema,
-            auth_methods,
-            ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from),
-        })
+        Ok(Self { source, schema, auth_methods, ca_bundle: CaBundle::read(environment)? })
+    }
+}
+
+impl CaBundle {
+    fn read(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, SettingError> {
+        let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE_ONLY, problem };
+        let only = match environment(DATABASE_CA_BUNDLE_ONLY).as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(invalid("is neither true nor false")),
+        };
+        match environment(DATABASE_CA_BUNDLE) {
+            None if only => Err(invalid("is true, but DATABASE_CA_BUNDLE is not set")),
+            path => Ok(path.map(|path| Self { path: path.into(), only })),
+        }
     }
 }
 

@@ -303,10 +303,12 @@ fn set_tls(config: &mut Config, key: &str, value: &str) -> Result<(), UrlError> 
             let modes = [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
             config.ssl_negotiation(choose(key, "must be postgres or direct", modes, value)?);
         }
-        // The system's authorities are trusted in any case.
+        // The system's authorities are trusted, unless DATABASE_CA_BUNDLE_ONLY excludes them.
         ("sslrootcert", "system") => {}
         ("sslrootcert", _) => {
-            return Err(wrong(key, "is not supported; set DATABASE_CA_BUNDLE to the path of the file"));
+            let problem = "is not supported; set DATABASE_CA_BUNDLE to the path of the file, and \
+                           DATABASE_CA_BUNDLE_ONLY to true";
+            return Err(wrong(key, problem));
         }
         _ => {
             let modes = [
