@@ -287,7 +287,7 @@ fn set_tls(config: &mut Config, key: &str, value: &str) -> Result<(), UrlError> 
             config.ssl_mode(SslMode::Require);
         }
         ("ssl", _) => {
-            return Err(wrong(key, "is not one of libpq; write sslmode=require or sslmode=disable"));
+            return Err(wrong(key, "can only be true; write sslmode=require or sslmode=disable"));
         }
         ("sslmode", "no-verify") => {
             let problem = "cannot be no-verify; set DATABASE_CA_BUNDLE to the authority of the certificate";
@@ -381,12 +381,12 @@ fn unknown_parameter(key: &str, had_password: bool) -> UrlError {
         return wrong(key, "is not supported; remove it");
     }
     if SCHEMA_KEYS.contains(&key) {
-        return wrong(key, "is not one of libpq; set DATABASE_SCHEMA instead");
+        return wrong(key, "libpq does not have; set DATABASE_SCHEMA instead");
     }
     if had_password || key.len() > 40 || !key.bytes().all(is_name) {
-        return UrlError::Address("has a parameter that is not one of libpq");
+        return UrlError::Address("has a parameter that libpq does not have");
     }
-    wrong(key, "is not one of libpq; remove it")
+    wrong(key, "libpq does not have; remove it")
 }
 
 fn scheme_problem(url: &str) -> &'static str {

@@ -134,7 +134,7 @@ impl Connector {
                 let last_end = self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
                 let cause = match last_end.get() {
                     Some(StoreError::Unreachable { cause: end, .. }) => {
-                        format!("{cause}; the connection before it ended: {end}")
+                        format!("{cause}; the previous connection ended: {end}")
                     }
                     _ => cause,
                 };

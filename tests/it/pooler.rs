@@ -422,7 +422,7 @@ async fn restarted_pooler_causes_no_failure() {
         pooler.run();
         let after_restart = invoke(&ingest, &batch([login("c", "c")])).await;
 
-        let expected = "Postgres cannot be reached: connection refused; the connection before it ended: \
+        let expected = "Postgres cannot be reached: connection refused; the previous connection ended: \
             the server closed the connection and sent no reason";
         assert_eq!(while_away, refused("DatabaseUnreachable", expected), "{mode}");
         assert_eq!([answer, after_restart], [failures(&[]), failures(&[])], "{mode}");
