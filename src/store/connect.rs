@@ -30,7 +30,7 @@ use crate::deadline::{Deadline, DeadlinePassed};
 /// 10,000][quota].
 ///
 /// [quota]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
-const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
+const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
@@ -41,7 +41,7 @@ pub struct Connector {
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
     /// When the secret was last fetched after an error that may mean a refused login.
-    suspected_at: std::sync::Mutex<Option<Instant>>,
+    refetched_at: std::sync::Mutex<Option<Instant>>,
     /// Why the newest connection ended.
     last_end: std::sync::Mutex<ConnectionEnd>,
 }
@@ -69,7 +69,7 @@ impl Connector {
             secrets,
             tls,
             fetched: Mutex::default(),
-            suspected_at: std::sync::Mutex::default(),
+            refetched_at: std::sync::Mutex::default(),
             last_end: std::sync::Mutex::default(),
         }
     }
@@ -145,7 +145,7 @@ impl Connector {
     }
 
     /// Whether to fetch the secret again after this error: always if the login was refused, and once in
-    /// [`SUSPICION_INTERVAL`] if the login may have been refused.
+    /// [`REFETCH_INTERVAL`] if the login may have been refused.
     fn may_need_other_credentials(&self, error: &StoreError) -> bool {
         if matches!(error, StoreError::LoginRefused { .. }) {
             return true;
@@ -153,10 +153,10 @@ impl Connector {
         if !error.may_be_refused_login() {
             return false;
         }
-        let mut suspected_at = self.suspected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = suspected_at.is_none_or(|at| at.elapsed() >= SUSPICION_INTERVAL);
+        let mut refetched_at = self.refetched_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = refetched_at.is_none_or(|at| at.elapsed() >= REFETCH_INTERVAL);
         if is_due {
-            *suspected_at = Some(Instant::now());
+            *refetched_at = Some(Instant::now());
         }
         is_due
     }
