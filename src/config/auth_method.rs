@@ -18,7 +18,7 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    pub(super) const ALL: [Self; 4] = [Self::None, Self::Password, Self::Md5, Self::ScramSha256];
+    pub(crate) const ALL: [Self; 4] = [Self::None, Self::Password, Self::Md5, Self::ScramSha256];
 
     /// Parses names separated by commas, and returns the methods that they permit. If each name begins with `!`,
     /// these are all methods except the named ones. Returns `None` if the list is wrong.

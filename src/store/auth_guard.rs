@@ -157,3 +157,65 @@ fn remedy(method: AuthMethod) -> &'static str {
         AuthMethod::ScramSha256 => "requires scram-sha-256: remove require_auth",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    const OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+    const CLEAR_TEXT: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    const MD5: &[u8] = b"R\0\0\0\x0c\0\0\0\x05salt";
+    const SASL: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
+    const GSS: &[u8] = b"R\0\0\0\x08\0\0\0\x07";
+    const ERROR: &[u8] = b"E\0\0\0\x05\0";
+    const NOTICE: &[u8] = b"N\0\0\0\x05\0";
+
+    /// Reads the message in fragments, and returns how many of its bytes the client received.
+    async fn received(message: &[u8], fragment: usize, permitted: &[AuthMethod]) -> (usize, Option<String>) {
+        let mut stream = GuardedStream { stream: message, permitted: permitted.into(), head: Vec::new() };
+        let mut buffer = vec![0; fragment];
+        let mut count = 0;
+        loop {
+            match stream.read(&mut buffer).await {
+                Ok(0) => return (count, None),
+                Ok(read) => count += read,
+                Err(error) => return (count, Some(error.to_string())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn method_is_refused_before_its_last_byte() {
+        for (message, method) in [
+            (OK, AuthMethod::None),
+            (CLEAR_TEXT, AuthMethod::Password),
+            (MD5, AuthMethod::Md5),
+            (SASL, AuthMethod::ScramSha256),
+        ] {
+            let others: Vec<_> = AuthMethod::ALL.into_iter().filter(|other| *other != method).collect();
+            let refusal = MethodRefused(method).to_string();
+            for (fragment, before_refusal) in [(1, 8), (8, 8), (64, 0)] {
+                assert_eq!(received(message, fragment, &[method]).await, (message.len(), None));
+                assert_eq!(
+                    received(message, fragment, &others).await,
+                    (before_refusal, Some(refusal.clone()))
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn first_message_has_a_method_or_error() {
+        let later_messages = [SASL, CLEAR_TEXT].concat();
+        for (message, expected) in [
+            (ERROR, (6, None)),
+            (&later_messages, (later_messages.len(), None)),
+            (GSS, (0, Some("unsupported authentication method".to_owned()))),
+            (NOTICE, (0, Some("invalid data".to_owned()))),
+        ] {
+            assert_eq!(received(message, 64, &AuthMethod::ALL).await, expected);
+        }
+    }
+}
