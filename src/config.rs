@@ -193,8 +193,8 @@ impl DatabaseSettings {
         let environment = |name: &str| environment(name).and_then(not_blank);
         let (source, auth_methods) = match authentication(environment, DATABASE_AUTHENTICATION)? {
             Some(Authentication::Iam) => {
-                // A token is sent in clear text. RDS requires SCRAM of a user who may not use a token: this server's
-                // refusal says more than a refusal of the method.
+                // A token is sent in clear text. If the user is not in `rds_iam`, RDS requires SCRAM and refuses the
+                // token: this refusal explains more than the refusal of a method.
                 let methods = vec![AuthMethod::Password, AuthMethod::ScramSha256];
                 (DatabaseSource::Iam(IamSettings::read(environment)?), methods)
             }

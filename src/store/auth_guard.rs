@@ -1,8 +1,8 @@
 //! Refuses a server's method of authentication, before the client sends anything of the password.
 //!
-//! The Postgres client uses each method for which the server asks: a server, or whoever has a certificate for its
-//! name, could ask for the password in clear text. libpq has `require_auth` against this. Here, the client reads
-//! through a stream that fails if [the server's first message][messages] names a method that is not permitted.
+//! The Postgres client uses the method that the server requires, also if the server requires the password in clear
+//! text. libpq has the parameter `require_auth` against this. Here, the client reads through a stream that fails if
+//! [the server's first message][messages] names a method that is not permitted.
 //!
 //! [messages]: https://www.postgresql.org/docs/current/protocol-message-formats.html
 
