@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::auth_method::AuthMethod;
 pub use self::database_url::UrlError;
 pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
 
+mod auth_method;
 mod database_url;
 mod host;
 
@@ -28,8 +30,10 @@ pub const DATABASE_USER: &str = "DATABASE_USER";
 pub const DATABASE_URL: &str = "DATABASE_URL";
 /// The schema of the tables and functions.
 pub const DATABASE_SCHEMA: &str = "DATABASE_SCHEMA";
-/// A PEM file of certificates to trust in addition to the system's.
+/// A PEM file of certificates to trust in addition to the system's and those of RDS.
 pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
+/// Whether to trust only the certificates in the PEM file: `true`, or `false` (the default).
+pub const DATABASE_CA_BUNDLE_ONLY: &str = "DATABASE_CA_BUNDLE_ONLY";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
@@ -70,8 +74,19 @@ pub struct DatabaseSettings {
     pub source: DatabaseSource,
     /// The schema of the tables and functions, as Postgres writes its name without quotes around it.
     pub schema: String,
-    /// A PEM bundle to trust in addition to the system's certificates.
-    pub ca_bundle: Option<PathBuf>,
+    /// The methods by which the server may let the program log in. Only a server with TLS is restricted to them.
+    pub auth_methods: Vec<AuthMethod>,
+    /// Certificates to trust. Without a bundle these are the system's and those of RDS.
+    pub ca_bundle: Option<CaBundle>,
+}
+
+/// A PEM file of certificates to trust.
+#[derive(Debug)]
+pub struct CaBundle {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the system's certificates and those of RDS are not trusted.
+    pub only: bool,
 }
 
 /// The source of the database's address and credentials.
@@ -176,17 +191,39 @@ impl DatabaseSettings {
     /// The first setting that is missing or wrong.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
         let environment = |name: &str| environment(name).and_then(not_blank);
-        let source = match authentication(environment, DATABASE_AUTHENTICATION)? {
-            Some(Authentication::Iam) => DatabaseSource::Iam(IamSettings::read(environment)?),
+        let (source, auth_methods) = match authentication(environment, DATABASE_AUTHENTICATION)? {
+            Some(Authentication::Iam) => {
+                // A token is sent in clear text. If the user is not in `rds_iam`, RDS requires SCRAM and refuses the
+                // token: this refusal explains more than the refusal of a method.
+                let methods = vec![AuthMethod::Password, AuthMethod::ScramSha256];
+                (DatabaseSource::Iam(IamSettings::read(environment)?), methods)
+            }
             Some(Authentication::Password) | None => DatabaseSource::with_password(environment)?,
         };
         let schema = environment(DATABASE_SCHEMA).as_deref().map_or(DEFAULT_SCHEMA, str::trim).to_owned();
-        Ok(Self { source, schema, ca_bundle: environment(DATABASE_CA_BUNDLE).map(PathBuf::from) })
+        Ok(Self { source, schema, auth_methods, ca_bundle: CaBundle::read(environment)? })
+    }
+}
+
+impl CaBundle {
+    fn read(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, SettingError> {
+        let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE_ONLY, problem };
+        let only = match environment(DATABASE_CA_BUNDLE_ONLY).as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(invalid("is neither true nor false")),
+        };
+        match environment(DATABASE_CA_BUNDLE) {
+            None if only => Err(invalid("is true, but DATABASE_CA_BUNDLE is not set")),
+            path => Ok(path.map(|path| Self { path: path.into(), only })),
+        }
     }
 }
 
 impl DatabaseSource {
-    fn with_password(environment: impl Fn(&'static str) -> Option<String>) -> Result<Self, SettingError> {
+    fn with_password(
+        environment: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<(Self, Vec<AuthMethod>), SettingError> {
         if environment(DATABASE_USER).is_some() {
             let problem = "is set, but without DATABASE_AUTHENTICATION=iam the user comes with the password";
             return Err(SettingError::Invalid { variable: DATABASE_USER, problem });
@@ -194,13 +231,16 @@ impl DatabaseSource {
         match (environment(DATABASE_URL), environment(DATABASE_SECRET_ID)) {
             (None, None) => Err(SettingError::MissingBoth(DATABASE_SECRET_ID, DATABASE_URL)),
             (Some(_), Some(_)) => Err(SettingError::Conflict(DATABASE_SECRET_ID, DATABASE_URL)),
-            (Some(url), None) => Ok(Self::Url(Box::new(with_defaults(database_url::parse(&url)?)))),
-            (None, Some(id)) => Ok(Self::Secret(SecretSettings {
-                id,
-                host: host(&environment)?,
-                port: port(&environment)?,
-                name: environment(DATABASE_NAME),
-            })),
+            (Some(url), None) => {
+                let (config, auth_methods) = database_url::parse(&url)?;
+                Ok((Self::Url(Box::new(with_defaults(config))), auth_methods))
+            }
+            (None, Some(id)) => {
+                let host = host(&environment)?;
+                let port = port(&environment)?;
+                let secret = SecretSettings { id, host, port, name: environment(DATABASE_NAME) };
+                Ok((Self::Secret(secret), vec![AuthMethod::ScramSha256]))
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::DatabaseSettings;
 use crate::deadline::Deadline;
 
 mod attempt;
+mod auth_guard;
 pub mod connect;
 mod encoding;
 pub mod error;

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs};
 
+use super::auth_method::AuthMethod;
 use super::host::{DEFAULT_PORT, HostProblem};
 
 /// Parameters with which other clients choose the schema.
@@ -23,7 +24,7 @@ const SCHEMA_KEYS: [&str; 3] = ["currentSchema", "schema", "search_path"];
 /// [Parameters of libpq][parameters] that this program does not support.
 ///
 /// [parameters]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-const UNSUPPORTED_KEYS: [&str; 29] = [
+const UNSUPPORTED_KEYS: [&str; 28] = [
     "gssdelegation",
     "gssencmode",
     "gsslib",
@@ -36,7 +37,6 @@ const UNSUPPORTED_KEYS: [&str; 29] = [
     "oauth_scope",
     "passfile",
     "replication",
-    "require_auth",
     "requirepeer",
     "scram_client_key",
     "scram_server_key",
@@ -79,12 +79,13 @@ struct Servers {
     addresses: String,
 }
 
-/// Parses the URL. Blanks and line breaks around it are ignored.
+/// Parses the URL, and returns the methods of authentication that it permits. Blanks and line breaks around it are
+/// ignored.
 ///
 /// # Errors
 ///
 /// [`UrlError`].
-pub(super) fn parse(url: &str) -> Result<Config, UrlError> {
+pub(super) fn parse(url: &str) -> Result<(Config, Vec<AuthMethod>), UrlError> {
     let url = url.trim();
     let rest = url.strip_prefix("postgresql://").or_else(|| url.strip_prefix("postgres://"));
     let rest = rest.ok_or_else(|| UrlError::Address(scheme_problem(url)))?;
@@ -110,7 +111,7 @@ fn split_login(rest: &str) -> (Option<&str>, &str) {
     }
 }
 
-fn parse_parts(login: Option<&str>, rest: &str) -> Result<Config, UrlError> {
+fn parse_parts(login: Option<&str>, rest: &str) -> Result<(Config, Vec<AuthMethod>), UrlError> {
     let mut config = Config::new();
     config.ssl_mode(SslMode::Require);
     let (user, password) = login.unwrap_or("").split_once(':').unwrap_or((login.unwrap_or(""), ""));
@@ -122,6 +123,7 @@ fn parse_parts(login: Option<&str>, rest: &str) -> Result<Config, UrlError> {
     let mut servers = Servers::parse(address)?;
     set_name(&mut config, &text(name)?);
 
+    let mut auth_methods = None;
     let mut had_password = false;
     for parameter in query.split_terminator('&') {
         let (key, value) = parameter
@@ -135,6 +137,7 @@ fn parse_parts(login: Option<&str>, rest: &str) -> Result<Config, UrlError> {
             "host" => servers.hosts = text(value)?,
             "hostaddr" => servers.addresses = text(value)?,
             "port" => servers.ports = text(value)?,
+            "require_auth" => auth_methods = Some(parse_auth_methods(&text(value)?)?),
             key => set_parameter(&mut config, key, &text(value)?, had_password)?,
         }
     }
@@ -142,7 +145,15 @@ fn parse_parts(login: Option<&str>, rest: &str) -> Result<Config, UrlError> {
         return Err(UrlError::Address("names no user"));
     }
     servers.add_to(&mut config)?;
-    Ok(config)
+    if auth_methods.is_some() && config.get_ssl_mode() == SslMode::Disable {
+        return Err(wrong("require_auth", "needs TLS; remove it"));
+    }
+    let default = match config.get_password() {
+        Some(_) => &[AuthMethod::ScramSha256][..],
+        // There is no password to protect, and only a server that requires none accepts the login.
+        None => &AuthMethod::ALL,
+    };
+    Ok((config, auth_methods.unwrap_or_else(|| default.to_vec())))
 }
 
 impl Servers {
@@ -212,6 +223,12 @@ impl Servers {
     }
 }
 
+fn parse_auth_methods(list: &str) -> Result<Vec<AuthMethod>, UrlError> {
+    let problem =
+        "must list scram-sha-256, md5, password or none, separated by commas, all with or all without !";
+    AuthMethod::parse_list(list).ok_or_else(|| wrong("require_auth", problem))
+}
+
 fn set_user(config: &mut Config, user: &str) {
     if !user.is_empty() {
         config.user(user);
@@ -270,7 +287,7 @@ fn set_tls(config: &mut Config, key: &str, value: &str) -> Result<(), UrlError> 
             config.ssl_mode(SslMode::Require);
         }
         ("ssl", _) => {
-            return Err(wrong(key, "is not one of libpq; write sslmode=require or sslmode=disable"));
+            return Err(wrong(key, "can only be true; write sslmode=require or sslmode=disable"));
         }
         ("sslmode", "no-verify") => {
             let problem = "cannot be no-verify; set DATABASE_CA_BUNDLE to the authority of the certificate";
@@ -286,10 +303,12 @@ fn set_tls(config: &mut Config, key: &str, value: &str) -> Result<(), UrlError> 
             let modes = [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
             config.ssl_negotiation(choose(key, "must be postgres or direct", modes, value)?);
         }
-        // The system's authorities are trusted in any case.
+        // The system's authorities are trusted, unless DATABASE_CA_BUNDLE_ONLY excludes them.
         ("sslrootcert", "system") => {}
         ("sslrootcert", _) => {
-            return Err(wrong(key, "is not supported; set DATABASE_CA_BUNDLE to the path of the file"));
+            let problem = "is not supported; set DATABASE_CA_BUNDLE to the path of the file, and \
+                           DATABASE_CA_BUNDLE_ONLY to true";
+            return Err(wrong(key, problem));
         }
         _ => {
             let modes = [
@@ -362,12 +381,12 @@ fn unknown_parameter(key: &str, had_password: bool) -> UrlError {
         return wrong(key, "is not supported; remove it");
     }
     if SCHEMA_KEYS.contains(&key) {
-        return wrong(key, "is not one of libpq; set DATABASE_SCHEMA instead");
+        return wrong(key, "libpq does not have; set DATABASE_SCHEMA instead");
     }
     if had_password || key.len() > 40 || !key.bytes().all(is_name) {
-        return UrlError::Address("has a parameter that is not one of libpq");
+        return UrlError::Address("has a parameter that libpq does not have");
     }
-    wrong(key, "is not one of libpq; remove it")
+    wrong(key, "libpq does not have; remove it")
 }
 
 fn scheme_problem(url: &str) -> &'static str {

@@ -6,15 +6,16 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
-use postgres_native_tls::MakeTlsConnector;
 use postgres_protocol::escape::escape_identifier;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, Socket};
 
+use super::auth_guard::GuardedTls;
 use super::error::StoreError;
 use super::tls::PendingTls;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
@@ -29,7 +30,7 @@ use crate::deadline::{Deadline, DeadlinePassed};
 /// 10,000][quota].
 ///
 /// [quota]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
-const SUSPICION_INTERVAL: Duration = Duration::from_secs(10);
+const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
@@ -40,7 +41,7 @@ pub struct Connector {
     /// The configuration with the credentials that were fetched last. Unused without a secret.
     fetched: Mutex<Option<Config>>,
     /// When the secret was last fetched after an error that may mean a refused login.
-    suspected_at: std::sync::Mutex<Option<Instant>>,
+    refetched_at: std::sync::Mutex<Option<Instant>>,
     /// Why the newest connection ended.
     last_end: std::sync::Mutex<ConnectionEnd>,
 }
@@ -53,7 +54,7 @@ pub struct Connection {
     client: Client,
     schema: String,
     quoted_schema: String,
-    tls: Option<MakeTlsConnector>,
+    tls: Option<GuardedTls>,
     end: ConnectionEnd,
 }
 
@@ -68,7 +69,7 @@ impl Connector {
             secrets,
             tls,
             fetched: Mutex::default(),
-            suspected_at: std::sync::Mutex::default(),
+            refetched_at: std::sync::Mutex::default(),
             last_end: std::sync::Mutex::default(),
         }
     }
@@ -106,14 +107,8 @@ impl Connector {
         let end = ConnectionEnd::default();
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
         let connected = match &tls {
-            None => Box::pin(config.connect(NoTls)).await.map(|(client, connection)| {
-                tokio::spawn(drive(connection, Arc::clone(&end)));
-                client
-            }),
-            Some(tls) => Box::pin(config.connect(tls.clone())).await.map(|(client, connection)| {
-                tokio::spawn(drive(connection, Arc::clone(&end)));
-                client
-            }),
+            None => Box::pin(open(config, NoTls, Arc::clone(&end))).await,
+            Some(tls) => Box::pin(open(config, tls.clone(), Arc::clone(&end))).await,
         };
         let client = connected.map_err(|error| self.connect_error(&error))?;
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
@@ -148,7 +143,7 @@ impl Connector {
                 let last_end = self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
                 let cause = match last_end.get() {
                     Some(StoreError::Unreachable { cause: end, .. }) => {
-                        format!("{cause}; the connection before it ended: {end}")
+                        format!("{cause}; the previous connection ended: {end}")
                     }
                     _ => cause,
                 };
@@ -159,7 +154,7 @@ impl Connector {
     }
 
     /// Whether to fetch the secret again after this error: always if the login was refused, and once in
-    /// [`SUSPICION_INTERVAL`] if the login may have been refused.
+    /// [`REFETCH_INTERVAL`] if the login may have been refused.
     fn may_need_other_credentials(&self, error: &StoreError) -> bool {
         if matches!(error, StoreError::LoginRefused { .. }) {
             return true;
@@ -167,10 +162,10 @@ impl Connector {
         if !error.may_be_refused_login() {
             return false;
         }
-        let mut suspected_at = self.suspected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = suspected_at.is_none_or(|at| at.elapsed() >= SUSPICION_INTERVAL);
+        let mut refetched_at = self.refetched_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = refetched_at.is_none_or(|at| at.elapsed() >= REFETCH_INTERVAL);
         if is_due {
-            *suspected_at = Some(Instant::now());
+            *refetched_at = Some(Instant::now());
         }
         is_due
     }
@@ -279,10 +274,20 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Drives the connection until it ends, and keeps the reason.
-async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>, end: ConnectionEnd)
+/// Opens a connection, and spawns the task that drives it.
+async fn open<T>(config: &Config, tls: T, end: ConnectionEnd) -> Result<Client, tokio_postgres::Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    tokio::spawn(drive(connection, end));
+    Ok(client)
+}
+
+/// Drives the connection until it ends, and keeps the reason.
+async fn drive<T>(connection: tokio_postgres::Connection<Socket, T>, end: ConnectionEnd)
+where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut connection = pin!(connection);

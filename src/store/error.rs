@@ -4,6 +4,7 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
+use super::auth_guard::MethodRefused;
 use super::pooler::PoolerError;
 use crate::aws::secrets::SecretError;
 use crate::config::DATABASE_SCHEMA;
@@ -175,7 +176,11 @@ pub(crate) fn connection_failure(error: &tokio_postgres::Error) -> String {
             return handshake.to_string();
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            let tls = io.get_ref().and_then(|inside| inside.downcast_ref::<openssl::ssl::Error>());
+            let inside = io.get_ref();
+            if let Some(refused) = inside.and_then(|inside| inside.downcast_ref::<MethodRefused>()) {
+                return refused.to_string();
+            }
+            let tls = inside.and_then(|inside| inside.downcast_ref::<openssl::ssl::Error>());
             return tls.and_then(tls_failure).unwrap_or_else(|| io_failure(io));
         }
         if let Some(words) = words_for(&cause.to_string()) {

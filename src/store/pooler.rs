@@ -93,7 +93,7 @@ impl PoolerError {
             Self::Transaction => "the connection pooler allows no transaction (pool_mode = statement)",
             Self::ServerAway => "the connection pooler cannot connect to Postgres",
             Self::LoginRefused | Self::OutOfConnections | Self::TimedOut | Self::Other => {
-                "the connection pooler refuses the connection, and its log says why"
+                "the connection pooler refuses the connection; its log has the reason"
             }
         }
     }

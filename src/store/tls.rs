@@ -1,7 +1,8 @@
-//! TLS to Postgres: the certificates to trust.
+//! TLS to Postgres: the certificates to trust, and the methods of authentication to permit.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, Shared};
@@ -9,6 +10,7 @@ use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::{MakeTlsConnector, set_postgresql_alpn};
 use tokio_postgres::config::SslMode;
 
+use super::auth_guard::GuardedTls;
 use super::error::StoreError;
 use crate::config::{DATABASE_CA_BUNDLE, DatabaseSettings, DatabaseSource, SettingError};
 
@@ -18,11 +20,12 @@ const RDS_CERTIFICATES: &[u8] = include_bytes!("rds-global-bundle.pem");
 
 /// A TLS connector that another thread makes while this thread fetches the secrets: OpenSSL takes longer to read
 /// the certificates than to connect.
-pub struct PendingTls(Shared<BoxFuture<'static, Result<Option<MakeTlsConnector>, StoreError>>>);
+pub struct PendingTls(Shared<BoxFuture<'static, Result<Option<GuardedTls>, StoreError>>>);
 
 impl PendingTls {
-    /// Starts to make a connector that verifies the server's certificate and host name. It trusts the
-    /// authorities of the system, of Amazon RDS (which sign only databases), and of the bundle.
+    /// Starts to make a connector that verifies the server's certificate and host name. It trusts the authorities of
+    /// the bundle and, unless the bundle is to be trusted alone, those of the system and of Amazon RDS (which sign
+    /// only databases).
     ///
     /// # Errors
     ///
@@ -36,10 +39,14 @@ impl PendingTls {
         {
             return Ok(Self(future::ready(Ok(None)).boxed().shared()));
         }
-        let bundle = settings.ca_bundle.as_deref().map(read_bundle).transpose()?.unwrap_or_default();
-        let made = tokio::task::spawn_blocking(|| make_connector(bundle)).map(|made| {
+        let bundle = settings.ca_bundle.as_ref();
+        let bundle_only = bundle.is_some_and(|bundle| bundle.only);
+        let bundle = bundle.map(|bundle| read_bundle(&bundle.path)).transpose()?.unwrap_or_default();
+        let permitted = Arc::from(&*settings.auth_methods);
+        let made = tokio::task::spawn_blocking(move || make_connector(bundle, bundle_only)).map(|made| {
             let made = made.map_err(|error| error.to_string());
-            made.and_then(|made| made.map(Some).map_err(|error| error.to_string()))
+            made.and_then(|made| made.map_err(|error| error.to_string()))
+                .map(|tls| Some(GuardedTls::new(tls, permitted)))
                 .map_err(|cause| StoreError::Unreachable { cause, sqlstate: None })
         });
         Ok(Self(made.boxed().shared()))
@@ -50,7 +57,7 @@ impl PendingTls {
     /// # Errors
     ///
     /// [`StoreError::Unreachable`] if OpenSSL cannot be used.
-    pub(super) async fn ready(&self) -> Result<Option<MakeTlsConnector>, StoreError> {
+    pub(super) async fn ready(&self) -> Result<Option<GuardedTls>, StoreError> {
         self.0.clone().await
     }
 }
@@ -61,11 +68,16 @@ impl fmt::Debug for PendingTls {
     }
 }
 
-/// Makes a connector. The library itself adds the authorities of the system, and those that `SSL_CERT_FILE`
-/// and `SSL_CERT_DIR` name.
-fn make_connector(bundle: Vec<Certificate>) -> Result<MakeTlsConnector, native_tls::Error> {
+/// Makes a connector. Unless only the bundle is trusted, the library itself adds the authorities of the system, and
+/// those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+fn make_connector(
+    bundle: Vec<Certificate>,
+    bundle_only: bool,
+) -> Result<MakeTlsConnector, native_tls::Error> {
     let mut builder = TlsConnector::builder();
-    for certificate in Certificate::stack_from_pem(RDS_CERTIFICATES)?.into_iter().chain(bundle) {
+    builder.disable_built_in_roots(bundle_only);
+    let rds = if bundle_only { Vec::new() } else { Certificate::stack_from_pem(RDS_CERTIFICATES)? };
+    for certificate in rds.into_iter().chain(bundle) {
         builder.add_root_certificate(certificate);
     }
     set_postgresql_alpn(&mut builder);

@@ -29,6 +29,7 @@ SYSTEM_AUTHORITIES = [
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
 ]
 RDS_AUTHORITIES = ROOT / "src/store/rds-global-bundle.pem"
+UNKNOWN_ISSUER = "unable to get local issuer certificate"
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,54 @@ def test_authority_in_environment_is_trusted(
 def test_certificate_with_forged_issuer_is_refused(
     server: Postgres, authorities: list[Path]
 ) -> None:
-    file = next(path for path in authorities if path.exists())
-    issuer = x509.load_pem_x509_certificate(file.read_bytes())
-    assert isinstance(issuer.public_key(), rsa.RSAPublicKey)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    _use(server, _make(HOST, names=[HOST], signed_by=Certificate(issuer, key)))
+    _use(server, _forged(authorities))
 
     refused = _migrate(server)
 
     assert "(certificate signature failure)" in refused.stdout
+
+
+def test_authority_beside_the_only_bundle_is_refused(server: Postgres, tmp_path: Path) -> None:
+    root, other = _make("root", is_authority=True), _make("other", is_authority=True)
+    _use(server, _make(HOST, names=[HOST], signed_by=root))
+    (tmp_path / "folder").mkdir()
+    system = _write(tmp_path / "folder", root)
+    subprocess.run(["openssl", "rehash", system.parent], check=True)
+    environments = [{"SSL_CERT_FILE": system}, {"SSL_CERT_DIR": system.parent}]
+    in_bundle = {"DATABASE_CA_BUNDLE": _write(tmp_path / "root", root)}
+    beside = {"DATABASE_CA_BUNDLE": _write(tmp_path / "other", other)}
+
+    added = [_migrate(server, **beside, **environment) for environment in environments]
+    only = [_migrate_only(server, **beside, **environment) for environment in environments]
+
+    assert [migrated.returncode for migrated in added] == [0, 0]
+    assert all(f"({UNKNOWN_ISSUER})" in refused.stdout for refused in only)
+    assert not _libpq_accepts(server, beside["DATABASE_CA_BUNDLE"])
+    assert _migrate_only(server, **in_bundle).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "authorities", [SYSTEM_AUTHORITIES, [RDS_AUTHORITIES]], ids=["system", "rds"]
+)
+def test_only_bundle_excludes_built_in_authorities(
+    server: Postgres, tmp_path: Path, authorities: list[Path]
+) -> None:
+    _use(server, _forged(authorities))
+    bundle = _write(tmp_path, _make("other", is_authority=True))
+
+    refused = _migrate_only(server, DATABASE_CA_BUNDLE=bundle)
+
+    # With the authority, it is the signature that is wrong, as the test above shows.
+    assert f"({UNKNOWN_ISSUER})" in refused.stdout
+
+
+def _forged(authorities: list[Path]) -> Certificate:
+    """Make a certificate that names an authority as its issuer, without the authority's key."""
+    file = next(path for path in authorities if path.exists())
+    issuer = x509.load_pem_x509_certificate(file.read_bytes())
+    assert isinstance(issuer.public_key(), rsa.RSAPublicKey)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return _make(HOST, names=[HOST], signed_by=Certificate(issuer, key))
 
 
 def _make(
@@ -228,7 +268,7 @@ def _libpq_accepts(server: Postgres, bundle: Path) -> bool:
 
 
 def _migrate(
-    server: Postgres, options: dict[str, str] | None = None, **settings: Path
+    server: Postgres, options: dict[str, str] | None = None, **settings: Path | str
 ) -> subprocess.CompletedProcess[str]:
     """Run `migrate` over TLS, with these options in the URL and these settings alone."""
     url = server.url(sslmode="require", **options or {}).replace(LOOPBACK, HOST)
@@ -236,3 +276,7 @@ def _migrate(
     return subprocess.run(
         [local_system.MIGRATE], check=False, env=environment, capture_output=True, text=True
     )
+
+
+def _migrate_only(server: Postgres, **settings: Path) -> subprocess.CompletedProcess[str]:
+    return _migrate(server, DATABASE_CA_BUNDLE_ONLY="true", **settings)

@@ -55,7 +55,7 @@ def test_batch_sent_during_outage_succeeds_when_repeated(driver: Driver) -> None
     # 57P01: Postgres ended the connection of the earlier batch because it stopped.
     assert errors(driver) == [
         "Postgres cannot be reached: connection refused; "
-        "the connection before it ended: SQLSTATE 57P01"
+        "the previous connection ended: SQLSTATE 57P01"
     ]
     assert afterwards == failed()
     assert len(driver.rows()) == 11

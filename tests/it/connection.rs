@@ -163,8 +163,8 @@ async fn end_of_last_connection_is_in_next_error() {
     let after_the_cut = message_of("c").await;
 
     let ended =
-        "Postgres cannot be reached: connection refused; the connection before it ended: SQLSTATE 57P01";
-    let cut = "Postgres cannot be reached: connection refused; the connection before it ended: \
+        "Postgres cannot be reached: connection refused; the previous connection ended: SQLSTATE 57P01";
+    let cut = "Postgres cannot be reached: connection refused; the previous connection ended: \
                the server closed the connection and sent no reason";
     assert_eq!([after_the_end, once_more], [Err(ended.to_owned()), Err(ended.to_owned())]);
     assert_eq!(connected.unwrap(), failures(&[]).unwrap());

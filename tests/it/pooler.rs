@@ -316,6 +316,36 @@ async fn tls_that_the_pooler_refuses_is_explained() {
     assert!(expected.contains(&alert.error_message), "{}", alert.error_message);
 }
 
+/// The pooler itself lets clients in, so its method counts and not the method of Postgres.
+#[tokio::test]
+async fn weak_auth_type_needs_require_auth() {
+    let database = Database::create().await;
+    let name = &database.name;
+    let users = std::env::temp_dir().join(unique_name());
+    fs::write(&users, format!("\"{name}\" \"{name}\"\n")).unwrap();
+    let auth_file = format!("auth_file = {}", users.display());
+    for (auth_type, permitted, requires) in [
+        ("plain", "password", "requires the password in clear text"),
+        ("md5", "md5", "requires the password as an MD5 hash"),
+        ("trust", "none", "requires no password"),
+    ] {
+        let pooler = Pooler::start(&database, &[&format!("auth_type = {auth_type}"), &auth_file]);
+        let url = pooler.url(name);
+        let event = batch([login(auth_type, auth_type)]);
+
+        let by_default = invoke(&pooler.ingest(&url).await, &event).await.unwrap_err();
+        let url = format!("{url}?require_auth={permitted}");
+        let when_permitted = invoke(&pooler.ingest(&url).await, &event).await;
+
+        assert_eq!(by_default.error_type, "DatabaseUnreachable");
+        let expected = format!("Postgres cannot be reached: the server {requires}: ");
+        assert!(by_default.error_message.starts_with(&expected), "{}", by_default.error_message);
+        assert_eq!(when_permitted, failures(&[]), "{auth_type}");
+    }
+    fs::remove_file(users).unwrap();
+    assert_eq!(database.user_ids().await, ["md5", "plain", "trust"]);
+}
+
 #[tokio::test]
 async fn unix_socket_needs_no_sslmode() {
     let database = Database::create().await;
@@ -392,7 +422,7 @@ async fn restarted_pooler_causes_no_failure() {
         pooler.run();
         let after_restart = invoke(&ingest, &batch([login("c", "c")])).await;
 
-        let expected = "Postgres cannot be reached: connection refused; the connection before it ended: \
+        let expected = "Postgres cannot be reached: connection refused; the previous connection ended: \
             the server closed the connection and sent no reason";
         assert_eq!(while_away, refused("DatabaseUnreachable", expected), "{mode}");
         assert_eq!([answer, after_restart], [failures(&[]), failures(&[])], "{mode}");

@@ -100,7 +100,8 @@ fn bad_setting_is_named() {
         ),
         (
             "postgresql://u:hunter2@h/d?sslrootcert=ca.pem",
-            "has the parameter sslrootcert, which is not supported; set DATABASE_CA_BUNDLE to the path of the file",
+            "has the parameter sslrootcert, which is not supported; set DATABASE_CA_BUNDLE to the path of the file, \
+             and DATABASE_CA_BUNDLE_ONLY to true",
         ),
         ("postgresql://u:hunter2@/d", "names no host"),
         ("postgresql://h/d", "names no user"),
@@ -115,6 +116,14 @@ fn bad_setting_is_named() {
     assert_eq!(
         startup_error(&[salt, tls, ("DATABASE_CA_BUNDLE", env!("CARGO_MANIFEST_PATH"))]),
         "DATABASE_CA_BUNDLE is not a file of PEM certificates"
+    );
+    assert_eq!(
+        startup_error(&[salt, tls, ("DATABASE_CA_BUNDLE_ONLY", "true")]),
+        "DATABASE_CA_BUNDLE_ONLY is true, but DATABASE_CA_BUNDLE is not set"
+    );
+    assert_eq!(
+        startup_error(&[salt, tls, ("DATABASE_CA_BUNDLE_ONLY", "1")]),
+        "DATABASE_CA_BUNDLE_ONLY is neither true nor false"
     );
 }
 

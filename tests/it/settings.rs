@@ -1,5 +1,6 @@
 //! The settings of the database, as people write them.
 
+use login_etl::config::AuthMethod::{Md5, None as NoPassword, Password, ScramSha256};
 use login_etl::config::{DatabaseSettings, DatabaseSource, SettingError};
 use serde::Deserialize;
 use tokio_postgres::Config;
@@ -86,6 +87,27 @@ fn parameters_of_a_url_are_kept() {
     expected.keepalives_idle(std::time::Duration::from_secs(30)).keepalives_retries(3);
     expected.keepalives_interval(std::time::Duration::from_secs(5));
     assert_eq!(*config, expected);
+}
+
+#[test]
+fn auth_methods_follow_the_settings() {
+    let url = |url| ("DATABASE_URL", url);
+    let iam = [
+        ("DATABASE_AUTHENTICATION", "iam"),
+        ("DATABASE_HOST", "h"),
+        ("DATABASE_NAME", "d"),
+        ("DATABASE_USER", "u"),
+    ];
+    for (variables, expected) in [
+        (&[("DATABASE_SECRET_ID", "secret")][..], &[ScramSha256][..]),
+        (&iam, &[Password, ScramSha256]),
+        (&[url("postgresql://u:p@h/d")], &[ScramSha256]),
+        (&[url("postgresql://u@h/d")], &[NoPassword, Password, Md5, ScramSha256]),
+        (&[url("postgresql://u:p@h/d?require_auth=md5,none")], &[NoPassword, Md5]),
+        (&[url("postgresql://u:p@h/d?require_auth=!md5,!none")], &[Password, ScramSha256]),
+    ] {
+        assert_eq!(read(variables).unwrap().auth_methods, expected, "{variables:?}");
+    }
 }
 
 #[test]
