@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use login::envelope::ExpectedEnvelopes;
+
 pub use self::database_url::UrlError;
 pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
 
@@ -12,6 +14,8 @@ mod host;
 
 /// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
+/// The kinds of envelope that are unwrapped: a list, or `none`.
+pub const EXPECTED_ENVELOPES: &str = "EXPECTED_ENVELOPES";
 /// The name or ARN of the secret with the database's credentials.
 pub const DATABASE_SECRET_ID: &str = "DATABASE_SECRET_ID";
 /// How to log in to the database: with a `password` (the default), or by `iam`.
@@ -57,6 +61,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The name or ARN of the salt's secret.
     pub salt_secret_id: String,
+    /// The kinds of envelope that are unwrapped.
+    pub expected_envelopes: ExpectedEnvelopes,
     /// The database.
     pub database: DatabaseSettings,
     /// The X-Ray daemon; without it no traces are sent.
@@ -162,6 +168,7 @@ impl Settings {
         let salt_secret_id = environment(SALT_SECRET_ID);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
+            expected_envelopes: expected_envelopes(environment)?,
             xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS),
             database: DatabaseSettings::read(environment)?,
         })
@@ -283,6 +290,15 @@ impl fmt::Debug for DatabaseSource {
             Self::Iam(_) => "Iam",
         })
     }
+}
+
+fn expected_envelopes(
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Result<ExpectedEnvelopes, SettingError> {
+    let problem = "is neither none nor a list of sns, eventbridge, sqs and http";
+    let invalid = SettingError::Invalid { variable: EXPECTED_ENVELOPES, problem };
+    environment(EXPECTED_ENVELOPES)
+        .map_or(Ok(ExpectedEnvelopes::default()), |list| list.parse().map_err(|_| invalid))
 }
 
 fn authentication(
