@@ -14,6 +14,8 @@ mod host;
 
 /// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
+/// The URL of the queue that delivers the logins. With it, hopeless messages soon leave the queue.
+pub const QUEUE_URL: &str = "QUEUE_URL";
 /// The kinds of envelope that are unwrapped: a list, or `none`.
 pub const EXPECTED_ENVELOPES: &str = "EXPECTED_ENVELOPES";
 /// The name or ARN of the secret with the database's credentials.
@@ -61,6 +63,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The name or ARN of the salt's secret.
     pub salt_secret_id: String,
+    /// The URL of the queue that delivers the logins; without it, hopeless messages leave the queue late.
+    pub queue_url: Option<String>,
     /// The kinds of envelope that are unwrapped.
     pub expected_envelopes: ExpectedEnvelopes,
     /// The database.
@@ -168,6 +172,7 @@ impl Settings {
         let salt_secret_id = environment(SALT_SECRET_ID);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
+            queue_url: environment(QUEUE_URL),
             expected_envelopes: expected_envelopes(environment)?,
             xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS),
             database: DatabaseSettings::read(environment)?,

@@ -10,11 +10,12 @@ use lambda_runtime::Context;
 use login::decode::decode;
 use login::envelope::ExpectedEnvelopes;
 use login::event::{self, SqsMessage};
-use login::failures::{FailureReason, Failures};
+use login::failures::{FailureReason, Failures, hopeless};
 use login::mask::mask;
 use login::message_key::MessageKey;
 use login::pii::{Masker, SaltFingerprint};
 
+use crate::aws::login_queue::LoginQueue;
 use crate::aws::secrets::Secrets;
 use crate::config::Settings;
 use crate::deadline::Deadline;
@@ -35,6 +36,8 @@ pub struct Ingest {
     salt_fingerprint: SaltFingerprint,
     expected_envelopes: ExpectedEnvelopes,
     store: Store,
+    /// Where hopeless messages are made visible at once; `None` where no setting names the queue.
+    login_queue: Option<LoginQueue>,
     tracer: Option<Tracer>,
     /// Cold-start timings, reported with the first batch.
     cold_start: ColdStartTimings,
@@ -51,6 +54,8 @@ impl Ingest {
         // First, because the SDK takes milliseconds to read the certificates that it trusts.
         let tls = PendingTls::start(&settings.database)?;
         let secrets = Secrets::from_env().await;
+        let login_queue =
+            settings.queue_url.map(|url| LoginQueue::new(secrets.sdk_config(), url)).transpose()?;
         let store = Store::new(settings.database, tls, secrets.clone());
         let started = Instant::now();
         let masker = async {
@@ -63,10 +68,10 @@ impl Ingest {
         cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
         let expected_envelopes = settings.expected_envelopes;
-        Ok(Self { expected_envelopes, tracer, cold_start, ..Self::new(masker, store) })
+        Ok(Self { expected_envelopes, login_queue, tracer, cold_start, ..Self::new(masker, store) })
     }
 
-    /// Makes the function from its parts, without a tracer. It unwraps every envelope.
+    /// Makes the function from its parts, without a queue and a tracer. It unwraps every envelope.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
         Self {
@@ -74,6 +79,7 @@ impl Ingest {
             masker,
             expected_envelopes: ExpectedEnvelopes::default(),
             store,
+            login_queue: None,
             tracer: None,
             cold_start: ColdStartTimings::default(),
             had_batch: AtomicBool::new(false),
@@ -141,6 +147,11 @@ impl Ingest {
         let failures = failures.into_sorted();
         for (message, reason) in &failures {
             log.message_failed(message, reason);
+        }
+        if let Some(queue) = &self.login_queue
+            && let Err(error) = queue.make_visible(&hopeless(&failures), deadline).await
+        {
+            log.left_in_flight(&error);
         }
         Ok((response(&failures), written.inserted))
     }

@@ -69,6 +69,7 @@ pub enum MetricName {
     Failed,
     FailedPercent,
     Refused,
+    LeftInFlight,
     BatchFailed,
     DatabaseError,
     ColdStart,

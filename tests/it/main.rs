@@ -15,6 +15,7 @@ mod ledger;
 mod metrics;
 mod pooler;
 mod programs;
+mod queue;
 mod refused_rows;
 mod roles;
 mod salt;
