@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use login::decode::{self, Login};
+use login::envelope::ExpectedEnvelopes;
 use login::event::{self, SqsMessage};
 use login::mask::{self, LoginRow};
 use login::message_key::MessageKey;
@@ -47,7 +48,7 @@ pub(crate) fn read(event: &str) -> Vec<SqsMessage<'_>> {
 pub(crate) fn decode<'m>(messages: &'m [SqsMessage<'m>]) -> Vec<(MessageKey<'m>, Login<'m>)> {
     let decoded = messages.iter().enumerate().map(|(position, message)| {
         let key = MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
-        Ok((key, decode::decode(message)?))
+        Ok((key, decode::decode(message, ExpectedEnvelopes::default())?))
     });
     decoded
         .map(|login: Result<_, decode::DecodeError>| login.unwrap_or_else(|error| unreachable!("{error}")))

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use login::envelope::ExpectedEnvelopes;
+
 pub use self::auth_method::AuthMethod;
 pub use self::database_url::UrlError;
 pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
@@ -14,6 +16,10 @@ mod host;
 
 /// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
+/// The URL of the queue that delivers the logins. With it, hopeless messages soon leave the queue.
+pub const QUEUE_URL: &str = "QUEUE_URL";
+/// The kinds of envelope that are unwrapped: a list, or `none`.
+pub const EXPECTED_ENVELOPES: &str = "EXPECTED_ENVELOPES";
 /// The name or ARN of the secret with the database's credentials.
 pub const DATABASE_SECRET_ID: &str = "DATABASE_SECRET_ID";
 /// How to log in to the database: with a `password` (the default), or by `iam`.
@@ -61,6 +67,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The name or ARN of the salt's secret.
     pub salt_secret_id: String,
+    /// The URL of the queue that delivers the logins; without it, hopeless messages leave the queue late.
+    pub queue_url: Option<String>,
+    /// The kinds of envelope that are unwrapped.
+    pub expected_envelopes: ExpectedEnvelopes,
     /// The database.
     pub database: DatabaseSettings,
     /// The X-Ray daemon; without it no traces are sent.
@@ -177,6 +187,8 @@ impl Settings {
         let salt_secret_id = environment(SALT_SECRET_ID);
         Ok(Self {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
+            queue_url: environment(QUEUE_URL),
+            expected_envelopes: expected_envelopes(environment)?,
             xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS),
             database: DatabaseSettings::read(environment)?,
         })
@@ -323,6 +335,15 @@ impl fmt::Debug for DatabaseSource {
             Self::Iam(_) => "Iam",
         })
     }
+}
+
+fn expected_envelopes(
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Result<ExpectedEnvelopes, SettingError> {
+    let problem = "is neither none nor a list of sns, eventbridge, sqs and http";
+    let invalid = SettingError::Invalid { variable: EXPECTED_ENVELOPES, problem };
+    environment(EXPECTED_ENVELOPES)
+        .map_or(Ok(ExpectedEnvelopes::default()), |list| list.parse().map_err(|_| invalid))
 }
 
 fn authentication(

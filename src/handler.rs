@@ -8,12 +8,14 @@ use std::vec;
 use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::Context;
 use login::decode::decode;
+use login::envelope::ExpectedEnvelopes;
 use login::event::{self, SqsMessage};
-use login::failures::{FailureReason, Failures};
+use login::failures::{FailureReason, Failures, hopeless};
 use login::mask::mask;
 use login::message_key::MessageKey;
 use login::pii::{Masker, SaltFingerprint};
 
+use crate::aws::login_queue::LoginQueue;
 use crate::aws::secrets::Secrets;
 use crate::config::Settings;
 use crate::deadline::Deadline;
@@ -32,7 +34,10 @@ const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 pub struct Ingest {
     masker: Masker,
     salt_fingerprint: SaltFingerprint,
+    expected_envelopes: ExpectedEnvelopes,
     store: Store,
+    /// Where hopeless messages are made visible at once; `None` where no setting names the queue.
+    login_queue: Option<LoginQueue>,
     tracer: Option<Tracer>,
     /// Cold-start timings, reported with the first batch.
     cold_start: ColdStartTimings,
@@ -49,6 +54,8 @@ impl Ingest {
         // First, because the SDK takes milliseconds to read the certificates that it trusts.
         let tls = PendingTls::start(&settings.database)?;
         let secrets = Secrets::from_env().await;
+        let login_queue =
+            settings.queue_url.map(|url| LoginQueue::new(secrets.sdk_config(), url)).transpose()?;
         let store = Store::new(settings.database, tls, secrets.clone());
         let started = Instant::now();
         let masker = async {
@@ -60,20 +67,29 @@ impl Ingest {
         // The two fetches run in parallel, so the longer time counts.
         cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
-        Ok(Self { tracer, cold_start, ..Self::new(masker, store) })
+        let expected_envelopes = settings.expected_envelopes;
+        Ok(Self { expected_envelopes, login_queue, tracer, cold_start, ..Self::new(masker, store) })
     }
 
-    /// Makes the function from its parts, without a tracer.
+    /// Makes the function from its parts, without a queue and a tracer. It unwraps every envelope.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
         Self {
             salt_fingerprint: masker.salt_fingerprint(),
             masker,
+            expected_envelopes: ExpectedEnvelopes::default(),
             store,
+            login_queue: None,
             tracer: None,
             cold_start: ColdStartTimings::default(),
             had_batch: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the function with a choice of the envelopes that it unwraps.
+    #[must_use]
+    pub fn expecting(self, expected_envelopes: ExpectedEnvelopes) -> Self {
+        Self { expected_envelopes, ..self }
     }
 
     /// Returns the function with a tracer.
@@ -132,6 +148,11 @@ impl Ingest {
         for (message, reason) in &failures {
             log.message_failed(message, reason);
         }
+        if let Some(queue) = &self.login_queue
+            && let Err(error) = queue.make_visible(&hopeless(&failures), deadline).await
+        {
+            log.left_in_flight(&error);
+        }
         Ok((response(&failures), written.inserted))
     }
 
@@ -151,7 +172,7 @@ impl Ingest {
         let mut writer = self.store.writer(&self.salt_fingerprint, deadline, &mut log.connecting);
         loop {
             let started = Instant::now();
-            let rows = next_rows(messages, &mut keys, failures, &mut masker);
+            let rows = self.next_rows(messages, &mut keys, failures, &mut masker);
             log.decoding.add(started.elapsed());
             log.unparsed_ips = masker.unparsed_ips();
             if keys.as_slice().is_empty() {
@@ -159,6 +180,31 @@ impl Ingest {
             }
             writer.send(rows).await;
         }
+    }
+
+    /// Decodes and masks messages until the rows fill a statement or no key is left.
+    fn next_rows<'m>(
+        &self,
+        messages: &'m [SqsMessage<'m>],
+        keys: &mut vec::IntoIter<MessageKey<'m>>,
+        failures: &mut Failures<'m>,
+        masker: &mut Masker,
+    ) -> Vec<KeyedRow<'m>> {
+        let mut rows = Vec::with_capacity(keys.len().min(MAX_ROWS_PER_STATEMENT));
+        while rows.len() < MAX_ROWS_PER_STATEMENT
+            && let Some(key) = keys.next()
+        {
+            let position = key.position;
+            if failures.is_held_back(position) {
+                failures.add(position, FailureReason::HeldBack);
+                continue;
+            }
+            match decode(&messages[position], self.expected_envelopes) {
+                Ok(login) => rows.push(KeyedRow { key, row: mask(login, masker) }),
+                Err(error) => failures.add(position, error),
+            }
+        }
+        rows
     }
 }
 
@@ -178,30 +224,6 @@ fn message_keys<'m>(messages: &'m [SqsMessage<'m>], failures: &mut Failures<'m>)
         keys.sort_unstable();
     }
     keys
-}
-
-/// Decodes and masks messages until the rows fill a statement or no key is left.
-fn next_rows<'m>(
-    messages: &'m [SqsMessage<'m>],
-    keys: &mut vec::IntoIter<MessageKey<'m>>,
-    failures: &mut Failures<'m>,
-    masker: &mut Masker,
-) -> Vec<KeyedRow<'m>> {
-    let mut rows = Vec::with_capacity(keys.len().min(MAX_ROWS_PER_STATEMENT));
-    while rows.len() < MAX_ROWS_PER_STATEMENT
-        && let Some(key) = keys.next()
-    {
-        let position = key.position;
-        if failures.is_held_back(position) {
-            failures.add(position, FailureReason::HeldBack);
-            continue;
-        }
-        match decode(&messages[position]) {
-            Ok(login) => rows.push(KeyedRow { key, row: mask(login, masker) }),
-            Err(error) => failures.add(position, error),
-        }
-    }
-    rows
 }
 
 /// Makes the response: SQS redelivers the messages whose ids it contains.

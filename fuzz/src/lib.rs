@@ -18,6 +18,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use login::decode::{DecodeError, decode};
+use login::envelope::ExpectedEnvelopes;
 use login::event::{EventError, SqsMessage, read};
 use login::mask::{LoginRow, mask};
 use login::message_key::MessageKey;
@@ -57,7 +58,7 @@ const MAX_SENT_MILLIS: u64 = 253_402_300_799_999;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A body with four envelopes is longer than this number of bytes.
-const FOUR_ENVELOPES_BYTES: usize = 4 * r#"{"detail-type":0,"detail":}"#.len();
+const FOUR_ENVELOPES_BYTES: usize = 4 * r#"{"detail-type":"","source":"","detail":}"#.len();
 
 /// Checks an event: its messages, their keys and their rows.
 pub fn check_event(event: &[u8]) {
@@ -111,7 +112,7 @@ pub fn check_body(body: &[u8]) {
     }
     assert_eq!(plain, decode_json_string(&escaped(body)), "another result with every character escaped");
     for envelope in [
-        json!({"Type": "Notification", "Message": body}),
+        json!({"Type": "Notification", "TopicArn": "t", "Message": body}),
         json!({"messageId": "m", "receiptHandle": "r", "eventSource": "aws:sqs", "body": body}),
         json!({"requestContext": {}, "isBase64Encoded": false, "body": body}),
     ] {
@@ -123,7 +124,7 @@ pub fn check_body(body: &[u8]) {
     }
     // A text that is not JSON could end the envelope too early.
     if body.starts_with('{') && !matches!(plain, Err(DecodeError::NotJson { .. })) {
-        assert_same(&plain, &format!(r#"{{"detail-type": "login", "detail": {body}}}"#), body);
+        assert_same(&plain, &format!(r#"{{"detail-type": "login", "source": "s", "detail": {body}}}"#), body);
     }
     if model::parse(body).is_some_and(|json| !json.has_repeated_key())
         && let Ok(Value::Object(mut object)) = serde_json::from_str(body)
@@ -212,7 +213,7 @@ fn decode_message(message: &SqsMessage<'_>, position: usize) -> Result<Row, Deco
     MessageKey::read(message, position, SystemTime::UNIX_EPOCH)?;
     // All fields by name: a new column must be compared, too.
     let LoginRow { user_id, device_type, masked_ip, masked_device_id, locale, app_version } =
-        mask(decode(message)?, &mut MASKER.clone());
+        mask(decode(message, ExpectedEnvelopes::default())?, &mut MASKER.clone());
     let row = Row {
         user_id: user_id.into_owned(),
         device_type: device_type.map(Cow::into_owned),

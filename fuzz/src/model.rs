@@ -17,10 +17,12 @@ pub(crate) const SALT: &str = "0123456789abcdef0123456789abcdef";
 const COLUMNS: [&str; 6] = ["user_id", "app_version", "device_type", "ip", "locale", "device_id"];
 const MAX_ENVELOPES: usize = 4;
 /// The keys by which envelopes are recognised. `EventSource` counts as `eventSource`.
-const ENVELOPE_KEYS: [&str; 19] = [
+const ENVELOPE_KEYS: [&str; 21] = [
     "Type",
     "Message",
     "Token",
+    "TopicArn",
+    "source",
     "detail-type",
     "detail",
     "eventSource",
@@ -112,13 +114,17 @@ fn envelope_content(object: &[(String, Json)]) -> Option<Envelope> {
     let source = text("eventSource");
     let mut envelopes: Vec<Envelope> = Vec::new();
     match text("Type") {
-        "Notification" if is_text("Message") => envelopes.push(Ok(Json::Text(text("Message").to_owned()))),
+        "Notification" if is_text("Message") && is_text("TopicArn") => {
+            envelopes.push(Ok(Json::Text(text("Message").to_owned())));
+        }
         "SubscriptionConfirmation" | "UnsubscribeConfirmation" if is_text("Token") => {
             envelopes.push(Err(["SnsConfirmation"].into()));
         }
         _ => {}
     }
-    if let (Some(_), Some(detail @ Json::Object(_))) = (get("detail-type"), get("detail")) {
+    if let (true, true, Some(detail @ Json::Object(_))) =
+        (is_text("detail-type"), is_text("source"), get("detail"))
+    {
         envelopes.push(Ok(detail.clone()));
     }
     if source == "aws:sqs" && is_text("messageId") && is_text("receiptHandle") {

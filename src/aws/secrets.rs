@@ -93,6 +93,12 @@ impl Secrets {
         Self { client: Client::new(&sdk), sdk }
     }
 
+    /// Returns the configuration of the SDK, for the clients of other services.
+    #[must_use]
+    pub fn sdk_config(&self) -> &SdkConfig {
+        &self.sdk
+    }
+
     /// Fetches the salt: the secret's text, or the value of the key `salt` if that text is a JSON
     /// object.
     ///
@@ -192,7 +198,7 @@ impl fmt::Debug for Secrets {
 }
 
 /// Returns why a request failed: the service's own error, or what happened on the way to the service.
-fn request_failure<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(refusal) = error.as_service_error() {
         let code = refusal.code().unwrap_or("an error without a code");
         return match refusal.message() {

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::metrics::{Level, LogLine, Metric, MetricName, MetricValue};
 use super::trace::{Annotations, Stage, Trace};
+use crate::aws::login_queue::LeftInFlight;
 use crate::error::BatchError;
 use crate::store::ColdStartTimings;
 
@@ -45,6 +46,8 @@ pub struct BatchLog<'a> {
     failures_by_reason: BTreeMap<&'static str, u64>,
     /// Number of rows that Postgres refused.
     refused_rows: u64,
+    /// Number of hopeless messages that stay in flight.
+    left_in_flight: usize,
 }
 
 /// The time spent on decoding and masking.
@@ -85,6 +88,7 @@ impl<'a> BatchLog<'a> {
             written: None,
             failures_by_reason: BTreeMap::new(),
             refused_rows: 0,
+            left_in_flight: 0,
         }
     }
 
@@ -121,6 +125,12 @@ impl<'a> BatchLog<'a> {
             error = %reason,
             "message failed"
         );
+    }
+
+    /// Logs and counts hopeless messages that stay in flight.
+    pub fn left_in_flight(&mut self, error: &LeftInFlight) {
+        self.left_in_flight = error.messages;
+        warn!(request_id = self.request_id, messages = error.messages, error = %error, "messages left in flight");
     }
 
     /// Logs a batch that was written, with the number of rows inserted.
@@ -200,6 +210,9 @@ impl<'a> BatchLog<'a> {
                 (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
                 (MetricName::Refused, Count(self.refused_rows)),
             ]);
+        }
+        if self.left_in_flight > 0 {
+            metrics.push((MetricName::LeftInFlight, Count(self.left_in_flight as u64)));
         }
         metrics.extend([
             (MetricName::BatchFailed, flag(error.is_some())),
@@ -318,6 +331,16 @@ mod tests {
                 (MetricName::WriteMs, Time(20 * MILLIS)),
             ]
         );
+    }
+
+    #[test]
+    fn messages_left_in_flight_are_counted() {
+        let mut log = written_batch();
+        log.left_in_flight(&LeftInFlight { messages: 2, cause: "SQS did not answer in time".to_owned() });
+
+        let metrics = fixed_metrics(&log, None);
+
+        assert_eq!(metrics[6..8], [(MetricName::Refused, Count(1)), (MetricName::LeftInFlight, Count(2))]);
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub enum MetricName {
     Failed,
     FailedPercent,
     Refused,
+    LeftInFlight,
     BatchFailed,
     DatabaseError,
     ColdStart,

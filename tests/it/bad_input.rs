@@ -64,8 +64,17 @@ fn bad_bodies() -> Vec<BadBody> {
         ("deeply nested arrays", json!(deep_array), "NotAnObject"),
         ("a megabyte", json!(megabyte), "TooLong"),
         ("an unknown envelope", json!({ "payload": body("leak-me") }).to_string().into(), "MissingField"),
-        ("an SNS envelope with an object", json!(r#"{"Type":"Notification","Message":{}}"#), "MissingField"),
-        ("an SNS envelope without JSON", json!(r#"{"Type":"Notification","Message":"leak-me"}"#), "NotJson"),
+        (
+            "an SNS envelope with an object",
+            json!(r#"{"Type":"Notification","TopicArn":"t","Message":{}}"#),
+            "MissingField",
+        ),
+        ("an SNS envelope without JSON", sns("leak-me"), "NotJson"),
+        (
+            "an SNS envelope without a topic",
+            json!(r#"{"Type":"Notification","Message":"leak-me"}"#),
+            "MissingField",
+        ),
         ("too many envelopes", enveloped(6), "TooManyEnvelopes"),
     ]
 }
@@ -125,7 +134,7 @@ fn bad_wrappings() -> Vec<BadBody> {
         ),
         (
             "an event with a column",
-            beside(&json!(r#"{"detail-type":"login","detail":{}}"#), r#""user_id":"leak-me""#),
+            beside(&json!(r#"{"detail-type":"login","source":"app","detail":{}}"#), r#""user_id":"leak-me""#),
             "AmbiguousEnvelope",
         ),
         (
@@ -135,7 +144,7 @@ fn bad_wrappings() -> Vec<BadBody> {
         ),
         (
             "two envelopes at once",
-            beside(&sns(&good), r#""detail-type":"login","detail":{"user_id":"leak-me"}"#),
+            beside(&sns(&good), r#""detail-type":"login","source":"app","detail":{"user_id":"leak-me"}"#),
             "AmbiguousEnvelope",
         ),
         ("userId", misspelt("userId"), "MisspeltKey"),
@@ -196,7 +205,7 @@ fn misspelt(user_id: &str) -> Value {
 fn enveloped(times: usize) -> Value {
     let mut inner = body("leak-me").to_string();
     for _ in 0..times {
-        inner = json!({"Type": "Notification", "Message": inner}).to_string();
+        inner = text(&sns(&inner)).to_owned();
     }
     inner.into()
 }

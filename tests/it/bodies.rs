@@ -1,5 +1,7 @@
 //! Bodies as senders and AWS services write them: which are unwrapped, and which values are not changed.
 
+use login::envelope::ExpectedEnvelopes;
+use login_etl::config::Settings;
 use login_etl::handler::Ingest;
 use serde_json::{Value, json};
 
@@ -20,7 +22,7 @@ fn wrapped(user: &str) -> Vec<String> {
         record.to_string()
     };
     let sns = |message: &str| {
-        json!({"Type": "Notification", "Subject": "leak-me", "Message": message, "SignatureVersion": "1"})
+        json!({"Type": "Notification", "TopicArn": "leak-me", "Subject": "leak-me", "Message": message})
             .to_string()
     };
     let http_api = json!({
@@ -95,7 +97,10 @@ async fn login_with_keys_of_envelopes_is_written() {
         json!({"Type": "SubscriptionConfirmation"}),
         json!({"Type": "Login", "Message": "{}", "Token": "t"}),
         json!({"Type": "Notification"}),
-        json!({"detail-type": "x", "detail": "y"}),
+        json!({"Type": "Notification", "Message": "{\"user_id\": \"v\"}"}),
+        json!({"detail-type": "x", "source": "s", "detail": "y"}),
+        json!({"detail-type": "x", "detail": {"user_id": "v"}}),
+        json!({"source": "s", "detail": {"user_id": "v"}}),
         json!({"Records": []}),
         json!({"Records": [{"user_id": "v"}]}),
         json!({"Records": [{"eventSource": "x"}, 1]}),
@@ -113,6 +118,57 @@ async fn login_with_keys_of_envelopes_is_written() {
     let rows = database.rows().await;
     assert_eq!(rows.len(), bodies.len() + 1);
     assert!(rows.iter().all(|row| *row == rows[0]), "an unknown key changed a row");
+}
+
+#[tokio::test]
+async fn unexpected_envelope_fails_alone() {
+    let database = Database::create().await;
+    let ingest = database.ingest().await;
+    let object = body("good");
+    let sns =
+        |message: &str| json!({"Type": "Notification", "TopicArn": "t", "Message": message}).to_string();
+    let eventbridge = json!({"detail-type": "login", "source": "s", "detail": object}).to_string();
+    let http = json!({"requestContext": {}, "isBase64Encoded": false, "body": object.to_string()});
+    let bodies = [
+        object.to_string(),
+        sns(&object.to_string()),
+        eventbridge.clone(),
+        sns(&eventbridge),
+        http.to_string(),
+    ];
+    let logs = Logs::capture();
+
+    let ingest = ingest.expecting("sns".parse().unwrap());
+    let only_sns = failed_positions(&ingest, &bodies).await;
+    let ingest = ingest.expecting("none".parse().unwrap());
+    let none = failed_positions(&ingest, &bodies).await;
+
+    assert_eq!(only_sns, [2, 3, 4]);
+    assert_eq!(none, [1, 2, 3, 4]);
+    assert!(logs.lines("message failed").iter().all(|line| {
+        line["reason"] == "UnsupportedEnvelope"
+            && line["error"]
+                == "the body is an envelope that EXPECTED_ENVELOPES does not list, which is not unwrapped"
+    }));
+}
+
+#[test]
+fn expected_envelopes_are_a_setting() {
+    let read = |envelopes: &str| {
+        Settings::read(|name| match name {
+            "EXPECTED_ENVELOPES" => Some(envelopes.to_owned()),
+            "SALT_SECRET_ID" => Some("salt".to_owned()),
+            "DATABASE_SECRET_ID" => Some("database".to_owned()),
+            _ => None,
+        })
+        .map(|settings| settings.expected_envelopes)
+        .map_err(|error| error.to_string())
+    };
+
+    assert_eq!(read(""), Ok(ExpectedEnvelopes::default()));
+    assert_eq!(read(" sns, http\n"), Ok("sns,http".parse().unwrap()));
+    let problem = "EXPECTED_ENVELOPES is neither none nor a list of sns, eventbridge, sqs and http";
+    assert_eq!(read("sns,kinesis"), Err(problem.to_owned()));
 }
 
 /// Each token is that of `printf 'ip:…' | openssl dgst -sha256 -hmac …`: no spelling is guessed to be an address.

@@ -16,6 +16,7 @@ mod metrics;
 mod planted;
 mod pooler;
 mod programs;
+mod queue;
 mod refused_rows;
 mod roles;
 mod salt;

@@ -6,7 +6,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::envelope::{self, Envelope, RefusedEnvelope, UnsupportedEnvelope};
+use crate::envelope::{self, Content, Envelope, ExpectedEnvelopes, RefusedEnvelope, UnsupportedEnvelope};
 use crate::event::SqsMessage;
 use crate::flat_body::{Column, ColumnValue, FlatBody, JsonType};
 use crate::flatten::flatten;
@@ -173,13 +173,16 @@ impl DecodeError {
 /// # Errors
 ///
 /// The first [`DecodeError`] found.
-pub fn decode<'m>(message: &SqsMessage<'m>) -> Result<Login<'m>, DecodeError> {
+pub fn decode<'m>(
+    message: &SqsMessage<'m>,
+    expected_envelopes: ExpectedEnvelopes,
+) -> Result<Login<'m>, DecodeError> {
     let source = message.body.map(RawValue::get).ok_or(DecodeError::MissingBody)?;
     if let Some(body) = flatten_ordinary(source) {
         return login_from(body);
     }
     let text = json_string::unescape(source).ok_or(DecodeError::MissingBody)??;
-    decode_text(&text, MAX_ENVELOPES)
+    decode_text(&text, expected_envelopes, MAX_ENVELOPES)
 }
 
 impl From<NotText> for DecodeError {
@@ -203,27 +206,38 @@ impl From<RefusedEnvelope> for DecodeError {
 }
 
 /// Decodes a text: a body, or the content of an envelope that holds it in a string.
-fn decode_text<'m>(text: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
+fn decode_text<'m>(
+    text: &str,
+    expected_envelopes: ExpectedEnvelopes,
+    envelopes_left: usize,
+) -> Result<Login<'m>, DecodeError> {
     let json = without_byte_order_mark(text);
     match encoded_twice(json)? {
-        Some(text) => decode_json(without_byte_order_mark(&text), envelopes_left),
-        None => decode_json(json, envelopes_left),
+        Some(text) => decode_json(without_byte_order_mark(&text), expected_envelopes, envelopes_left),
+        None => decode_json(json, expected_envelopes, envelopes_left),
     }
 }
 
 /// Decodes a JSON text. An envelope's content is decoded in its place, through at most `envelopes_left` envelopes.
-fn decode_json<'m>(json: &str, envelopes_left: usize) -> Result<Login<'m>, DecodeError> {
+fn decode_json<'m>(
+    json: &str,
+    expected_envelopes: ExpectedEnvelopes,
+    envelopes_left: usize,
+) -> Result<Login<'m>, DecodeError> {
     let body = flatten(json).map_err(|error| not_an_object(json, &error))?;
     let Some(envelope) = envelope::of_object(&body) else {
         return Ok(login_from(body)?.into_owned());
     };
     let envelopes_left = envelopes_left.checked_sub(1).ok_or(DecodeError::TooManyEnvelopes)?;
     match envelope {
-        Envelope::Text(string) => {
-            let text = json_string::unescape(string).ok_or(DecodeError::MissingBody)??;
-            decode_text(&text, envelopes_left)
+        Envelope::Content(kind, _) if !expected_envelopes.contains(kind) => {
+            Err(DecodeError::UnsupportedEnvelope { envelope: UnsupportedEnvelope::Unexpected })
         }
-        Envelope::Object(json) => decode_json(json, envelopes_left),
+        Envelope::Content(_, Content::Text(string)) => {
+            let text = json_string::unescape(string).ok_or(DecodeError::MissingBody)??;
+            decode_text(&text, expected_envelopes, envelopes_left)
+        }
+        Envelope::Content(_, Content::Object(json)) => decode_json(json, expected_envelopes, envelopes_left),
         Envelope::Refused(envelope) => Err(envelope.into()),
     }
 }
@@ -353,7 +367,7 @@ mod tests {
     fn user_of(body: &str) -> Result<String, String> {
         let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
         let messages = crate::event::read(event.as_bytes()).unwrap();
-        let login = decode(&messages[0]).map_err(|error| error.to_string())?;
+        let login = decode(&messages[0], ExpectedEnvelopes::default()).map_err(|error| error.to_string())?;
         Ok(login.user_id.into_owned())
     }
 
@@ -440,7 +454,7 @@ mod tests {
                 "the body is a confirmation of an SNS subscription, not a login",
             ),
             (
-                r#"{"detail-type": 0, "detail": {}, "device": {"id": null}}"#,
+                r#"{"detail-type": "", "source": "", "detail": {}, "device": {"id": null}}"#,
                 "the body is an envelope that also has a column, a key twice, or the keys of another envelope",
             ),
         ] {
@@ -522,7 +536,7 @@ mod tests {
         fn error_texts_quote_no_value(body in r#"\PC{0,60}|\{"(user_id|ip|locale|x)":("[a-z0-9 \\u]{0,200}"|[0-9e.]{1,9}|\[\])\}"#) {
             let event = serde_json::json!({"Records": [{"messageId": "m", "body": body}]}).to_string();
             let messages = crate::event::read(event.as_bytes()).unwrap();
-            if let Err(error) = decode(&messages[0]) {
+            if let Err(error) = decode(&messages[0], ExpectedEnvelopes::default()) {
                 let words = error.to_string();
                 let digits_masked = words.replace(|c: char| c.is_ascii_digit(), "0");
                 let known = [

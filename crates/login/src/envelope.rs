@@ -3,7 +3,10 @@
 //! An envelope is recognised by keys that all real ones have, so that a login with an unknown key `body` or
 //! `Event` is not taken for an envelope.
 
+use std::str::FromStr;
+
 use serde_json::value::RawValue;
+use strum::EnumCount;
 
 use crate::flat_body::{EnvelopeKey, FlatBody};
 use crate::flatten::flatten;
@@ -33,13 +36,41 @@ const RECOGNISERS: [for<'t> fn(&FlatBody<'t>) -> Option<Envelope<'t>>; 8] = [
     s3_test_event,
 ];
 
+/// A kind of envelope that is unwrapped, as a setting names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumCount, strum::EnumString, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum EnvelopeKind {
+    /// A notification of SNS.
+    Sns,
+    /// An event of `EventBridge`.
+    EventBridge,
+    /// A record of another SQS queue.
+    Sqs,
+    /// An HTTP request.
+    Http,
+}
+
+/// The kinds of envelope that are unwrapped: by default, all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedEnvelopes([bool; EnvelopeKind::COUNT]);
+
+/// A text is neither `none` nor a list of kinds of envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither none nor a list of kinds of envelope")]
+pub struct UnknownEnvelope;
+
 /// A body that is not itself a login.
 pub(crate) enum Envelope<'t> {
-    /// The content is in this JSON string.
-    Text(&'t str),
-    /// The content is this JSON object.
-    Object(&'t str),
+    Content(EnvelopeKind, Content<'t>),
     Refused(RefusedEnvelope),
+}
+
+/// What is inside an envelope.
+pub(crate) enum Content<'t> {
+    /// A JSON string.
+    Text(&'t str),
+    /// A JSON object.
+    Object(&'t str),
 }
 
 /// Why an envelope is not unwrapped.
@@ -56,7 +87,7 @@ pub(crate) enum RefusedEnvelope {
     SnsConfirmation,
 }
 
-/// A kind of envelope that is never unwrapped, as an error names it.
+/// An envelope that is not unwrapped, as an error names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 pub enum UnsupportedEnvelope {
     /// A record of Kinesis, `DynamoDB`, Kafka, `ActiveMQ` or `RabbitMQ`.
@@ -65,6 +96,40 @@ pub enum UnsupportedEnvelope {
     /// An HTTP request with `isBase64Encoded`.
     #[strum(to_string = "an HTTP request in base64")]
     Base64Request,
+    /// An envelope that is not among the [`ExpectedEnvelopes`].
+    #[strum(to_string = "an envelope that EXPECTED_ENVELOPES does not list")]
+    Unexpected,
+}
+
+impl ExpectedEnvelopes {
+    /// Whether envelopes of this kind are unwrapped.
+    #[must_use]
+    pub fn contains(self, kind: EnvelopeKind) -> bool {
+        self.0[kind as usize]
+    }
+}
+
+impl Default for ExpectedEnvelopes {
+    fn default() -> Self {
+        Self([true; EnvelopeKind::COUNT])
+    }
+}
+
+/// Reads `none`, or kinds of envelope separated by commas: `sns,eventbridge`.
+impl FromStr for ExpectedEnvelopes {
+    type Err = UnknownEnvelope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEnvelope> {
+        let mut expected = Self([false; EnvelopeKind::COUNT]);
+        if text.trim() == "none" {
+            return Ok(expected);
+        }
+        for name in text.split(',') {
+            let kind: EnvelopeKind = name.trim().parse().map_err(|_| UnknownEnvelope)?;
+            expected.0[kind as usize] = true;
+        }
+        Ok(expected)
+    }
 }
 
 /// Recognises an object that is an envelope; `None` if it is not an envelope.
@@ -91,10 +156,12 @@ pub(crate) fn of_array(json: &str) -> Option<RefusedEnvelope> {
 
 /// Recognises an [SNS notification][sns].
 ///
-/// [sns]: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+/// [sns]: https://docs.aws.amazon.com/sns/latest/dg/http-notification-json.html
 fn sns_notification<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
     let message = body.envelope_value(EnvelopeKey::Message).filter(|message| is_string(message))?;
-    is_text(body, EnvelopeKey::Type, &["Notification"]).then_some(Envelope::Text(message))
+    body.envelope_value(EnvelopeKey::TopicArn).filter(|topic| is_string(topic))?;
+    is_text(body, EnvelopeKey::Type, &["Notification"])
+        .then_some(Envelope::Content(EnvelopeKind::Sns, Content::Text(message)))
 }
 
 /// Recognises the message that SNS sends [when a subscription is made or removed][sns].
@@ -111,8 +178,11 @@ fn sns_confirmation<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
 ///
 /// [eventbridge]: https://docs.aws.amazon.com/eventbridge/latest/ref/overiew-event-structure.html
 fn eventbridge_event<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
-    body.envelope_value(EnvelopeKey::DetailType)?;
-    body.envelope_value(EnvelopeKey::Detail).filter(|detail| is_object(detail)).map(Envelope::Object)
+    for key in [EnvelopeKey::DetailType, EnvelopeKey::Source] {
+        body.envelope_value(key).filter(|text| is_string(text))?;
+    }
+    let detail = body.envelope_value(EnvelopeKey::Detail).filter(|detail| is_object(detail))?;
+    Some(Envelope::Content(EnvelopeKind::EventBridge, Content::Object(detail)))
 }
 
 /// Recognises a [record of an SQS event][sqs], as EventBridge Pipes and Lambda functions forward it. A pipe whose
@@ -128,8 +198,8 @@ fn sqs_record<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
         return None;
     }
     Some(match body.envelope_value(EnvelopeKey::Body) {
-        Some(content) if is_string(content) => Envelope::Text(content),
-        Some(content) if is_object(content) => Envelope::Object(content),
+        Some(content) if is_string(content) => Envelope::Content(EnvelopeKind::Sqs, Content::Text(content)),
+        Some(content) if is_object(content) => Envelope::Content(EnvelopeKind::Sqs, Content::Object(content)),
         _ => Envelope::Refused(RefusedEnvelope::Empty),
     })
 }
@@ -158,7 +228,7 @@ fn http_request<'t>(body: &FlatBody<'t>) -> Option<Envelope<'t>> {
         Some(_) if is_base64 => {
             Envelope::Refused(RefusedEnvelope::Unsupported(UnsupportedEnvelope::Base64Request))
         }
-        Some(content) => Envelope::Text(content),
+        Some(content) => Envelope::Content(EnvelopeKind::Http, Content::Text(content)),
         None => Envelope::Refused(RefusedEnvelope::Empty),
     })
 }
@@ -210,4 +280,29 @@ fn is_string(json: &str) -> bool {
 
 fn is_object(json: &str) -> bool {
     json.starts_with('{')
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray;
+
+    use super::*;
+
+    fn expected(text: &str) -> Result<Vec<EnvelopeKind>, UnknownEnvelope> {
+        let expected: ExpectedEnvelopes = text.parse()?;
+        Ok(EnvelopeKind::VARIANTS.iter().copied().filter(|kind| expected.contains(*kind)).collect())
+    }
+
+    #[test]
+    fn expected_envelopes_are_none_or_a_list() {
+        use EnvelopeKind::{EventBridge, Http, Sns, Sqs};
+
+        assert_eq!(expected("none"), Ok(vec![]));
+        assert_eq!(expected("sns"), Ok(vec![Sns]));
+        assert_eq!(expected("http, sqs ,eventbridge,sns"), Ok(vec![Sns, EventBridge, Sqs, Http]));
+        for text in ["", ",", "sns,", "SNS", "none,sns", "all", "s3"] {
+            assert_eq!(expected(text), Err(UnknownEnvelope), "{text}");
+        }
+        assert!(EnvelopeKind::VARIANTS.iter().all(|kind| ExpectedEnvelopes::default().contains(*kind)));
+    }
 }

@@ -22,6 +22,10 @@ pub struct SqsMessage<'a> {
     pub(crate) sent_timestamp: Option<&'a RawValue>,
     /// `ApproximateReceiveCount`, still as JSON source.
     receive_count: Option<&'a RawValue>,
+    /// `receiptHandle`, still as JSON source.
+    receipt_handle: Option<&'a RawValue>,
+    /// The ARN of the queue.
+    pub queue_arn: Option<Cow<'a, str>>,
     /// The message group of a FIFO queue, within which the order must be kept.
     ///
     /// A message of a standard queue may have a `MessageGroupId` too (for fair queues), but such a queue
@@ -60,6 +64,12 @@ impl SqsMessage<'_> {
     pub fn receive_count(&self) -> Option<u64> {
         // Lambda sends the digits as a string.
         self.receive_count?.get().trim_matches('"').parse().ok()
+    }
+
+    /// Returns the handle by which SQS knows this delivery of the message.
+    #[must_use]
+    pub fn receipt_handle(&self) -> Option<String> {
+        serde_json::from_str(self.receipt_handle?.get()).ok()
     }
 }
 
@@ -109,6 +119,8 @@ struct Record<'a> {
     body: Option<&'a RawValue>,
     #[serde(borrow)]
     attributes: Option<Object<Attributes<'a>>>,
+    #[serde(borrow)]
+    receipt_handle: Option<&'a RawValue>,
     #[serde(borrow, rename = "eventSourceARN")]
     event_source_arn: Option<Text<'a>>,
 }
@@ -137,7 +149,8 @@ struct Object<T>(T);
 impl<'a> Record<'a> {
     fn into_message(self, position: usize) -> Result<SqsMessage<'a>, EventError> {
         let attributes = self.attributes.map(|Object(attributes)| attributes).unwrap_or_default();
-        let fifo = self.event_source_arn.is_some_and(|arn| arn.0.ends_with(".fifo"));
+        let queue_arn = self.event_source_arn.map(|arn| arn.0);
+        let fifo = queue_arn.as_ref().is_some_and(|arn| arn.ends_with(".fifo"));
         Ok(SqsMessage {
             id: self
                 .message_id
@@ -147,6 +160,8 @@ impl<'a> Record<'a> {
             body: self.body,
             sent_timestamp: attributes.sent_timestamp,
             receive_count: attributes.receive_count,
+            receipt_handle: self.receipt_handle,
+            queue_arn,
             // SQS gives every FIFO message a group. Hand-made FIFO messages without one share a group, so
             // that their order is kept too.
             group: fifo.then(|| attributes.message_group_id.unwrap_or_default().0),
@@ -182,14 +197,20 @@ mod tests {
     fn attributes_are_read_where_present() {
         let event = br#"{"Records": [
             {"messageId": "a", "attributes": {"SentTimestamp": "1", "ApproximateReceiveCount": "3"}},
-            {"messageId": "b", "attributes": {"ApproximateReceiveCount": "many"}}
+            {"messageId": "b", "receiptHandle": "h\/1", "attributes": {"ApproximateReceiveCount": "many"}},
+            {"messageId": "c", "receiptHandle": 1, "eventSourceARN": "arn"}
         ]}"#;
 
         let messages = read(event).unwrap();
 
         let attributes =
             messages.iter().map(|message| (message.has_sent_timestamp(), message.receive_count()));
-        assert_eq!(attributes.collect::<Vec<_>>(), [(true, Some(3)), (false, None)]);
+        assert_eq!(attributes.collect::<Vec<_>>(), [(true, Some(3)), (false, None), (false, None)]);
+        let handles = messages.iter().map(|message| (message.receipt_handle(), message.queue_arn.as_deref()));
+        assert_eq!(
+            handles.collect::<Vec<_>>(),
+            [(None, None), (Some("h/1".into()), None), (None, Some("arn"))]
+        );
     }
 
     #[test]

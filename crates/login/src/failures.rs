@@ -1,6 +1,6 @@
 //! The messages of a batch that failed, so that SQS redrives these and no others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use strum::VariantNames;
 
@@ -109,6 +109,28 @@ impl<'m> Failures<'m> {
     }
 }
 
+/// Returns the messages that no redelivery can help, from failures in the order of the batch: those that cannot
+/// be decoded, and those that are held back behind such a message.
+///
+/// SQS delivers a FIFO group only while no message of it [is in flight][fifo]. So the messages that are held back
+/// leave with the message that holds them back, and no message behind a refused row leaves.
+///
+/// [fifo]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+#[must_use]
+pub fn hopeless<'m>(failures: &[(&'m SqsMessage<'m>, FailureReason)]) -> Vec<&'m SqsMessage<'m>> {
+    let mut waiting_groups = HashSet::new();
+    let mut hopeless = Vec::new();
+    for (message, reason) in failures {
+        let group = message.group.as_deref();
+        if matches!(reason, FailureReason::RowRefused { .. } | FailureReason::OutOfTime) {
+            waiting_groups.extend(group);
+        } else if !group.is_some_and(|group| waiting_groups.contains(group)) {
+            hopeless.push(*message);
+        }
+    }
+    hopeless
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +187,43 @@ mod tests {
 
         let ids: Vec<_> = sorted.iter().map(|(message, reason)| (&*message.id, reason.code())).collect();
         assert_eq!(ids, [("a", "MissingBody"), ("b", "HeldBack")]);
+    }
+
+    #[test]
+    fn only_undecodable_messages_are_hopeless() {
+        let reasons = [
+            DecodeError::BadVersion.into(),
+            FailureReason::RowRefused { sqlstate: "23514".to_owned() },
+            FailureReason::OutOfTime,
+            DecodeError::MissingBody.into(),
+        ];
+
+        assert_eq!(hopeless_positions(["", "", "", ""], reasons), [0, 3]);
+    }
+
+    #[test]
+    fn held_back_messages_follow_their_group() {
+        let reasons = [
+            DecodeError::BadVersion.into(),
+            FailureReason::RowRefused { sqlstate: "23514".to_owned() },
+            FailureReason::HeldBack,
+            FailureReason::HeldBack,
+            DecodeError::MissingBody.into(),
+        ];
+
+        assert_eq!(hopeless_positions(["bad", "refused", "bad", "refused", "refused"], reasons), [0, 2]);
+    }
+
+    /// Returns the positions of the hopeless messages. A group makes a message one of a FIFO queue.
+    fn hopeless_positions<const N: usize>(groups: [&str; N], reasons: [FailureReason; N]) -> Vec<usize> {
+        let records = groups.iter().enumerate().map(|(position, group)| {
+            let arn = if group.is_empty() { "x" } else { "x.fifo" };
+            let attributes = format!(r#"{{"MessageGroupId": "{group}"}}"#);
+            format!(r#"{{"messageId": "{position}", "eventSourceARN": "{arn}", "attributes": {attributes}}}"#)
+        });
+        let event = format!(r#"{{"Records": [{}]}}"#, records.collect::<Vec<_>>().join(","));
+        let messages = event::read(event.as_bytes()).unwrap();
+        let failures: Vec<_> = messages.iter().zip(reasons).collect();
+        hopeless(&failures).iter().map(|message| message.id.parse().unwrap()).collect()
     }
 }

@@ -41,6 +41,9 @@ pub(crate) enum EnvelopeKey {
     Message,
     #[strum(serialize = "Token")]
     Token,
+    #[strum(serialize = "TopicArn")]
+    TopicArn,
+    Source,
     #[strum(serialize = "detail-type")]
     DetailType,
     Detail,
