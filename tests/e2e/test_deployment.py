@@ -40,6 +40,13 @@ def services() -> Iterator[Services]:
         yield services
 
 
+@pytest.fixture(scope="module")
+def template_url(services: Services) -> str:
+    """Upload the template without packages, for stacks that are refused."""
+    services.emulator.client("s3").create_bucket(Bucket="refused")
+    return stack.upload_template(services.emulator, "refused", stack.template("refused"))
+
+
 @pytest.fixture
 def database(services: Services) -> Iterator[Database]:
     """Create an empty database; delete it, and the stack, at the end."""
@@ -78,7 +85,7 @@ def test_new_schema_version_runs_the_migration(
     template = json.loads(database.template)
     template["Resources"]["Schema"]["Properties"]["Version"] += 1
 
-    status = database.update(stack.as_text(template))
+    status = database.update(json.dumps(template))
 
     assert status == "UPDATE_COMPLETE"
     assert database.migrations() == 2
@@ -129,7 +136,7 @@ def test_queue_refuses_connections_without_tls(database: Database) -> None:
     template = json.loads(database.template)
     template["Resources"]["QueuePolicy"] = policy
 
-    assert database.update(stack.as_text(template)) == "UPDATE_COMPLETE"
+    assert database.update(json.dumps(template)) == "UPDATE_COMPLETE"
 
     with pytest.raises(ClientError, match="AccessDenied"):
         database.send("{}")
@@ -277,14 +284,14 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     ],
 )
 def test_contradictory_parameters_are_refused_with_a_reason(
-    services: Services, parameters: dict[str, str], sentence: str
+    services: Services, template_url: str, parameters: dict[str, str], sentence: str
 ) -> None:
     formation = services.emulator.client("cloudformation")
 
     with pytest.raises(ClientError, match=sentence):
         formation.create_stack(
             StackName="refused",
-            TemplateBody=stack.template("bucket"),
+            TemplateURL=template_url,
             Parameters=stack.as_parameters({"SavedQueries": "false"} | parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )
