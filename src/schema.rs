@@ -23,6 +23,7 @@ const BEGIN: &str = include_str!("schema/begin.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
+const SET_PASSWORD: &str = include_str!("schema/set_password.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
@@ -86,21 +87,16 @@ pub async fn migrate(
 
 /// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
 ///
-/// The statement holds the SCRAM verifier, as libpq's `PQencryptPasswordConn` makes it, and not the
-/// password: Postgres may log statements.
-///
 /// # Errors
 ///
 /// [`SchemaError::Postgres`]; also if another role granted `rds_iam` to the writer, because only that role
 /// can revoke it.
 pub async fn set_writer_password(
-    client: &impl GenericClient,
+    transaction: &Transaction<'_>,
     password: &SecretString,
 ) -> Result<(), SchemaError> {
-    let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    // ALTER ROLE has no parameters, and a verifier needs no escaping. Both statements are one transaction.
-    let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER_ROLE} PASSWORD '{verifier}'");
-    Ok(client.batch_execute(&statements).await?)
+    transaction.batch_execute(REVOKE_IAM_LOGIN).await?;
+    Ok(set_password(transaction, WRITER_ROLE, password).await?)
 }
 
 /// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members
@@ -145,6 +141,22 @@ pub async fn accept_salt(
     let changed = transaction.execute_typed(ACCEPT_SALT, &[(&salt_fingerprint.as_str(), Type::TEXT)]).await?;
     transaction.commit().await?;
     Ok(changed > 0)
+}
+
+/// Sets the password of a role, as its SCRAM verifier: Postgres may log statements.
+///
+/// The verifier is a parameter, and no part of a statement. Otherwise Postgres would log the verifier with a
+/// statement that fails.
+async fn set_password(
+    transaction: &Transaction<'_>,
+    role: &str,
+    password: &SecretString,
+) -> Result<(), tokio_postgres::Error> {
+    let verifier = scram_sha_256(password.expose_secret().as_bytes());
+    let settings =
+        "SELECT set_config('login_etl.role', $1, true), set_config('login_etl.verifier', $2, true)";
+    transaction.execute_typed(settings, &[(&role, Type::TEXT), (&verifier, Type::TEXT)]).await?;
+    transaction.batch_execute(SET_PASSWORD).await
 }
 
 /// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so

@@ -12,7 +12,7 @@ from dev import TARGET, stack
 from dev.emulator import Feature
 from dev.local_system import Services, running_services
 from dev.logins import failed, login, record
-from e2e.deployment import OWNER, STACK, Database
+from e2e.deployment import DATABASE, OWNER, STACK, Database
 
 pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
 
@@ -171,6 +171,25 @@ def test_rotated_password_is_used_without_deployment(database: Database) -> None
     )
 
     assert stack.writer_password(database.emulator, database.stack) != old
+    assert database.stores_login("after")
+
+
+def test_failed_rotation_logs_no_verifier(database: Database) -> None:
+    database.deploy()
+    database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} SET lock_timeout = '100ms'")
+    try:
+        with database.postgres.connect(DATABASE) as other:
+            other.autocommit = False
+            other.execute("ALTER ROLE login_writer CONNECTION LIMIT 100")
+            assert operate.rotate(database.emulator.client, STACK) == 1
+            other.rollback()
+    finally:
+        database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} RESET lock_timeout")
+
+    log = database.postgres.log.read_text()
+    # Postgres logs the statement that failed.
+    assert "canceling statement due to lock timeout" in log
+    assert "SCRAM-SHA-256$" not in log
     assert database.stores_login("after")
 
 
