@@ -19,11 +19,15 @@ mod proof;
 /// The role of the ingest function.
 pub const WRITER_ROLE: &str = "login_writer";
 
+/// A member of `login_reader` that logs in with a password.
+pub const READER_LOGIN: &str = "login_analyst";
+
 const BEGIN: &str = include_str!("schema/begin.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
 const SET_PASSWORD: &str = include_str!("schema/set_password.sql");
+const CREATE_READER_LOGIN: &str = include_str!("schema/create_reader_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
@@ -97,6 +101,22 @@ pub async fn set_writer_password(
 ) -> Result<(), SchemaError> {
     transaction.batch_execute(REVOKE_IAM_LOGIN).await?;
     Ok(set_password(transaction, WRITER_ROLE, password).await?)
+}
+
+/// Creates [`READER_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`]: nothing was changed.
+pub async fn set_reader_login(
+    client: &mut Client,
+    schema: &str,
+    password: &SecretString,
+) -> Result<(), SchemaError> {
+    let transaction = begin(client, schema).await?;
+    transaction.batch_execute(CREATE_READER_LOGIN).await?;
+    set_password(&transaction, READER_LOGIN, password).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members

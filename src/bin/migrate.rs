@@ -11,13 +11,14 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
+use login_etl::config::{DatabaseSettings, READER_SECRET_ID, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
-use login_etl::schema::{self, Finding, WRITER_ROLE, WriterLogin};
+use login_etl::schema::{self, Finding, READER_LOGIN, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
@@ -108,6 +109,11 @@ async fn migrate() -> Outcome {
     for Finding { problem, remedy } in migrated.warnings {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
+    if let Some(secret_id) = environment(READER_SECRET_ID).filter(|id| !id.trim().is_empty()) {
+        let problem = "the username in the secret is not login_analyst";
+        let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
+        schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
+    }
     schema::prune(connection.client_mut(), &schema).await?;
     info!(target: LOG_TARGET, "the schema is up to date");
     Ok(())
@@ -118,14 +124,27 @@ async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::
         WriterRoleLogin::Unchanged => Ok(WriterLogin::Unchanged),
         WriterRoleLogin::Iam => Ok(WriterLogin::Iam),
         WriterRoleLogin::Password { secret_id } => {
-            let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
-            if writer.username != WRITER_ROLE {
-                let problem = "the username in the secret is not login_writer";
-                return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
-            }
-            Ok(WriterLogin::Password(writer.password))
+            let problem = "the username in the secret is not login_writer";
+            let password = password_of(secrets, WRITER_SECRET_ID, &secret_id, WRITER_ROLE, problem).await?;
+            Ok(WriterLogin::Password(password))
         }
     }
+}
+
+/// Reads the password that `migrate` sets for a role, from the secret that a setting names. `problem` says that the
+/// secret belongs to another role.
+async fn password_of(
+    secrets: &Secrets,
+    setting: &'static str,
+    secret_id: &str,
+    role: &str,
+    problem: &'static str,
+) -> Result<SecretString, SecretError> {
+    let credentials = secrets.credentials(setting, secret_id).await?;
+    if credentials.username != role {
+        return Err(SecretError::WrongShape { setting, problem });
+    }
+    Ok(credentials.password)
 }
 
 async fn accept_salt() -> Outcome {
