@@ -29,6 +29,7 @@ const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
 const SET_PASSWORD: &str = include_str!("schema/set_password.sql");
 const CREATE_READER_LOGIN: &str = include_str!("schema/create_reader_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
+const COUNT_USERS_WITH_MANY_TOKENS: &str = include_str!("schema/users_with_many_tokens.sql");
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
 /// Waits for the batches that are written with the old salt. Later batches wait for the lock, and then
@@ -143,6 +144,21 @@ pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError>
     let transaction = begin(client, schema).await?;
     transaction.batch_execute(PRUNE).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Counts the users that have unusually many different addresses or device ids in one day, today or yesterday.
+/// Somebody who may both send logins and read the table guesses masked values in this way.
+///
+/// The table has no index on the date, so Postgres reads all of it, for at most 30 s.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`]; also if the time ran out.
+pub async fn users_with_many_tokens(client: &mut Client, schema: &str) -> Result<u64, SchemaError> {
+    let transaction = begin(client, schema).await?;
+    transaction.batch_execute("SET LOCAL statement_timeout = '30s'").await?;
+    let row = transaction.query_one(COUNT_USERS_WITH_MANY_TOKENS, &[]).await?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
 /// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on

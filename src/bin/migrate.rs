@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
@@ -18,6 +18,7 @@ use login_etl::schema::{self, Finding, READER_LOGIN, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
+use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
@@ -76,7 +77,9 @@ async fn serve() -> Outcome {
 async fn handle(event: LambdaEvent<Value>) -> Outcome {
     let deadline = Deadline::before(event.context.deadline());
     if event.payload.get("RequestType").is_none() {
-        return migrate_within(deadline).await;
+        migrate_within(deadline).await?;
+        report_users_with_many_tokens(&event.context, deadline).await;
+        return Ok(());
     }
     // The parser's error is dropped: it may quote values.
     let request = CustomResourceRequest::deserialize(event.payload)
@@ -145,6 +148,31 @@ async fn password_of(
         return Err(SecretError::WrongShape { setting, problem });
     }
     Ok(credentials.password)
+}
+
+/// Writes the metric on which the template has an alarm. Without the count, everything else of the run is
+/// done all the same: it only warns.
+async fn report_users_with_many_tokens(context: &Context, deadline: Deadline) {
+    match deadline.timeout(Box::pin(users_with_many_tokens())).await.unwrap_or_else(|late| Err(late.into())) {
+        Ok(count) => LogLine {
+            level: Level::Info,
+            message: "tokens counted",
+            request_id: &context.request_id,
+            function: &context.env_config.function_name,
+            texts: &[],
+            metrics: &[(MetricName::UsersWithManyTokens, MetricValue::Count(count))],
+            second_dimension: None,
+        }
+        .write(),
+        Err(error) => warn!(target: LOG_TARGET, error = %error, "tokens were not counted"),
+    }
+}
+
+async fn users_with_many_tokens() -> Result<u64, lambda_runtime::Error> {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    Ok(schema::users_with_many_tokens(connection.client_mut(), &schema).await?)
 }
 
 async fn accept_salt() -> Outcome {
