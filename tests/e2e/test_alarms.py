@@ -37,6 +37,8 @@ pytestmark = [
 ]
 
 A_DAY = timedelta(days=1)
+# More periods than LocalStack looks at. CloudWatch looks at EvaluationPeriods.
+PERIODS_SEEN = 7
 GUESSER = "guesser"
 
 # Triggers the cause once more, while it lasts.
@@ -231,7 +233,7 @@ def test_cause_raises_its_alarm_and_repair_clears_it(
         assert value > 0
     _redrive(driver)
     driver.wait_for(rows=0 if name in {"failed-messages", "token-guesses"} else bad_periods)
-    cloudwatch.advance_time(A_DAY)
+    cloudwatch.advance_time(max(A_DAY, PERIODS_SEEN * timedelta(seconds=alarm["Period"])))
     assert set(cloudwatch.states().values()) == {"OK"}
 
 
