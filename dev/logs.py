@@ -1,4 +1,4 @@
-"""Reads the function's log. No other module depends on the format of its lines."""
+"""Reads the functions' logs. No other module depends on the format of its lines."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dev.stack import Stack
 
 
 def lines(emulator: Emulator, stack: Stack) -> Iterator[str]:
-    """Read every line of the function and of the Lambda platform."""
+    """Read every line of both functions and of the Lambda platform."""
     logs = emulator.client("logs")
     for group in _groups(logs, stack):
         for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
@@ -52,7 +52,13 @@ def _groups(logs: BaseClient, stack: Stack) -> list[str]:
     """Name the log groups: LocalStack ignores the group that the template names."""
     pages = logs.get_paginator("describe_log_groups").paginate()
     existing = {group["logGroupName"] for page in pages for group in page["logGroups"]}
-    return [name for name in (stack.log_group, f"/aws/lambda/{stack.function}") if name in existing]
+    named = (
+        stack.log_group,
+        f"/aws/lambda/{stack.function}",
+        stack.migrate_log_group,
+        f"/aws/lambda/{stack.migrate_function}",
+    )
+    return [name for name in named if name in existing]
 
 
 def _stream(logs: BaseClient, group: str, stream: str) -> Iterator[str]:

@@ -76,11 +76,14 @@ def architecture() -> str:
 
 
 def create(emulator: Emulator, name: str, body: str, parameters: dict[str, Any]) -> None:
-    """Create a stack and wait for it. A failure raises CloudFormation's reasons."""
+    """Create a stack and wait for it. A failure raises CloudFormation's reasons.
+
+    The stack's packages must be uploaded: the template is put into the same bucket.
+    """
     formation = emulator.client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateBody=body,
+        TemplateURL=upload_template(emulator, name, body),
         Parameters=as_parameters(parameters),
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -204,6 +207,15 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
         s3.put_object(Bucket=bucket, Key=program, Body=_package(program, ca))
 
 
+def upload_template(emulator: Emulator, bucket: str, body: str) -> str:
+    """Upload a template, as `sam deploy` does, and return its URL.
+
+    CloudFormation takes 1 MB of template from S3, and only 51,200 bytes in the request itself.
+    """
+    emulator.client("s3").put_object(Bucket=bucket, Key="template", Body=body)
+    return f"{emulator.endpoint}/{bucket}/template"
+
+
 def template(bucket: str) -> str:
     """Return the template with the packages' URLs, as `sam package` does."""
     code = {function: f"s3://{bucket}/{program}" for function, program in PROGRAMS.items()}
@@ -217,12 +229,7 @@ def template_with(code: Mapping[str, str]) -> str:
     del packaged["Resources"]["QueuePolicy"]
     for function, location in code.items():
         packaged["Resources"][function]["Properties"]["CodeUri"] = location
-    return as_text(packaged)
-
-
-def as_text(template: dict[str, Any]) -> str:
-    """Write a template without spaces: CloudFormation takes at most 51,200 bytes as text."""
-    return json.dumps(template, separators=(",", ":"))
+    return json.dumps(packaged)
 
 
 def send(emulator: Emulator, queue_url: str, bodies: list[str]) -> Iterator[list[str]]:

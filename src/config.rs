@@ -42,6 +42,8 @@ pub const DATABASE_CA_BUNDLE: &str = "DATABASE_CA_BUNDLE";
 pub const DATABASE_CA_BUNDLE_ONLY: &str = "DATABASE_CA_BUNDLE_ONLY";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_writer`.
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
+/// The name or ARN of the secret with the password that `migrate` sets for `login_analyst`.
+pub const READER_SECRET_ID: &str = "READER_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 

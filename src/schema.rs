@@ -24,12 +24,18 @@ mod writer_settings;
 /// The role of the ingest function.
 pub const WRITER_ROLE: &str = "login_writer";
 
+/// A member of `login_reader` that logs in with a password.
+pub const READER_LOGIN: &str = "login_analyst";
+
 const BEGIN: &str = include_str!("schema/begin.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const REVOKE_TRIGGERS: &str = include_str!("schema/revoke_triggers.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
+const SET_PASSWORD: &str = include_str!("schema/set_password.sql");
+const CREATE_READER_LOGIN: &str = include_str!("schema/create_reader_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
+const COUNT_USERS_WITH_MANY_TOKENS: &str = include_str!("schema/users_with_many_tokens.sql");
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
 /// Waits for the batches that are written with the old salt. Later batches wait for the lock, and then
@@ -103,21 +109,32 @@ pub async fn migrate(
 
 /// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
 ///
-/// The statement holds the SCRAM verifier, as libpq's `PQencryptPasswordConn` makes it, and not the
-/// password: Postgres may log statements.
-///
 /// # Errors
 ///
 /// [`SchemaError::Postgres`]; also if another role granted `rds_iam` to the writer, because only that role
 /// can revoke it.
 pub async fn set_writer_password(
-    client: &impl GenericClient,
+    transaction: &Transaction<'_>,
     password: &SecretString,
 ) -> Result<(), SchemaError> {
-    let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    // ALTER ROLE has no parameters, and a verifier needs no escaping. Both statements are one transaction.
-    let statements = format!("{REVOKE_IAM_LOGIN}; ALTER ROLE {WRITER_ROLE} PASSWORD '{verifier}'");
-    Ok(client.batch_execute(&statements).await?)
+    transaction.batch_execute(REVOKE_IAM_LOGIN).await?;
+    Ok(set_password(transaction, WRITER_ROLE, password).await?)
+}
+
+/// Creates [`READER_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`]: nothing was changed.
+pub async fn set_reader_login(
+    client: &mut Client,
+    schema: &str,
+    password: &SecretString,
+) -> Result<(), SchemaError> {
+    let transaction = begin(client, schema).await?;
+    transaction.batch_execute(CREATE_READER_LOGIN).await?;
+    set_password(&transaction, READER_LOGIN, password).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members
@@ -145,6 +162,21 @@ pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError>
     trust::check(&mut transaction, schema).await?;
     transaction.batch_execute(PRUNE).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Counts the users that have unusually many different addresses or device ids in one day, today or yesterday.
+/// Somebody who may both send logins and read the table guesses masked values in this way.
+///
+/// The table has no index on the date, so Postgres reads all of it, for at most 30 s.
+///
+/// # Errors
+///
+/// [`SchemaError::Postgres`]; also if the time ran out.
+pub async fn users_with_many_tokens(client: &mut Client, schema: &str) -> Result<u64, SchemaError> {
+    let transaction = begin(client, schema).await?;
+    transaction.batch_execute("SET LOCAL statement_timeout = '30s'").await?;
+    let row = transaction.query_one(COUNT_USERS_WITH_MANY_TOKENS, &[]).await?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
 /// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on
@@ -180,6 +212,22 @@ pub async fn accept_salt(
         return Ok(changed > 0);
     }
     Err(SchemaError::TableInUse)
+}
+
+/// Sets the password of a role, as its SCRAM verifier: Postgres may log statements.
+///
+/// The verifier is a parameter, and no part of a statement. Otherwise Postgres would log the verifier with a
+/// statement that fails.
+async fn set_password(
+    transaction: &Transaction<'_>,
+    role: &str,
+    password: &SecretString,
+) -> Result<(), tokio_postgres::Error> {
+    let verifier = scram_sha_256(password.expose_secret().as_bytes());
+    let settings =
+        "SELECT set_config('login_etl.role', $1, true), set_config('login_etl.verifier', $2, true)";
+    transaction.execute_typed(settings, &[(&role, Type::TEXT), (&verifier, Type::TEXT)]).await?;
+    transaction.batch_execute(SET_PASSWORD).await
 }
 
 /// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so

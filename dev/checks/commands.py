@@ -128,6 +128,7 @@ LEFT_OUT = {
     "make logs": "needs an AWS account, and runs until it is interrupted",
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
     "aws rds": "needs RDS, which no emulator has",
+    "aws logs delete-log-group --log-group-name /aws/rds": "needs RDS, which no emulator has",
     "aws logs describe-query-definitions": "needs saved queries, which no emulator has",
     "docker": "needs Docker",
     "LOCALSTACK_VERSION=latest": "needs Docker, and an account of LocalStack",

@@ -8,18 +8,20 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, Settings, WRITER_SECRET_ID, WriterRoleLogin};
+use login_etl::config::{DatabaseSettings, READER_SECRET_ID, Settings, WRITER_SECRET_ID, WriterRoleLogin};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::memory;
-use login_etl::schema::{self, Finding, WRITER_ROLE, WriterLogin};
+use login_etl::schema::{self, Finding, READER_LOGIN, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
+use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
@@ -86,7 +88,11 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
     if event.payload.get("RequestType").is_none() {
         let prune =
             if event.payload.get("prune") == Some(&Value::Bool(false)) { Prune::No } else { Prune::Yes };
-        return migrate_within(deadline, prune).await;
+        migrate_within(deadline, prune).await?;
+        if prune == Prune::Yes {
+            report_users_with_many_tokens(&event.context, deadline).await;
+        }
+        return Ok(());
     }
     // The parser's error is dropped: it may quote values.
     let request = CustomResourceRequest::deserialize(event.payload)
@@ -123,6 +129,11 @@ async fn migrate(prune: Prune) -> Outcome {
     for Finding { problem, remedy } in migrated.warnings {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
+    if let Some(secret_id) = environment(READER_SECRET_ID).filter(|id| !id.trim().is_empty()) {
+        let problem = "the username in the secret is not login_analyst";
+        let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
+        schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
+    }
     info!(target: LOG_TARGET, "the schema is up to date");
     if prune == Prune::Yes {
         schema::prune(connection.client_mut(), &schema).await?;
@@ -135,14 +146,52 @@ async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::
         WriterRoleLogin::Unchanged => Ok(WriterLogin::Unchanged),
         WriterRoleLogin::Iam => Ok(WriterLogin::Iam),
         WriterRoleLogin::Password { secret_id } => {
-            let writer = secrets.credentials(WRITER_SECRET_ID, &secret_id).await?;
-            if writer.username != WRITER_ROLE {
-                let problem = "the username in the secret is not login_writer";
-                return Err(SecretError::WrongShape { setting: WRITER_SECRET_ID, problem }.into());
-            }
-            Ok(WriterLogin::Password(writer.password))
+            let problem = "the username in the secret is not login_writer";
+            let password = password_of(secrets, WRITER_SECRET_ID, &secret_id, WRITER_ROLE, problem).await?;
+            Ok(WriterLogin::Password(password))
         }
     }
+}
+
+/// Reads the password that `migrate` sets for a role, from the secret that a setting names. `problem` says that the
+/// secret belongs to another role.
+async fn password_of(
+    secrets: &Secrets,
+    setting: &'static str,
+    secret_id: &str,
+    role: &str,
+    problem: &'static str,
+) -> Result<SecretString, SecretError> {
+    let credentials = secrets.credentials(setting, secret_id).await?;
+    if credentials.username != role {
+        return Err(SecretError::WrongShape { setting, problem });
+    }
+    Ok(credentials.password)
+}
+
+/// Writes the metric on which the template has an alarm. Without the count, everything else of the run is
+/// done all the same: it only warns.
+async fn report_users_with_many_tokens(context: &Context, deadline: Deadline) {
+    match deadline.timeout(Box::pin(users_with_many_tokens())).await.unwrap_or_else(|late| Err(late.into())) {
+        Ok(count) => LogLine {
+            level: Level::Info,
+            message: "tokens counted",
+            request_id: &context.request_id,
+            function: &context.env_config.function_name,
+            texts: &[],
+            metrics: &[(MetricName::UsersWithManyTokens, MetricValue::Count(count))],
+            second_dimension: None,
+        }
+        .write(),
+        Err(error) => warn!(target: LOG_TARGET, error = %error, "tokens were not counted"),
+    }
+}
+
+async fn users_with_many_tokens() -> Result<u64, lambda_runtime::Error> {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    Ok(schema::users_with_many_tokens(connection.client_mut(), &schema).await?)
 }
 
 async fn accept_salt() -> Outcome {

@@ -81,6 +81,7 @@ pub enum MetricName {
     WriteMs,
     ElapsedMs,
     UsedPercent,
+    UsersWithManyTokens,
 }
 
 /// A metric's name and its value.

@@ -56,7 +56,7 @@ class Database:
         """Update the stack; return its final status."""
         self.formation.update_stack(
             StackName=STACK,
-            TemplateBody=template,
+            TemplateURL=stack.upload_template(self.emulator, STACK, template),
             Parameters=stack.as_parameters(self.parameters | parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )

@@ -1,4 +1,4 @@
-"""Reads docs/operations.md: its tables, by the names in their first column, and its SQL queries."""
+"""Reads documents: the tables of operations.md, by the names in their first column, and SQL."""
 
 import re
 
@@ -19,7 +19,7 @@ def queries(row: str) -> set[str]:
     return set(re.findall(r"query `([^`]+)`", row))
 
 
-def sql(heading: str) -> str:
+def sql(heading: str, document: str = "operations.md") -> str:
     """Return the SQL query in the section with this heading."""
-    section = _DOCUMENT.split(f"\n## {heading}\n")[1]
+    section = (ROOT / "docs" / document).read_text().split(f"\n## {heading}\n")[1]
     return re.search(r"^```sql\n(.+?)^```", section, re.DOTALL | re.MULTILINE)[1]

@@ -2,9 +2,10 @@
 
 The causes are real, and the messages pass through the queue, the mapping and the function. The
 alarms are those of the stack, with their own periods; `cloudwatch.py` makes LocalStack evaluate
-them, and advances the time. The function's metrics are read from its log. LocalStack counts failed
-invocations and dead letters. It lacks two of AWS's metrics, the age of the oldest message and
-throttled invocations: the tests publish these.
+them, and advances the time. The functions' metrics are read from their logs. LocalStack counts
+failed invocations and dead letters. It lacks two of AWS's metrics, the age of the oldest message
+and throttled invocations: the tests publish these, and the number of messages in flight, since no
+test puts 60,000 messages in flight.
 
 Two differences are not tested. CloudWatch's periods start at a whole minute, LocalStack's end at
 the evaluation. CloudWatch evaluates only the last periods, LocalStack a few more.
@@ -36,6 +37,9 @@ pytestmark = [
 ]
 
 A_DAY = timedelta(days=1)
+# More periods than LocalStack looks at. CloudWatch looks at EvaluationPeriods.
+PERIODS_SEEN = 7
+GUESSER = "guesser"
 
 # Triggers the cause once more, while it lasts.
 Trigger = Callable[[], None]
@@ -91,6 +95,33 @@ def _disabled_mapping(cloudwatch: CloudWatch) -> Iterator[Trigger]:
 
 
 @contextmanager
+def _many_in_flight(cloudwatch: CloudWatch) -> Iterator[Trigger]:
+    driver = cloudwatch.driver
+    queue = {"QueueName": queue_name(driver.system.stack.queue_url)}
+
+    def trigger() -> None:
+        _send(driver, login())
+        _publish(cloudwatch, "in-flight", queue, ALARMS["in-flight"]["Threshold"] + 1)
+
+    yield trigger
+
+
+@contextmanager
+def _guessing_sender(cloudwatch: CloudWatch) -> Iterator[Trigger]:
+    driver = cloudwatch.driver
+
+    def trigger() -> None:
+        guesses = [login(user_id=GUESSER, ip=f"198.51.100.{number}") for number in range(101)]
+        driver.send(*map(json.dumps, guesses))
+        driver.wait_for(rows=101)
+        # As the schedule does each day.
+        stack.migrate(driver.system.emulator, driver.system.stack)
+
+    yield trigger
+    driver.execute("DELETE FROM user_logins")
+
+
+@contextmanager
 def _no_concurrency(cloudwatch: CloudWatch) -> Iterator[Trigger]:
     driver = cloudwatch.driver
     functions = driver.system.emulator.client("lambda")
@@ -118,12 +149,14 @@ CAUSES: dict[str, Cause] = {
         )
     ),
     "oldest-message": _disabled_mapping,
+    "in-flight": _many_in_flight,
     "function-errors": _logins_during(incidents.wrong_setting),
     "throttles": _no_concurrency,
     "failed-messages": _sender_with_wrong_key,
     "database-errors": _logins_during(incidents.no_server),
     "near-timeout": _logins_during(incidents.locked("0")),
     "salt-changed": _logins_during(incidents.wrong_salt),
+    "token-guesses": _guessing_sender,
 }
 
 # A line that the row's query must find.
@@ -139,7 +172,10 @@ FOUND: dict[str, dict[str, Any]] = {
 GRAPHS = {
     "oldest-message": ("In: messages in the queue", "waiting"),
     "throttles": ("Lambda: invocations", "Throttles"),
+    "in-flight": ("In: messages in the queue", "in flight"),
 }
+# The SQL query of a document, for rows that link to it, and its first value.
+SQL = {"token-guesses": (("Who must not hold what", "privacy.md"), GUESSER)}
 # Other alarms with the same cause. In a slow run, `dead-letters` is raised as well.
 ALSO_RAISED = {
     "database-errors": {"function-errors"},
@@ -149,7 +185,7 @@ ALSO_RAISED = {
 
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
-    assert set(FOUND) | set(GRAPHS) == set(ALARMS)
+    assert set(FOUND) | set(GRAPHS) | set(SQL) == set(ALARMS)
 
 
 def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
@@ -184,17 +220,20 @@ def test_cause_raises_its_alarm_and_repair_clears_it(
         raised = cloudwatch.raised()
         found = _run_queries(cloudwatch, documented.rows("alarm")[name])
         value = cloudwatch.highest_point(*GRAPHS[name]) if name in GRAPHS else 0
+        answers = driver.query(documented.sql(*SQL[name][0])) if name in SQL else []
 
     assert before == set()
     assert name in raised
     assert raised - {name, "dead-letters"} == ALSO_RAISED.get(name, set())
     if name in FOUND:
         assert any(FOUND[name].items() <= line.items() for line in found), found
+    elif name in SQL:
+        assert [answer[0] for answer in answers] == [SQL[name][1]]
     else:
         assert value > 0
     _redrive(driver)
-    driver.wait_for(rows=0 if name == "failed-messages" else bad_periods)
-    cloudwatch.advance_time(A_DAY)
+    driver.wait_for(rows=0 if name in {"failed-messages", "token-guesses"} else bad_periods)
+    cloudwatch.advance_time(max(A_DAY, PERIODS_SEEN * timedelta(seconds=alarm["Period"])))
     assert set(cloudwatch.states().values()) == {"OK"}
 
 

@@ -14,7 +14,7 @@ from dev import TARGET, stack
 from dev.emulator import Feature
 from dev.local_system import Services, running_services
 from dev.logins import failed, login, record
-from e2e.deployment import OWNER, STACK, Database
+from e2e.deployment import DATABASE, OWNER, STACK, Database
 
 pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
 
@@ -40,6 +40,13 @@ def services() -> Iterator[Services]:
     """Start servers for this module: a stack's roles belong to the whole Postgres."""
     with running_services(TARGET / "e2e-deployment") as services:
         yield services
+
+
+@pytest.fixture(scope="module")
+def template_url(services: Services) -> str:
+    """Upload the template without packages, for stacks that are refused."""
+    services.emulator.client("s3").create_bucket(Bucket="refused")
+    return stack.upload_template(services.emulator, "refused", stack.template("refused"))
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_new_schema_version_runs_the_migration(
     template = json.loads(database.template)
     template["Resources"]["Schema"]["Properties"]["Version"] += 1
 
-    status = database.update(stack.as_text(template))
+    status = database.update(json.dumps(template))
 
     assert status == "UPDATE_COMPLETE"
     assert database.migrations() == 2
@@ -131,7 +138,7 @@ def test_queue_refuses_connections_without_tls(database: Database) -> None:
     template = json.loads(database.template)
     template["Resources"]["QueuePolicy"] = policy
 
-    assert database.update(stack.as_text(template)) == "UPDATE_COMPLETE"
+    assert database.update(json.dumps(template)) == "UPDATE_COMPLETE"
 
     with pytest.raises(ClientError, match="AccessDenied"):
         database.send("{}")
@@ -163,6 +170,25 @@ def test_rotated_password_is_used_without_deployment(database: Database) -> None
     _end_sessions(database)
 
     assert stack.writer_password(database.emulator, database.stack) != old
+    assert database.stores_login("after")
+
+
+def test_failed_rotation_logs_no_verifier(database: Database) -> None:
+    database.deploy()
+    database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} SET lock_timeout = '100ms'")
+    try:
+        with database.postgres.connect(DATABASE) as other:
+            other.autocommit = False
+            other.execute("ALTER ROLE login_writer CONNECTION LIMIT 100")
+            assert operate.rotate(database.emulator.client, STACK) == 1
+            other.rollback()
+    finally:
+        database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} RESET lock_timeout")
+
+    log = database.postgres.log.read_text()
+    # Postgres logs the statement that failed.
+    assert "canceling statement due to lock timeout" in log
+    assert "SCRAM-SHA-256$" not in log
     assert database.stores_login("after")
 
 
@@ -366,14 +392,14 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
     ],
 )
 def test_contradictory_parameters_are_refused_with_a_reason(
-    services: Services, parameters: dict[str, str], sentence: str
+    services: Services, template_url: str, parameters: dict[str, str], sentence: str
 ) -> None:
     formation = services.emulator.client("cloudformation")
 
     with pytest.raises(ClientError, match=sentence):
         formation.create_stack(
             StackName="refused",
-            TemplateBody=stack.template("bucket"),
+            TemplateURL=template_url,
             Parameters=stack.as_parameters({"SavedQueries": "false"} | parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )

@@ -13,7 +13,7 @@ import pytest
 from botocore.credentials import Credentials
 
 from deploy import operate
-from dev import ROOT, TARGET, logs, ministack, stack
+from dev import ROOT, TARGET, logs, ministack
 from dev.emulator import REGION, Feature
 from dev.local_system import Services, running_services
 from dev.logins import encodings, login
@@ -204,7 +204,7 @@ def test_failed_switch_is_rolled_back_to_the_password(
     # Fails after the schema is updated, which grants the IAM login.
     template["Resources"]["IngestFunction"]["Properties"]["CodeUri"] = "s3://nowhere/nothing"
 
-    status = database.update(stack.as_text(template), **IAM)
+    status = database.update(json.dumps(template), **IAM)
 
     assert status == "UPDATE_ROLLBACK_COMPLETE"
     # The migration ran at creation, for IAM, and for the password again.

@@ -195,7 +195,15 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
     assert parts == {
         "Region": {"Fn::Join": ["", {"Fn::Split": ["-", {"Ref": "AWS::Region"}]}]},
     }
-    assert set(allowed) == {"SecretsManagerEndpoint", "KmsEndpoint", "LogsEndpoint", "XRayEndpoint"}
+    assert allowed["SqsEndpoint"][0]["Action"] == "sqs:ChangeMessageVisibility"
+    assert allowed["SqsEndpoint"][0]["Resource"] == {"Fn::GetAtt": ["LoginQueue", "Arn"]}
+    assert set(allowed) == {
+        "SecretsManagerEndpoint",
+        "SqsEndpoint",
+        "KmsEndpoint",
+        "LogsEndpoint",
+        "XRayEndpoint",
+    }
     account = {"Ref": "AWS::AccountId"}
     for name, [statement] in allowed.items():
         conditions = statement["Condition"]["StringEquals"]
@@ -217,10 +225,59 @@ def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
     cluster = resources["DatabaseCluster"]
 
-    assert parameters == {"rds.force_ssl": "1", "log_error_verbosity": "terse"}
+    assert parameters["rds.force_ssl"] == "1"
     assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
     assert cluster["Properties"]["StorageEncrypted"] is True
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
+
+
+def test_log_of_created_database_stays_encrypted(resources: dict[str, Any]) -> None:
+    parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
+    cluster = resources["DatabaseCluster"]["Properties"]
+
+    # RDS would create a log group without a key and without an end of retention.
+    assert "EnableCloudwatchLogsExports" not in cluster
+    assert cluster["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
+    assert parameters == {
+        "rds.force_ssl": "1",
+        "log_error_verbosity": "terse",
+        "rds.log_retention_period": str(3 * 24 * 60),
+    }
+
+
+def test_code_of_function_takes_no_messages(resources: dict[str, Any]) -> None:
+    allowed = _statement(resources["IngestRole"], "TakeMessages")
+    denied = _statement(resources["IngestRole"], "TheCodeTakesNone")
+
+    assert denied["Effect"] == "Deny"
+    assert denied["Resource"] == allowed["Resource"]
+    # Needs no right of its own: it reveals no message.
+    assert set(allowed["Action"]) - set(denied["Action"]) == {"sqs:GetQueueAttributes"}
+    assert denied["Condition"] == {
+        "ArnLike": {
+            "lambda:SourceFunctionArn": {
+                "Fn::Sub": "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}"
+                ":function:${AWS::StackName}-*"
+            }
+        }
+    }
+    assert _statement(resources["IngestRole"], "ReturnBadMessages") == {
+        "Sid": "ReturnBadMessages",
+        "Effect": "Allow",
+        "Action": "sqs:ChangeMessageVisibility",
+        "Resource": {"Fn::GetAtt": ["LoginQueue", "Arn"]},
+    }
+
+
+def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> None:
+    resources, outputs = template["Resources"], template["Outputs"]
+    secret = resources["ReaderSecret"]["Properties"]["GenerateSecretString"]
+
+    assert json.loads(secret["SecretStringTemplate"]) == {"username": "login_analyst"}
+    assert "--secret-arn ${ReaderSecret.Id}" in outputs["ReadRows"]["Value"]["Fn::Sub"]
+    assert "MasterUserSecret" not in json.dumps(outputs["ReadRows"])
+    owners = [name for name, output in outputs.items() if "MasterUserSecret" in json.dumps(output)]
+    assert owners == ["OwnerSecretArn"]
 
 
 def test_only_listed_policies_use_wildcards(
@@ -261,8 +318,15 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "DATABASE_AUTHENTICATION",
             "DATABASE_USER",
             "DATABASE_SECRET_ID",
+            "QUEUE_URL",
+            "EXPECTED_ENVELOPES",
         },
-        "MigrateFunction": {"DATABASE_SECRET_ID", "WRITER_AUTHENTICATION", "WRITER_SECRET_ID"},
+        "MigrateFunction": {
+            "DATABASE_SECRET_ID",
+            "WRITER_AUTHENTICATION",
+            "WRITER_SECRET_ID",
+            "READER_SECRET_ID",
+        },
     }
 
 
@@ -275,6 +339,8 @@ def test_password_stack_reads_the_secret_and_forbids_tokens(
         "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
         "DATABASE_AUTHENTICATION": {"Ref": "DatabaseAuthentication"},
         "DATABASE_SECRET_ID": {"Fn::GetAtt": ["WriterSecret", "Id"]},
+        "QUEUE_URL": {"Ref": "LoginQueue"},
+        "EXPECTED_ENVELOPES": {"Ref": "ExpectedEnvelopes"},
     }
     assert _variables(resources["MigrateFunction"])["WRITER_SECRET_ID"] == {
         "Fn::GetAtt": ["WriterSecret", "Id"]
@@ -305,8 +371,11 @@ def test_iam_stack_allows_one_database_and_no_password(
         "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
         "DATABASE_AUTHENTICATION": {"Ref": "DatabaseAuthentication"},
         "DATABASE_USER": "login_writer",
+        "QUEUE_URL": {"Ref": "LoginQueue"},
+        "EXPECTED_ENVELOPES": {"Ref": "ExpectedEnvelopes"},
     }
-    assert set(_variables(resources["MigrateFunction"])) == {
+    readers = {"READER_SECRET_ID"} if creates else set()
+    assert set(_variables(resources["MigrateFunction"])) == readers | {
         "DATABASE_SECRET_ID",
         "WRITER_AUTHENTICATION",
     }
@@ -364,7 +433,7 @@ def _variables(function: dict[str, Any]) -> dict[str, Any]:
 def _statement(role: dict[str, Any], sid: str) -> dict[str, Any] | None:
     """Find a statement in the role's policy."""
     statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-    return next((statement for statement in statements if statement["Sid"] == sid), None)
+    return next((statement for statement in statements if statement.get("Sid") == sid), None)
 
 
 def _is_of_endpoint(statement: dict[str, Any]) -> bool:

@@ -10,9 +10,9 @@ use login_etl::config::IamSettings;
 use login_etl::schema::{self, SchemaError};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Database, WRITER_LOGIN_LOCK, superuser};
+use crate::support::{Database, WRITER_LOGIN_LOCK, connect, superuser};
 
 /// Tokens that botocore signed, each with its input. `tests/e2e/test_iam.py` signs them again with botocore
 /// and compares.
@@ -70,6 +70,7 @@ fn bad_host_gets_no_token() {
 async fn writer_logs_in_by_iam_or_password() {
     let _guard = WRITER_LOGIN_LOCK.lock().await;
     let database = Database::create().await;
+    let mut owner = owner_of(&database).await;
     let admin = &database.admin;
     // Whether the writer has a password, and whether it is a member of rds_iam.
     let state = async || -> (bool, bool) {
@@ -85,7 +86,7 @@ async fn writer_logs_in_by_iam_or_password() {
         writer.connect(NoTls).await.is_ok()
     };
 
-    schema::set_writer_password(admin, &"first".into()).await.unwrap();
+    set_password(&mut owner, "first").await.unwrap();
     let without_role = schema::grant_writer_iam_login(admin).await;
     let unchanged = (state().await, may_log_in("first").await);
     admin.batch_execute("CREATE ROLE rds_iam").await.unwrap();
@@ -95,7 +96,7 @@ async fn writer_logs_in_by_iam_or_password() {
         switched.push((state().await, may_log_in("first").await));
     }
     for _ in 0..2 {
-        schema::set_writer_password(admin, &"second".into()).await.unwrap();
+        set_password(&mut owner, "second").await.unwrap();
         switched.push((state().await, may_log_in("second").await));
     }
     admin.batch_execute("DROP ROLE rds_iam").await.unwrap();
@@ -119,7 +120,7 @@ async fn foreign_grant_of_rds_iam_is_an_error() {
     database.admin.batch_execute(&foreign_grant).await.unwrap();
     let before = password().await;
 
-    let outcome = schema::set_writer_password(&database.admin, &"new".into()).await;
+    let outcome = set_password(&mut owner_of(&database).await, "new").await;
 
     database.admin.batch_execute(&format!("DROP ROLE rds_iam, {name}")).await.unwrap();
     assert_eq!(
@@ -127,4 +128,14 @@ async fn foreign_grant_of_rds_iam_is_an_error() {
         "Postgres refused: login_writer stays in rds_iam, which this role did not grant to it, SQLSTATE P0001"
     );
     assert_eq!(password().await, before);
+}
+
+async fn owner_of(database: &Database) -> Client {
+    connect(superuser().dbname(&database.name)).await
+}
+
+async fn set_password(owner: &mut Client, password: &str) -> Result<(), SchemaError> {
+    let transaction = owner.transaction().await?;
+    schema::set_writer_password(&transaction, &password.into()).await?;
+    Ok(transaction.commit().await?)
 }

@@ -10,6 +10,7 @@ use login_etl::handler::Ingest;
 use login_etl::store::Store;
 use login_etl::store::tls::PendingTls;
 use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
 
 use crate::support::{Database, SALT, WRITER_LOGIN_LOCK, connect, superuser, unique_name, variable};
 
@@ -336,6 +337,32 @@ async fn migrate_sets_the_writers_password() {
 }
 
 #[tokio::test]
+async fn migrate_creates_a_login_that_only_reads() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let mut analyst = superuser();
+    analyst.user("login_analyst").dbname(&database.name);
+
+    for password in ["first", "second"] {
+        let credentials = serde_json::json!({ "username": "login_analyst", "password": password });
+        let reader = create_secret(&credentials.to_string()).await;
+        let settings = [("DATABASE_URL", &*url), ("READER_SECRET_ID", &reader)];
+        let output = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+        assert_eq!(last_log_text(&output), "the schema is up to date");
+    }
+
+    let old = analyst.password("first").connect(NoTls).await;
+    let analyst = connect(analyst.password("second")).await;
+    assert!(old.is_err(), "the old password still works");
+    analyst.query("SELECT FROM user_logins", &[]).await.unwrap();
+    for refused in ["INSERT INTO user_logins (user_id) VALUES ('x')", "SELECT FROM processed_messages"] {
+        let error = analyst.batch_execute(refused).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn migrate_sets_no_other_roles_password() {
     let database = Database::create().await;
     let other_role = create_secret(r#"{"username":"postgres","password":"hunter2"}"#).await;
@@ -345,6 +372,12 @@ async fn migrate_sets_no_other_roles_password() {
         run(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url), ("WRITER_SECRET_ID", &other_role)]);
 
     assert_eq!(last_log_text(&output), "WRITER_SECRET_ID: the username in the secret is not login_writer");
+    assert_eq!(output.status.code(), Some(1));
+
+    let output =
+        run(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url), ("READER_SECRET_ID", &other_role)]);
+
+    assert_eq!(last_log_text(&output), "READER_SECRET_ID: the username in the secret is not login_analyst");
     assert_eq!(output.status.code(), Some(1));
 }
 
