@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio_postgres::NoTls;
 
-use crate::support::{Database, WRITER_LOGIN_LOCK, superuser};
+use crate::support::{Database, WRITER_LOGIN_LOCK, connect, superuser};
 
 /// Tokens that botocore signed, each with its input. `tests/e2e/test_iam.py` signs them again with botocore
 /// and compares.
@@ -127,4 +127,19 @@ async fn foreign_grant_of_rds_iam_is_an_error() {
         "Postgres refused: login_writer stays in rds_iam, which this role did not grant to it, SQLSTATE P0001"
     );
     assert_eq!(password().await, before);
+}
+
+#[tokio::test]
+async fn refused_grant_of_rds_iam_is_explained() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let name = &database.name;
+    let other = connect(superuser().user(name).password(name).dbname(name)).await;
+    database.execute("CREATE ROLE rds_iam").await;
+
+    let outcome = schema::grant_writer_iam_login(&other).await;
+
+    database.execute("DROP ROLE rds_iam").await;
+    let refusal = outcome.unwrap_err().to_string();
+    assert!(refusal.starts_with("Postgres refused: ") && refusal.ends_with(", SQLSTATE 42501"), "{refusal}");
 }
