@@ -303,6 +303,7 @@ fn credential_name(by_token: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use openssl::ssl::{SslContext, SslMethod};
     use openssl::x509::X509;
 
     use super::*;
@@ -323,5 +324,21 @@ mod tests {
 
             assert_eq!(words, Some("the server requires an unsupported method of authentication"));
         }
+    }
+
+    #[test]
+    fn system_error_is_named_by_its_kind() {
+        let mut context = SslContext::builder(SslMethod::tls()).unwrap();
+        let failure = context.set_ca_file("/nowhere").unwrap_err();
+
+        assert_eq!(system_failure(&failure.errors()[0]).as_deref(), Some("entity not found"));
+        assert!(tls_failure(&failure.into()).unwrap().starts_with("entity not found, "));
+    }
+
+    #[test]
+    fn unknown_system_error_is_named_by_its_number() {
+        let error = std::io::Error::from_raw_os_error(999);
+
+        assert_eq!(io_failure(&error), "error 999 of the operating system");
     }
 }
