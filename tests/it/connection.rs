@@ -6,6 +6,7 @@ use login_etl::deadline::Deadline;
 use login_etl::store::Written;
 use serde_json::json;
 
+use crate::pooler::secrets_manager;
 use crate::support::{
     Database, Logs, Proxy, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
     masker, server_address, server_ca, store_with, superuser,
@@ -397,10 +398,15 @@ async fn renamed_database_is_found_in_the_secret() {
     assert_eq!(answer, failures(&[]));
 }
 
-async fn secrets_manager() -> aws_sdk_secretsmanager::Client {
-    aws_sdk_secretsmanager::Client::new(
-        &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
-    )
+#[tokio::test]
+async fn missing_privilege_is_no_missing_function() {
+    let database = Database::create().await;
+    database.execute("REVOKE INSERT ON user_logins FROM login_writer").await;
+    let ingest = database.ingest().await;
+
+    let error = invoke(&ingest, &batch([login("a", "a")])).await.unwrap_err();
+
+    assert_eq!(error.error_message, "Postgres refused the statement, SQLSTATE 42501");
 }
 
 /// Creates a secret with all parts of the address, as RDS does for a user of its own. The secret has the name of the user.

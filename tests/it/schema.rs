@@ -380,3 +380,19 @@ async fn busy_ledger_is_not_called_unready() {
 
     assert_eq!(refusal, "Postgres refused: canceling statement due to lock timeout, SQLSTATE 55P03");
 }
+
+#[tokio::test]
+async fn broken_trigger_is_to_be_repaired() {
+    let mut admin = database_at(0).await;
+    migrate(&mut admin).await.unwrap();
+    let trigger = "CREATE FUNCTION copy() RETURNS trigger LANGUAGE plpgsql AS
+                       $$ BEGIN INSERT INTO nowhere DEFAULT VALUES; RETURN NEW; END $$;
+                   CREATE TRIGGER copy BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION copy()";
+    admin.batch_execute(trigger).await.unwrap();
+
+    let refusal = migrate(&mut admin).await.unwrap_err().to_string();
+
+    let problem = "login_writer cannot write a row: relation \"nowhere\" does not exist, SQLSTATE 42P01";
+    let remedy = "repair the trigger, the default or the table that needs it";
+    assert_eq!(refusal, format!("the database is not ready: {problem}: {remedy}"));
+}
