@@ -136,17 +136,15 @@ async fn create(transaction: &mut Transaction<'_>) -> Result<(), tokio_postgres:
     }
 }
 
-/// Whether the old history is ours: it contains our first migration. A table of another program may lack columns,
-/// or this role may have no right to read it.
+/// Whether the old history is ours: it contains our first migration. A table of another program may lack columns or
+/// hold nulls, or this role may have no right to read it.
 async fn has_old_history(transaction: &mut Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
     let savepoint = transaction.savepoint("old_history").await?;
     let rows = read(&savepoint, READ_OLD_HISTORY).await;
     savepoint.rollback().await?;
-    match rows {
-        Ok(rows) => Ok(migrations().first().is_some_and(|first| rows.iter().any(|row| row.is(first)))),
-        Err(error) if error.as_db_error().is_some() => Ok(false),
-        Err(error) => Err(error),
-    }
+    let is_ours =
+        |rows: Vec<Applied>| migrations().first().is_some_and(|first| rows.iter().any(|row| row.is(first)));
+    Ok(rows.is_ok_and(is_ours))
 }
 
 async fn read(transaction: &Transaction<'_>, sql: &str) -> Result<Vec<Applied>, tokio_postgres::Error> {

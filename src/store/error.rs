@@ -232,9 +232,6 @@ fn words_for(text: &str) -> Option<&'static str> {
     }
     Some(match text {
         "server does not support TLS" => "the server does not offer TLS, which is required",
-        "no hostname provided for TLS handshake" => {
-            "a Unix socket or an address without a host name has no TLS"
-        }
         "password missing" => "the server requires a password, and DATABASE_URL has none",
         "unsupported authentication method" | "unsupported SASL mechanism" => {
             "the server requires an unsupported method of authentication"
@@ -311,6 +308,7 @@ fn credential_name(by_token: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use openssl::ssl::{SslContext, SslMethod};
     use openssl::x509::X509;
 
     use super::*;
@@ -321,5 +319,31 @@ mod tests {
         assert!(failure.to_string().ends_with("Expecting: CERTIFICATE"));
 
         assert_eq!(tls_failure(&failure.into()).unwrap(), "no start line");
+    }
+
+    /// The tests make the client's other errors with a real server; these two need a server that our tests lack.
+    #[test]
+    fn unsupported_authentication_is_explained() {
+        for text in ["unsupported authentication method", "unsupported SASL mechanism"] {
+            let words = words_for(text);
+
+            assert_eq!(words, Some("the server requires an unsupported method of authentication"));
+        }
+    }
+
+    #[test]
+    fn system_error_is_named_by_its_kind() {
+        let mut context = SslContext::builder(SslMethod::tls()).unwrap();
+        let failure = context.set_ca_file("/nowhere").unwrap_err();
+
+        assert_eq!(system_failure(&failure.errors()[0]).as_deref(), Some("entity not found"));
+        assert!(tls_failure(&failure.into()).unwrap().starts_with("entity not found, "));
+    }
+
+    #[test]
+    fn unknown_system_error_is_named_by_its_number() {
+        let error = std::io::Error::from_raw_os_error(999);
+
+        assert_eq!(io_failure(&error), "error 999 of the operating system");
     }
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use login_etl::deadline::Deadline;
 use login_etl::store::Written;
+use serde_json::json;
 
+use crate::pooler::secrets_manager;
 use crate::support::{
     Database, Logs, Proxy, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
     masker, server_address, server_ca, store_with, superuser,
@@ -119,6 +121,8 @@ async fn unusable_address_is_explained() {
     let no_password = format!("postgresql://{name}@localhost:{port}/{name}?sslmode=disable");
     let no_socket = format!("postgresql://{name}:{name}@%2Fnowhere/{name}");
     let standby = format!("{}&target_session_attrs=read-write", database.url());
+    // Without TLS there is nothing to bind to.
+    let no_binding = format!("{}&channel_binding=require", database.url());
     database
         .admin
         .batch_execute(&format!("ALTER ROLE {name} SET default_transaction_read_only = on"))
@@ -129,6 +133,7 @@ async fn unusable_address_is_explained() {
         (no_password, "the server requires a password, and DATABASE_URL has none"),
         (no_socket, "entity not found"),
         (standby, "the server is read-only, and target_session_attrs is read-write"),
+        (no_binding, "the server does not offer channel binding, which is required"),
     ] {
         let ingest = ingest_with(&[("DATABASE_URL", &url)]).await;
 
@@ -386,4 +391,65 @@ async fn empty_batch_sends_nothing() {
 
     assert_eq!(written, Ok(Written::default()));
     assert_eq!(connecting, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn refused_login_without_secret_names_the_secret() {
+    let database = Database::create().await;
+    let name = &database.name;
+    let secrets = secrets_manager().await;
+    create_database_secret(&secrets, name, name).await;
+    let ingest = ingest_with(&[("DATABASE_SECRET_ID", name), ("DATABASE_CA_BUNDLE", &server_ca())]).await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+
+    database.execute(&format!("ALTER ROLE {name} PASSWORD 'rotated'")).await;
+    secrets.delete_secret().secret_id(name).force_delete_without_recovery(true).send().await.unwrap();
+    database.end_sessions().await;
+    let outcome = invoke(&ingest, &batch([login("b", "b")])).await;
+
+    assert_eq!(error_type(&outcome), "SecretsUnavailable");
+}
+
+/// Postgres does not refuse the login to a database that does not exist: it refuses a statement, by its SQLSTATE.
+#[tokio::test]
+async fn renamed_database_is_found_in_the_secret() {
+    let database = Database::create().await;
+    let name = &database.name;
+    let renamed = format!("{name}_renamed");
+    let secrets = secrets_manager().await;
+    create_database_secret(&secrets, name, name).await;
+    let ingest = ingest_with(&[("DATABASE_SECRET_ID", name), ("DATABASE_CA_BUNDLE", &server_ca())]).await;
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+
+    let new_secret = database_secret(name, &renamed);
+    secrets.put_secret_value().secret_id(name).secret_string(new_secret).send().await.unwrap();
+    database.end_sessions().await;
+    drop(database.admin);
+    let server = connect(&superuser()).await;
+    server.batch_execute(&format!("ALTER DATABASE {name} RENAME TO {renamed}")).await.unwrap();
+    let answer = invoke(&ingest, &batch([login("b", "b")])).await;
+
+    assert_eq!(answer, failures(&[]));
+}
+
+#[tokio::test]
+async fn missing_privilege_is_no_missing_function() {
+    let database = Database::create().await;
+    database.execute("REVOKE INSERT ON user_logins FROM login_writer").await;
+    let ingest = database.ingest().await;
+
+    let error = invoke(&ingest, &batch([login("a", "a")])).await.unwrap_err();
+
+    assert_eq!(error.error_message, "Postgres refused the statement, SQLSTATE 42501");
+}
+
+/// Creates a secret with all parts of the address, as RDS does for a user of its own. The secret has the name of the user.
+async fn create_database_secret(secrets: &aws_sdk_secretsmanager::Client, user: &str, database: &str) {
+    secrets.create_secret().name(user).secret_string(database_secret(user, database)).send().await.unwrap();
+}
+
+fn database_secret(user: &str, database: &str) -> String {
+    let address = server_address();
+    let (host, port) = address.split_once(':').unwrap();
+    json!({ "username": user, "password": user, "host": host, "port": port, "dbname": database }).to_string()
 }

@@ -139,3 +139,18 @@ async fn set_password(owner: &mut Client, password: &str) -> Result<(), SchemaEr
     schema::set_writer_password(&transaction, &password.into()).await?;
     Ok(transaction.commit().await?)
 }
+
+#[tokio::test]
+async fn refused_grant_of_rds_iam_is_explained() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let name = &database.name;
+    let other = connect(superuser().user(name).password(name).dbname(name)).await;
+    database.execute("CREATE ROLE rds_iam").await;
+
+    let outcome = schema::grant_writer_iam_login(&other).await;
+
+    database.execute("DROP ROLE rds_iam").await;
+    let refusal = outcome.unwrap_err().to_string();
+    assert!(refusal.starts_with("Postgres refused: ") && refusal.ends_with(", SQLSTATE 42501"), "{refusal}");
+}

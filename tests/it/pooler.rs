@@ -149,7 +149,7 @@ fn refused(error_type: &str, error_message: &str) -> Result<Value, Diagnostic> {
     Err(Diagnostic { error_type: error_type.to_owned(), error_message: error_message.to_owned() })
 }
 
-async fn secrets_manager() -> SecretsManager {
+pub(crate) async fn secrets_manager() -> SecretsManager {
     SecretsManager::new(&aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await)
 }
 

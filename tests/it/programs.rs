@@ -539,3 +539,19 @@ fn crash<T>(program: &mut Command, ready: impl FnOnce() -> T) -> ExitStatus {
     assert_eq!(status.signal(), Some(6));
     status
 }
+
+#[test]
+fn migrate_in_lambda_waits_for_an_event() {
+    let lambda = [
+        ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "migrate"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+        UNREACHABLE,
+    ];
+
+    let output = run(env!("CARGO_BIN_EXE_migrate"), &lambda);
+
+    // The Runtime API refuses the connection, and not the database.
+    assert_eq!(last_log_text(&output), "client error (Connect)");
+}

@@ -191,8 +191,9 @@ async fn history_of_another_program_is_ignored() {
                         (version int PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255));
                     INSERT INTO refinery_schema_history VALUES
                         (1, 'initial', '2026-01-01T00:00:00Z', '123'), (9, 'ninth', '2026-01-01T00:00:00Z', '9')";
+    let with_null = format!("{refinery}, (10, NULL, NULL, NULL)");
     let other_tool = "CREATE TABLE refinery_schema_history (id text)";
-    for history in [refinery, other_tool] {
+    for history in [refinery, &with_null, other_tool] {
         let mut admin = database_at(0).await;
         admin.batch_execute(history).await.unwrap();
         let before = admin.query("SELECT refinery_schema_history::text FROM refinery_schema_history", &[]);
@@ -354,4 +355,44 @@ fn schema_file_names_the_newest_migration() {
     let first_line = SCHEMA.lines().next().unwrap();
 
     assert_eq!(first_line, format!("-- Schema as of {}", newest_migration()));
+}
+
+#[tokio::test]
+async fn refused_history_is_explained() {
+    let mut admin = database_at(0).await;
+    admin.batch_execute("CREATE TYPE login_etl_migrations AS ENUM ()").await.unwrap();
+
+    let refusal = migrate(&mut admin).await.unwrap_err().to_string();
+
+    assert_eq!(refusal, "Postgres refused: type \"login_etl_migrations\" already exists, SQLSTATE 42710");
+}
+
+#[tokio::test]
+async fn busy_ledger_is_not_called_unready() {
+    let name = unique_name();
+    let mut admin = named_database_at(&name, 0).await;
+    migrate(&mut admin).await.unwrap();
+    let other = connect(superuser().dbname(&name)).await;
+    other.batch_execute("BEGIN; LOCK TABLE processed_messages IN SHARE MODE").await.unwrap();
+    admin.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
+
+    let refusal = migrate(&mut admin).await.unwrap_err().to_string();
+
+    assert_eq!(refusal, "Postgres refused: canceling statement due to lock timeout, SQLSTATE 55P03");
+}
+
+#[tokio::test]
+async fn broken_trigger_is_to_be_repaired() {
+    let mut admin = database_at(0).await;
+    migrate(&mut admin).await.unwrap();
+    let trigger = "CREATE FUNCTION copy() RETURNS trigger LANGUAGE plpgsql AS
+                       $$ BEGIN INSERT INTO nowhere DEFAULT VALUES; RETURN NEW; END $$;
+                   CREATE TRIGGER copy BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION copy()";
+    admin.batch_execute(trigger).await.unwrap();
+
+    let refusal = migrate(&mut admin).await.unwrap_err().to_string();
+
+    let problem = "login_writer cannot write a row: relation \"nowhere\" does not exist, SQLSTATE 42P01";
+    let remedy = "repair the trigger, the default or the table that needs it";
+    assert_eq!(refusal, format!("the database is not ready: {problem}: {remedy}"));
 }

@@ -148,3 +148,28 @@ fn each_port_is_taken_or_explained() {
         assert_eq!(outcome.map(drop).map_err(|error| error.to_string()), expected, "{port}");
     }
 }
+
+#[test]
+fn zero_means_the_default() {
+    let plain = "postgresql://u:p@h/d";
+    let zeros =
+        "connect_timeout=0&tcp_user_timeout=0&keepalives_idle=0&keepalives_interval=0&keepalives_count=0";
+
+    let [default, zero] =
+        [plain, &format!("{plain}?{zeros}")].map(|url| config(read(&[("DATABASE_URL", url)]).unwrap()));
+
+    assert_eq!(zero, default);
+}
+
+/// A long name is most likely a part of a password with an unencoded `&`.
+#[test]
+fn long_parameter_is_not_named() {
+    for (length, is_named) in [(40, true), (41, false)] {
+        let parameter = "k".repeat(length);
+
+        let outcome = read(&[("DATABASE_URL", &format!("postgresql://u:p@h/d?{parameter}=1"))]);
+
+        let error = outcome.map(drop).unwrap_err().to_string();
+        assert_eq!(error.contains(&parameter), is_named, "{error}");
+    }
+}

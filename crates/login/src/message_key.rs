@@ -109,4 +109,11 @@ mod tests {
             assert_eq!(ledger_id(other).get_version_num(), 8, "{other}");
         }
     }
+
+    #[test]
+    fn escaped_timestamp_equals_plain_one() {
+        let read = |json| sent_at(serde_json::from_str(json).unwrap()).unwrap();
+
+        assert_eq!(read(r#""179\u0034614400000""#), read("1794614400000"));
+    }
 }
