@@ -68,7 +68,7 @@ pub(super) fn is_one_of(error: &tokio_postgres::Error, codes: &[SqlState]) -> bo
 }
 
 /// Whether the error concerns neither a row nor the statement, but the server or another transaction.
-pub(super) fn is_of_server(refusal: &DbError) -> bool {
+pub(super) fn concerns_server(refusal: &DbError) -> bool {
     let code = refusal.code();
     NOT_OF_ROWS.contains(&&code.code()[..2]) || *code == SqlState::LOCK_NOT_AVAILABLE
 }

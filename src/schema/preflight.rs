@@ -4,7 +4,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::error::{Finding, SchemaError, is_of_server, is_one_of};
+use super::error::{Finding, SchemaError, concerns_server, is_one_of};
 use super::{history, trust};
 
 const PREFLIGHT: &str = include_str!("preflight.sql");
@@ -55,7 +55,7 @@ async fn wrong_types(
             Err(error) if is_one_of(&error, &[SqlState::DATATYPE_MISMATCH]) => {
                 findings.push(Finding { problem: row.try_get(1)?, remedy: row.try_get(2)? });
             }
-            Err(error) if error.as_db_error().is_none_or(is_of_server) => return Err(error),
+            Err(error) if error.as_db_error().is_none_or(concerns_server) => return Err(error),
             // The other checks or the proof report any other problem of the table.
             Err(_) | Ok(()) => {}
         }

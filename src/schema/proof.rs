@@ -3,7 +3,7 @@
 use tokio_postgres::Transaction;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::error::{Finding, SchemaError, is_of_server, is_one_of, postgres_reason};
+use super::error::{Finding, SchemaError, concerns_server, is_one_of, postgres_reason};
 
 const PROOF_WITHOUT_ROWS: &str = include_str!("proof_without_rows.sql");
 const PROOF: &str = include_str!("proof.sql");
@@ -81,24 +81,24 @@ async fn write(proof: &Transaction<'_>, quoted_schema: &str) -> Result<Option<Fi
     }
     match execute(PROOF).await {
         Ok(()) => Ok(None),
-        Err(error) => refused_or_not_ready(&error, is_of_row),
+        Err(error) => refused_or_not_ready(&error, concerns_row),
     }
 }
 
 fn refused_or_not_ready(
     error: &tokio_postgres::Error,
-    is_of_row: fn(&DbError) -> bool,
+    concerns_row: fn(&DbError) -> bool,
 ) -> Result<Option<Finding>, SchemaError> {
     match error.as_db_error() {
-        Some(refusal) if is_of_row(refusal) => Ok(Some(refused(refusal))),
+        Some(refusal) if concerns_row(refusal) => Ok(Some(refused(refusal))),
         _ => Err(not_ready(error)),
     }
 }
 
 /// Whether Postgres may accept other rows although it refuses this row.
-fn is_of_row(refusal: &DbError) -> bool {
+fn concerns_row(refusal: &DbError) -> bool {
     let is_of_statement = refusal.code().code().starts_with(SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION);
-    is_raised_by_user(refusal) || !(is_of_statement || is_of_server(refusal))
+    is_raised_by_user(refusal) || !(is_of_statement || concerns_server(refusal))
 }
 
 fn is_raised_by_user(refusal: &DbError) -> bool {
@@ -107,7 +107,7 @@ fn is_raised_by_user(refusal: &DbError) -> bool {
 
 fn not_ready(error: &tokio_postgres::Error) -> SchemaError {
     let remedy = match error.as_db_error() {
-        Some(refusal) if is_of_server(refusal) => return SchemaError::Postgres(postgres_reason(error)),
+        Some(refusal) if concerns_server(refusal) => return SchemaError::Postgres(postgres_reason(error)),
         None => return SchemaError::Postgres(postgres_reason(error)),
         Some(refusal) if *refusal.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
             "grant login_writer this privilege"
