@@ -205,7 +205,7 @@ fn misspelt(user_id: &str) -> Value {
 fn enveloped(times: usize) -> Value {
     let mut inner = body("leak-me").to_string();
     for _ in 0..times {
-        inner = text(&sns(&inner)).to_owned();
+        text(&sns(&inner)).clone_into(&mut inner);
     }
     inner.into()
 }
