@@ -218,4 +218,17 @@ mod tests {
             assert_eq!(received(message, 64, &AuthMethod::ALL).await, expected);
         }
     }
+
+    #[test]
+    fn refusal_names_the_method_to_permit() {
+        for method in AuthMethod::ALL {
+            let refusal = MethodRefused(method).to_string();
+
+            let name = format!("{method:?}").to_lowercase().replace("scramsha256", "scram-sha-256");
+            assert!(
+                refusal.ends_with(&format!(", or permit {name} by require_auth in DATABASE_URL")),
+                "{refusal}"
+            );
+        }
+    }
 }

@@ -5,7 +5,8 @@ use login_etl::config::Settings;
 use login_etl::handler::Ingest;
 use serde_json::{Value, json};
 
-use crate::support::{Database, Logs, batch, body, failures, invoke, login, record};
+use crate::programs::create_secret;
+use crate::support::{Database, Logs, SALT, batch, body, failures, invoke, login, record};
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -265,4 +266,22 @@ async fn other_spellings_of_versions_fail_alone() {
     let lines = logs.lines("message failed");
     assert_eq!(lines.len(), spellings.len());
     assert!(lines.iter().all(|line| line["reason"] == "BadVersion" && line["field"] == "app_version"));
+}
+
+#[tokio::test]
+async fn started_function_expects_the_envelopes_of_its_setting() {
+    let database = Database::create().await;
+    let salt = create_secret(SALT).await;
+    let settings = Settings::read(|name| match name {
+        "EXPECTED_ENVELOPES" => Some("none".to_owned()),
+        "SALT_SECRET_ID" => Some(salt.clone()),
+        "DATABASE_URL" => Some(database.url()),
+        _ => None,
+    });
+    let ingest = Ingest::start(settings.unwrap()).await.unwrap();
+    let sns = json!({"Type": "Notification", "TopicArn": "t", "Message": body("good").to_string()});
+
+    let failed = failed_positions(&ingest, &[sns.to_string()]).await;
+
+    assert_eq!(failed, [0]);
 }

@@ -10,7 +10,7 @@ use login_etl::deadline::Deadline;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{batch, record};
+use crate::support::{batch, record, unique_name};
 
 const URL: &str = "https://sqs.eu-central-1.amazonaws.com/123456789012/logins";
 
@@ -105,4 +105,27 @@ async fn queue_without_account_or_name_is_refused() {
         let error = LoginQueue::new(&sdk, url.to_owned()).unwrap_err();
         assert_eq!(error.to_string(), "QUEUE_URL is not the URL of a queue", "{url}");
     }
+}
+
+#[tokio::test]
+async fn only_refused_messages_are_left_in_flight() {
+    let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let name = unique_name();
+    let url = sqs.create_queue().queue_name(&name).send().await.unwrap().queue_url.unwrap();
+    sqs.send_message().queue_url(&url).message_body("no login").send().await.unwrap();
+    let received = sqs.receive_message().queue_url(&url).send().await.unwrap().messages.unwrap();
+    let account = url.rsplit('/').nth(1).unwrap();
+    let of_queue = |handle: &str| {
+        let mut record = record("a", "no login");
+        record["eventSourceARN"] = format!("arn:aws:sqs:eu-central-1:{account}:{name}").into();
+        record["receiptHandle"] = handle.into();
+        record
+    };
+    let queue = LoginQueue::new(&sdk, url.clone()).unwrap();
+    let records = [of_queue(received[0].receipt_handle().unwrap()), of_queue("unknown")];
+
+    let (outcome, _) = make_visible(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
+
+    assert_eq!(outcome, left_in_flight(1, "ReceiptHandleIsInvalid"));
 }

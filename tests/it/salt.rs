@@ -146,3 +146,16 @@ fn fingerprint_is_stable_and_no_token() {
     // printf 'salt:fingerprint' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
     assert_eq!(masker.salt_fingerprint().as_str(), "3b0a1a8fbcb7edc1");
 }
+
+#[tokio::test]
+async fn refused_accept_salt_is_not_tried_again() {
+    let database = Database::create().await;
+    let mut writer = connect(&database.url().parse().unwrap()).await;
+
+    let error = schema::accept_salt(&mut writer, "public", &masker().salt_fingerprint()).await.unwrap_err();
+
+    assert_eq!(
+        error.to_string(),
+        "Postgres refused: permission denied for table user_logins, SQLSTATE 42501"
+    );
+}

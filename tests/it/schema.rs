@@ -396,3 +396,20 @@ async fn broken_trigger_is_to_be_repaired() {
     let remedy = "repair the trigger, the default or the table that needs it";
     assert_eq!(refusal, format!("the database is not ready: {problem}: {remedy}"));
 }
+
+#[tokio::test]
+async fn only_users_with_many_tokens_are_counted() {
+    let mut admin = database_at(0).await;
+    migrate(&mut admin).await.unwrap();
+    let rows = "INSERT INTO user_logins (user_id, masked_ip, masked_device_id, create_date)
+                    SELECT user_id, CASE WHEN is_ip THEN token END, CASE WHEN is_ip THEN NULL ELSE token END,
+                        (now() AT TIME ZONE 'UTC')::date - age
+                    FROM (VALUES ('ips', 101, true, 0), ('devices', 101, false, 1), ('few', 100, true, 0),
+                            ('old', 101, true, 2)) AS users (user_id, tokens, is_ip, age),
+                        generate_series(1, tokens) AS number, format('%s', number) AS token";
+    admin.batch_execute(rows).await.unwrap();
+
+    let users = schema::users_with_many_tokens(&mut admin, "public").await.unwrap();
+
+    assert_eq!(users, 2);
+}
