@@ -340,7 +340,7 @@ mod tests {
 
         let metrics = fixed_metrics(&log, None);
 
-        assert_eq!(metrics[6..8], [(MetricName::Refused, Count(1)), (MetricName::LeftInFlight, Count(2))]);
+        assert_eq!(metrics[7..9], [(MetricName::Refused, Count(1)), (MetricName::LeftInFlight, Count(2))]);
     }
 
     #[test]
