@@ -36,7 +36,7 @@ pub struct Ingest {
     salt_fingerprint: SaltFingerprint,
     expected_envelopes: ExpectedEnvelopes,
     store: Store,
-    /// Where hopeless messages are made visible at once; `None` where no setting names the queue.
+    /// Shortens the visibility timeout of hopeless messages; `None` where no setting names the queue.
     login_queue: Option<LoginQueue>,
     tracer: Option<Tracer>,
     /// Cold-start timings, reported with the first batch.
@@ -149,7 +149,7 @@ impl Ingest {
             log.message_failed(message, reason);
         }
         if let Some(queue) = &self.login_queue
-            && let Err(error) = queue.make_visible(&hopeless(&failures), deadline).await
+            && let Err(error) = queue.redeliver_soon(&hopeless(&failures), deadline).await
         {
             log.left_in_flight(&error);
         }

@@ -224,8 +224,8 @@ async fn set_password(
     password: &SecretString,
 ) -> Result<(), tokio_postgres::Error> {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    let settings =
-        "SELECT set_config('login_etl.role', $1, true), set_config('login_etl.verifier', $2, true)";
+    let settings = "SELECT pg_catalog.set_config('login_etl.role', $1, true), \
+                    pg_catalog.set_config('login_etl.verifier', $2, true)";
     transaction.execute_typed(settings, &[(&role, Type::TEXT), (&verifier, Type::TEXT)]).await?;
     transaction.batch_execute(SET_PASSWORD).await
 }

@@ -1,4 +1,4 @@
-//! Makes hopeless messages visible in the queue at once, so that SQS soon moves them to the dead-letter queue.
+//! Shortens the visibility timeout of hopeless messages, so that SQS soon moves them to the dead-letter queue.
 //!
 //! A message that fails stays in flight until its visibility timeout ends. SQS holds about [120,000 messages in
 //! flight][quota] per queue. If hopeless messages use them up, SQS delivers no good message either.
@@ -19,6 +19,10 @@ use login::event::SqsMessage;
 use crate::aws::secrets::request_failure;
 use crate::config::{QUEUE_URL, SettingError};
 use crate::deadline::Deadline;
+
+/// The visibility timeout of hopeless messages. Not 0: SQS would deliver many of them again and again before good
+/// messages that were sent later.
+const VISIBILITY_TIMEOUT_S: i32 = 1;
 
 /// Time limit of all requests of a batch: a function that cannot reach SQS must not slow its batches much.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
@@ -74,7 +78,8 @@ impl LoginQueue {
         Ok(Self { client: Client::new(sdk), url, arn_end, paused_until: Mutex::new(None) })
     }
 
-    /// Makes messages visible at once, so that SQS delivers them again, or moves them to the dead-letter queue.
+    /// Shortens the visibility timeout of messages, so that SQS soon delivers them again, or moves them to the
+    /// dead-letter queue.
     ///
     /// Messages of other queues stay as they are: a dead letter would come back without end, because the
     /// dead-letter queue has no dead-letter queue of its own.
@@ -82,7 +87,7 @@ impl LoginQueue {
     /// # Errors
     ///
     /// [`LeftInFlight`]: SQS delivers these messages again, but later.
-    pub async fn make_visible(
+    pub async fn redeliver_soon(
         &self,
         messages: &[&SqsMessage<'_>],
         deadline: Deadline,
@@ -92,14 +97,14 @@ impl LoginQueue {
         if handles.is_empty() {
             return Ok(());
         }
-        let visible = AtomicUsize::new(0);
+        let changed = AtomicUsize::new(0);
         let left_in_flight =
-            |cause| LeftInFlight { messages: handles.len() - visible.load(Ordering::Relaxed), cause };
+            |cause| LeftInFlight { messages: handles.len() - changed.load(Ordering::Relaxed), cause };
         if self.is_paused() {
             return Err(left_in_flight("an earlier request failed less than a minute ago".to_owned()));
         }
         let requests: Vec<_> =
-            handles.chunks(MAX_ENTRIES).map(|handles| self.change_visibility(handles, &visible)).collect();
+            handles.chunks(MAX_ENTRIES).map(|handles| self.change_visibility(handles, &changed)).collect();
         let all = stream::iter(requests).buffer_unordered(MAX_REQUESTS).try_collect::<Vec<_>>();
         match tokio::time::timeout(TIME_LIMIT.min(deadline.left()), all).await {
             Ok(Ok(refusals)) => {
@@ -116,22 +121,24 @@ impl LoginQueue {
         }
     }
 
-    /// Sends one request and counts the messages that it made visible. Returns the code of the first refusal.
+    /// Sends one request and counts the messages that it changed. Returns the code of the first refusal.
     async fn change_visibility(
         &self,
         handles: &[String],
-        visible: &AtomicUsize,
+        changed: &AtomicUsize,
     ) -> Result<Option<String>, String> {
         let entries = handles.iter().enumerate().map(|(position, handle)| {
-            let entry =
-                Entry::builder().id(position.to_string()).receipt_handle(handle).visibility_timeout(0);
+            let entry = Entry::builder()
+                .id(position.to_string())
+                .receipt_handle(handle)
+                .visibility_timeout(VISIBILITY_TIMEOUT_S);
             entry.build().unwrap_or_else(|_| unreachable!("the id and the handle are set"))
         });
         let request = self.client.change_message_visibility_batch().queue_url(&self.url);
         // Boxed: the SDK's future is tens of kilobytes large.
         let response = Box::pin(request.set_entries(Some(entries.collect())).send()).await;
         let response = response.map_err(|error| request_failure(&error))?;
-        visible.fetch_add(response.successful().len(), Ordering::Relaxed);
+        changed.fetch_add(response.successful().len(), Ordering::Relaxed);
         Ok(response.failed().first().map(|refusal| refusal.code().to_owned()))
     }
 

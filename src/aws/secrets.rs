@@ -115,6 +115,10 @@ impl Secrets {
                     problem: "the secret is a JSON object whose key salt is missing or not a string",
                 }),
             },
+            _ if is_braced(text.expose_secret()) => Err(SecretError::WrongShape {
+                setting: SALT_SECRET_ID,
+                problem: "the secret is in braces, but is not valid JSON",
+            }),
             _ => Ok(text),
         }
     }
@@ -223,6 +227,12 @@ fn cause_chain(error: &(dyn Error + 'static)) -> String {
 
 fn secret_string<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
     String::deserialize(deserializer).map(SecretString::from)
+}
+
+/// Returns whether a text was probably meant to be a JSON object: the whole text would be an unexpected salt.
+fn is_braced(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    text.starts_with('{') && text.ends_with('}')
 }
 
 #[cfg(test)]

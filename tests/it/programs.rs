@@ -198,6 +198,11 @@ async fn unusable_salt_is_refused() {
             r#"{"salt":["0123456789abcdef0123456789abcdef"]}"#,
             "the secret is a JSON object whose key salt is missing or not a string",
         ),
+        (r#"{"salt":"0123456789abcdef0123456789abcdef",}"#, "the secret is in braces, but is not valid JSON"),
+        (
+            "\u{feff}{\"salt\":\"0123456789abcdef0123456789abcdef\"}\n",
+            "the secret is in braces, but is not valid JSON",
+        ),
     ] {
         let name = create_secret(text).await;
         assert_eq!(

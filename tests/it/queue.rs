@@ -27,8 +27,8 @@ async fn silent_endpoint() -> (TcpListener, SdkConfig) {
     (listener, sdk)
 }
 
-/// Makes the messages of these records visible. Returns the outcome, and how long it took.
-async fn make_visible(
+/// Has the messages of these records delivered again soon. Returns the outcome, and how long it took.
+async fn redeliver_soon(
     queue: &LoginQueue,
     records: &[Value],
     deadline: Deadline,
@@ -36,7 +36,7 @@ async fn make_visible(
     let event = batch(records.to_vec()).to_string();
     let messages = event::read(event.as_bytes()).unwrap();
     let started = Instant::now();
-    let outcome = queue.make_visible(&messages.iter().collect::<Vec<_>>(), deadline).await;
+    let outcome = queue.redeliver_soon(&messages.iter().collect::<Vec<_>>(), deadline).await;
     (outcome, started.elapsed())
 }
 
@@ -56,8 +56,8 @@ async fn silent_queue_costs_one_second_a_minute() {
     let records = ["a", "b"].map(|id| with_handle(record(id, "no login")));
     let deadline = Deadline::within(Duration::from_secs(30));
 
-    let (first, first_time) = make_visible(&queue, &records, deadline).await;
-    let (second, second_time) = make_visible(&queue, &records, deadline).await;
+    let (first, first_time) = redeliver_soon(&queue, &records, deadline).await;
+    let (second, second_time) = redeliver_soon(&queue, &records, deadline).await;
 
     assert_eq!(first, left_in_flight(2, "SQS did not answer in time"));
     assert!((900..3000).contains(&first_time.as_millis()), "{first_time:?}");
@@ -71,7 +71,8 @@ async fn silent_queue_does_not_pass_the_deadline() {
     let queue = LoginQueue::new(&sdk, URL.to_owned()).unwrap();
     let records = [with_handle(record("a", "no login"))];
 
-    let (outcome, time) = make_visible(&queue, &records, Deadline::within(Duration::from_millis(100))).await;
+    let (outcome, time) =
+        redeliver_soon(&queue, &records, Deadline::within(Duration::from_millis(100))).await;
 
     assert_eq!(outcome, left_in_flight(1, "SQS did not answer in time"));
     assert!(time.as_millis() < 800, "{time:?}");
@@ -90,7 +91,7 @@ async fn messages_without_this_queue_send_no_request() {
     sample.as_object_mut().unwrap().remove("eventSourceARN");
     let records = [without_handle, dead_letter, of_another_account, sample];
 
-    let (outcome, _) = make_visible(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
+    let (outcome, _) = redeliver_soon(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
 
     assert_eq!(outcome, Ok(()));
     let connected = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
