@@ -1,7 +1,8 @@
 //! The built programs: their settings, the texts of their errors, and their exit codes.
 
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use login::pii::{DeviceId, Masker, Pii};
 use login_etl::aws::secrets::Secrets;
@@ -559,4 +560,55 @@ fn migrate_in_lambda_waits_for_an_event() {
 
     // The Runtime API refuses the connection, and not the database.
     assert_eq!(last_log_text(&output), "client error (Connect)");
+}
+
+/// The daily event has no key.
+#[tokio::test]
+async fn daily_migrate_prunes_and_counts_tokens() {
+    let database = Database::create().await;
+    let rows = "INSERT INTO processed_fifo_messages VALUES (gen_random_uuid(), '2026-01-01');
+                INSERT INTO user_logins (user_id, masked_ip, create_date)
+                    SELECT user_id, number, (now() AT TIME ZONE 'UTC')::date
+                    FROM generate_series(1, 101) AS number, unnest(ARRAY['a', 'b']) AS user_id";
+    database.execute(rows).await;
+    let url = superuser_url(&database.name);
+
+    let for_rotation = run_in_lambda(&url, r#"{"prune": false}"#);
+    let left_by_rotation = database.fifo_ledger_entries().await;
+    let daily = run_in_lambda(&url, "{}");
+
+    assert_eq!((left_by_rotation, database.fifo_ledger_entries().await), (1, 0));
+    assert!(!for_rotation.contains("tokens counted"), "{for_rotation}");
+    assert!(daily.contains("tokens counted") && daily.contains(r#""users_with_many_tokens":2"#), "{daily}");
+}
+
+/// Runs `migrate` as a Lambda function until it has answered one event, and returns its log.
+fn run_in_lambda(url: &str, event: &str) -> String {
+    let runtime_api = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = runtime_api.local_addr().unwrap().to_string();
+    let lambda = [
+        ("AWS_LAMBDA_RUNTIME_API", &*address),
+        ("AWS_LAMBDA_FUNCTION_NAME", "migrate"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+        ("DATABASE_URL", url),
+    ];
+    let mut migrate = program(env!("CARGO_BIN_EXE_migrate"), &lambda).stdout(Stdio::piped()).spawn().unwrap();
+    let respond = |head: &str, body: &str| {
+        let (mut connection, _) = runtime_api.accept().unwrap();
+        let mut request = [0; 4096];
+        let length = connection.read(&mut request).unwrap();
+        let length_of_body = body.len();
+        write!(connection, "{head}\r\nConnection: close\r\nContent-Length: {length_of_body}\r\n\r\n{body}")
+            .unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    };
+    let next = "HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: request\r\nLambda-Runtime-Trace-Id: trace\r\n\
+                Lambda-Runtime-Invoked-Function-Arn: arn\r\nLambda-Runtime-Deadline-Ms: 32503680000000";
+    respond(next, event);
+    let answer = respond("HTTP/1.1 202 Accepted", "");
+    migrate.kill().unwrap();
+    let log = String::from_utf8(migrate.wait_with_output().unwrap().stdout).unwrap();
+    assert!(answer.starts_with("POST /2018-06-01/runtime/invocation/request/response "), "{answer}{log}");
+    log
 }

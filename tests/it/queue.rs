@@ -126,7 +126,7 @@ async fn only_refused_messages_are_left_in_flight() {
     let queue = LoginQueue::new(&sdk, url.clone()).unwrap();
     let records = [of_queue(received[0].receipt_handle().unwrap()), of_queue("unknown")];
 
-    let (outcome, _) = make_visible(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
+    let (outcome, _) = redeliver_soon(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
 
     assert_eq!(outcome, left_in_flight(1, "ReceiptHandleIsInvalid"));
 }

@@ -368,17 +368,21 @@ async fn refused_history_is_explained() {
 }
 
 #[tokio::test]
-async fn busy_ledger_is_not_called_unready() {
+async fn locked_database_is_not_called_unready() {
     let name = unique_name();
     let mut admin = named_database_at(&name, 0).await;
     migrate(&mut admin).await.unwrap();
-    let other = connect(superuser().dbname(&name)).await;
-    other.batch_execute("BEGIN; LOCK TABLE processed_messages IN SHARE MODE").await.unwrap();
-    admin.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
+    let setting = format!("ALTER ROLE login_writer IN DATABASE {name} SET work_mem = '1MB'");
+    admin.batch_execute(&setting).await.unwrap();
+    for lock in [&setting, "LOCK TABLE processed_messages IN SHARE MODE"] {
+        let other = connect(superuser().dbname(&name)).await;
+        other.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+        admin.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
 
-    let refusal = migrate(&mut admin).await.unwrap_err().to_string();
+        let refusal = migrate(&mut admin).await.unwrap_err().to_string();
 
-    assert_eq!(refusal, "Postgres refused: canceling statement due to lock timeout, SQLSTATE 55P03");
+        assert_eq!(refusal, "Postgres refused: canceling statement due to lock timeout, SQLSTATE 55P03");
+    }
 }
 
 #[tokio::test]
