@@ -193,15 +193,13 @@ pub async fn accept_salt(
     schema: &str,
     salt_fingerprint: &SaltFingerprint,
 ) -> Result<bool, SchemaError> {
-    for attempt in 0..LOCK_ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(LOCK_PAUSE).await;
-        }
+    for _ in 0..LOCK_ATTEMPTS {
         let mut transaction = begin(client, schema).await?;
         trust::check(&mut transaction, schema).await?;
         match transaction.batch_execute(LOCK_OUT_BATCHES).await {
             Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
                 transaction.rollback().await?;
+                tokio::time::sleep(LOCK_PAUSE).await;
                 continue;
             }
             outcome => outcome?,
