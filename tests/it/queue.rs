@@ -6,11 +6,14 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use login::event;
 use login_etl::aws::login_queue::{LeftInFlight, LoginQueue};
+use login_etl::config::Settings;
 use login_etl::deadline::Deadline;
+use login_etl::handler::Ingest;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{batch, record, unique_name};
+use crate::programs::create_secret;
+use crate::support::{Database, Logs, SALT, batch, failures, invoke, record, unique_name};
 
 const URL: &str = "https://sqs.eu-central-1.amazonaws.com/123456789012/logins";
 
@@ -129,4 +132,24 @@ async fn only_refused_messages_are_left_in_flight() {
     let (outcome, _) = redeliver_soon(&queue, &records, Deadline::within(Duration::from_secs(30))).await;
 
     assert_eq!(outcome, left_in_flight(1, "ReceiptHandleIsInvalid"));
+}
+
+#[tokio::test]
+async fn started_function_asks_the_queue_of_its_setting() {
+    let database = Database::create().await;
+    let salt = create_secret(SALT).await;
+    let settings = Settings::read(|name| match name {
+        // The emulator has no such queue.
+        "QUEUE_URL" => Some(URL.to_owned()),
+        "SALT_SECRET_ID" => Some(salt.clone()),
+        "DATABASE_URL" => Some(database.url()),
+        _ => None,
+    });
+    let ingest = Ingest::start(settings.unwrap()).await.unwrap();
+    let logs = Logs::capture();
+
+    let answer = invoke(&ingest, &batch([with_handle(record("a", "no login"))])).await;
+
+    assert_eq!(answer, failures(&["a"]));
+    assert_eq!(logs.lines("messages left in flight")[0]["messages"], 1);
 }
