@@ -4,7 +4,7 @@
 SELECT
     format('EXPLAIN INSERT INTO user_logins (%s) SELECT NULL::%s', needed.name, needed.written_type),
     format(
-        'the column %s of %I.user_logins has the type %s, into which %s does not go',
+        'the column %s of %I.user_logins has the type %s, which accepts no %s',
         needed.name, $1, format_type(atttypid, atttypmod), needed.written_type
     ),
     format(

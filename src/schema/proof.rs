@@ -40,7 +40,7 @@ pub(super) async fn prove(
     let mut proof = transaction.savepoint("proof").await?;
     let outcome = match become_writer(&mut proof).await {
         Ok(true) => write(&proof, quoted_schema).await,
-        Ok(false) => not_proved(&proof).await.map(Some).map_err(SchemaError::from),
+        Ok(false) => not_tried(&proof).await.map(Some).map_err(SchemaError::from),
         Err(error) => Err(error.into()),
     };
     let rolled_back = proof.rollback().await;
@@ -67,9 +67,9 @@ async fn become_writer(proof: &mut Transaction<'_>) -> Result<bool, tokio_postgr
     Ok(false)
 }
 
-async fn not_proved(proof: &Transaction<'_>) -> Result<Finding, tokio_postgres::Error> {
+async fn not_tried(proof: &Transaction<'_>) -> Result<Finding, tokio_postgres::Error> {
     let row = proof.query_typed_one(NAME_REMEDY, &[]).await?;
-    let problem = "it is not proved that login_writer can write, because migrate may not act as this role";
+    let problem = "whether login_writer can write was not tried, because migrate may not act as this role";
     Ok(Finding { problem: problem.to_owned(), remedy: row.try_get(0)? })
 }
 
@@ -126,6 +126,6 @@ fn refused(refusal: &DbError) -> Finding {
             "user_logins refuses a generated row, SQLSTATE {}{constraint}",
             refusal.code().code()
         ),
-        remedy: "make sure that it takes the rows of real logins".to_owned(),
+        remedy: "check that it accepts the rows of real logins".to_owned(),
     }
 }

@@ -312,7 +312,7 @@ fn said(log: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn document_shows_what_migrate_says() {
+async fn document_shows_the_messages_of_migrate() {
     let mut table =
         vec!["| the database has | `migrate` says | and then |".to_owned(), "|---|---|---|".to_owned()];
     for case in &CASES {
@@ -335,7 +335,7 @@ pub(crate) async fn owner(name: &str) -> Client {
 }
 
 #[tokio::test]
-async fn everything_wrong_is_said_at_once() {
+async fn all_problems_are_reported_at_once() {
     let name = create(&case("", "")).await;
     let statements = format!(
         "CREATE TABLE user_logins (id uuid PRIMARY KEY, user_id varchar(128), masked_ip inet, app_version integer,

@@ -297,7 +297,7 @@ fn login_from(mut body: FlatBody<'_>) -> Result<Login<'_>, DecodeError> {
     let locale = column_text(&mut body, Column::Locale)?;
     let device_id = column_text(&mut body, Column::DeviceId)?;
 
-    let user_id = user_id.ok_or(if body.has_user_id_spelt_otherwise {
+    let user_id = user_id.ok_or(if body.has_misspelt_user_id {
         DecodeError::MisspeltKey { field: Column::UserId }
     } else {
         DecodeError::MissingField { field: Column::UserId }

@@ -97,7 +97,7 @@ pub(crate) struct FlatBody<'a> {
     pub(crate) repeated: Option<Column>,
     pub(crate) repeats_envelope_key: bool,
     /// Whether a top-level key is `user_id` in another spelling, such as `userId`.
-    pub(crate) has_user_id_spelt_otherwise: bool,
+    pub(crate) has_misspelt_user_id: bool,
 }
 
 impl EnvelopeKey {

@@ -96,7 +96,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
                     map.next_value_seed(NestedValue(nested))?;
                 }
                 KeyTarget::UserIdSpeltOtherwise => {
-                    self.body.has_user_id_spelt_otherwise = true;
+                    self.body.has_misspelt_user_id = true;
                     map.next_value::<IgnoredAny>()?;
                 }
                 KeyTarget::Nowhere => _ = map.next_value::<IgnoredAny>()?,
