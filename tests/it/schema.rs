@@ -10,7 +10,7 @@ use refinery::{Migration, Target};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{connect, superuser, unique_name, variable};
+use crate::support::{Database, connect, superuser, unique_name, variable};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -416,4 +416,25 @@ async fn only_users_with_many_tokens_are_counted() {
     let users = schema::users_with_many_tokens(&mut admin, "public").await.unwrap();
 
     assert_eq!(users, 2);
+}
+
+#[tokio::test]
+async fn only_missing_migrations_need_to_create_tables() {
+    let database = Database::create().await;
+    let name = &database.name;
+    database
+        .execute(&format!(
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT SELECT ON login_etl_migrations TO {name}"
+        ))
+        .await;
+    let mut role = connect(superuser().user(name).password(name).dbname(name)).await;
+
+    let complete = migrate(&mut role).await.unwrap_err().to_string();
+    let newest = newest_version();
+    database.execute(&format!("DELETE FROM login_etl_migrations WHERE version = {newest}")).await;
+    let incomplete = migrate(&mut role).await.unwrap_err().to_string();
+
+    let problem = "may not create tables in the schema public";
+    assert!(!complete.contains(problem), "{complete}");
+    assert!(incomplete.contains(problem), "{incomplete}");
 }
