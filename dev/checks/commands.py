@@ -112,6 +112,7 @@ TESTED = {
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
     "SQL: Who must not hold what": (DOCUMENTS, "Who must not hold what"),
+    "SQL: A view for one analyst": (DOCUMENTS, "A view for one analyst"),
 }
 
 # The one list of commands that nothing runs, each with its reason.

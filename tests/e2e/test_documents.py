@@ -6,6 +6,7 @@ import re
 import subprocess
 from time import time
 
+import psycopg
 import pytest
 
 from dev import ROOT, TARGET
@@ -46,6 +47,31 @@ def test_guesses_of_a_sender_are_found(driver: Driver) -> None:
     assert [(user, addresses) for user, _, addresses, _ in found] == [("a sender", 101)]
 
 
+def test_view_for_one_analyst_has_other_tokens(driver: Driver) -> None:
+    _log_in(driver, "ip", ADDRESS, "users in a view")
+    statements = _blocks("privacy", "A view for one analyst", "sql")[0]
+    tokens = "SELECT masked_ip, masked_device_id FROM {} ORDER BY user_id, create_date"
+    with driver.system.connect("postgres") as database:
+        database.execute("CREATE ROLE anna")
+        try:
+            database.execute(statements)
+            in_table = database.execute(tokens.format("user_logins")).fetchall()
+            database.execute("SET ROLE anna")
+            in_view = database.execute(tokens.format("for_anna.user_logins")).fetchall()
+            hidden = ("user_logins", "for_anna.key")
+            refused = [_sqlstate(database, f"SELECT FROM {name}") for name in hidden]
+        finally:
+            database.execute("RESET ROLE")
+            database.execute("DROP SCHEMA for_anna CASCADE")
+            database.execute("DROP EXTENSION pgcrypto")
+            database.execute("DROP ROLE anna")
+
+    assert refused == ["42501", "42501"]
+    assert _equalities(in_view) == _equalities(in_table)
+    assert not _tokens(in_view) & _tokens(in_table)
+    assert all(re.fullmatch("[0-9a-f]{64}", token) for token in _tokens(in_view))
+
+
 def test_openssl_computes_the_token_in_the_row(driver: Driver) -> None:
     assert driver.invoke(record(login(ip=ADDRESS))) == failed()
     [script] = _blocks("privacy", "Verify a token", "sh")
@@ -81,6 +107,28 @@ def _log_in(driver: Driver, field: str, value: str, user: str) -> None:
         login(**{field: None}),
     ]
     assert driver.invoke(*map(record, bodies)) == failed()
+
+
+def _sqlstate(database: psycopg.Connection, statement: str) -> str | None:
+    with pytest.raises(psycopg.Error) as refused:
+        database.execute(statement)
+    return refused.value.sqlstate
+
+
+def _tokens(rows: list[tuple[str | None, ...]]) -> set[str]:
+    return {value for row in rows for value in row if value is not None}
+
+
+def _equalities(rows: list[tuple[str | None, ...]]) -> list[tuple[int | None, ...]]:
+    """Replace each token by the number of its first occurrence in its column."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return [
+        tuple(
+            None if value is None else column.index(value)
+            for value, column in zip(row, columns, strict=True)
+        )
+        for row in rows
+    ]
 
 
 def _as_analyst(driver: Driver, query: str) -> list[tuple[object, ...]]:
