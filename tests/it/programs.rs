@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
 use login::pii::{DeviceId, Masker, Pii};
+use login_etl::aws::login_queue::LoginQueue;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
@@ -492,6 +493,37 @@ async fn debug_text_holds_no_secret() {
             assert!(!text.contains(secret), "a debug text holds {secret}");
         }
     }
+}
+
+/// An exact text leaves no place for a value.
+#[tokio::test]
+async fn debug_text_is_only_a_name() {
+    let by_secret = settings(&[("SALT_SECRET_ID", "salt"), ("DATABASE_SECRET_ID", "database")]).database;
+    let by_token = settings(&[
+        ("SALT_SECRET_ID", "salt"),
+        ("DATABASE_AUTHENTICATION", "iam"),
+        ("DATABASE_HOST", "127.0.0.1"),
+        ("DATABASE_NAME", "d"),
+        ("DATABASE_USER", "u"),
+    ]);
+    let tls = PendingTls::start(&by_secret).unwrap();
+    let DatabaseSource::Secret(secret) = &by_secret.source else { panic!("the settings select a secret") };
+    let DatabaseSource::Iam(iam) = &by_token.database.source else { panic!("the settings select IAM") };
+    let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let queue = LoginQueue::new(&sdk, "https://sqs/123456789012/logins".to_owned()).unwrap();
+    let mut masker = Masker::new(&SALT.into()).unwrap();
+    let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
+
+    assert_eq!(format!("{:?} {:?}", by_secret.source, by_token.database.source), "Secret Iam");
+    assert_eq!(
+        format!("{secret:?} {iam:?} {tls:?}"),
+        "SecretSettings { .. } IamSettings { .. } PendingTls { .. }"
+    );
+    assert_eq!(format!("{:?} {queue:?}", Secrets::from_env().await), "Secrets { .. } LoginQueue { .. }");
+    assert_eq!(
+        format!("{device:?} {:?} {masker:?}", masker.mask(&device)),
+        "Pii<device_id> Masked<device_id> Masker { .. }"
+    );
 }
 
 fn settings(variables: &[(&str, &str)]) -> Settings {
