@@ -132,6 +132,7 @@ LEFT_OUT = {
     "aws logs delete-log-group --log-group-name /aws/rds": "needs RDS, which no emulator has",
     "aws logs describe-query-definitions": "needs saved queries, which no emulator has",
     "docker": "needs Docker",
+    "gh api": "needs a repository on GitHub",
     "LOCALSTACK_VERSION=latest": "needs Docker, and an account of LocalStack",
     "mkdir -p target/localstack": "goes with the `docker compose cp` below it",
     ".ci/run": "runs this check",
