@@ -1,9 +1,9 @@
-//! Applies the migrations, sets how `login_writer` logs in, and drops old entries of the ledger.
+//! Applies the migrations, sets how `login_writer` and `login_analyst` log in, and drops old entries of the ledger.
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. As a Lambda function it does the same for the daily event. It drops no old entries for a request of
-//! CloudFormation, to which it responds, and for the event `{"prune": false}` of a rotation: both depend on the rest
-//! only. A `Delete` request changes nothing.
+//! tables and roles. Lambda runs it for three events: the daily event, after which it also counts the users with
+//! many tokens; a request of CloudFormation, to which it responds; and the event `{"prune": false}` of a rotation.
+//! The last two drop no old entries, because a locked ledger must not fail them. A `Delete` request changes nothing.
 
 use std::process::ExitCode;
 
