@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use aws_sdk_secretsmanager::Client as SecretsManager;
 use login_etl::deadline::Deadline;
+use login_etl::handler::Ingest;
 use login_etl::store::Written;
 use serde_json::json;
 
-use crate::pooler::secrets_manager;
 use crate::support::{
-    Database, Logs, Proxy, batch, connect, error_type, failures, ingest_with, invoke, invoke_within, login,
-    masker, server_address, server_ca, store_with, superuser,
+    Database, Logs, Proxy, batch, connect, credentials, error_type, failures, ingest_with, invoke,
+    invoke_within, login, masker, secrets_manager, server_address, server_ca, store_with, superuser,
 };
 
 #[tokio::test]
@@ -317,28 +318,21 @@ async fn a_bundle_may_hold_many_certificates() {
 #[tokio::test]
 async fn rotated_credentials_are_fetched_again() {
     let database = Database::create().await;
-    let address = server_address();
-    let (host, port) = address.split_once(':').unwrap();
     let name = &database.name;
-    let secrets = aws_sdk_secretsmanager::Client::new(
-        &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
-    );
-    // A secret that RDS manages holds a user and a password, but no address.
-    let credentials = |password: &str| format!(r#"{{"username":"{name}","password":"{password}"}}"#);
-    secrets.create_secret().name(name).secret_string(credentials(name)).send().await.unwrap();
-    let ingest = ingest_with(&[
-        ("DATABASE_SECRET_ID", name),
-        ("DATABASE_HOST", host),
-        ("DATABASE_PORT", port),
-        ("DATABASE_NAME", name),
-        ("DATABASE_CA_BUNDLE", &server_ca()),
-    ])
-    .await;
+    let secrets = secrets_manager().await;
+    secrets.create_secret().name(name).secret_string(credentials(name, name)).send().await.unwrap();
+    let ingest = ingest_with_managed_secret(name).await;
     assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
 
     let rotate = format!("ALTER ROLE {name} PASSWORD 'rotated'");
     database.admin.batch_execute(&rotate).await.unwrap();
-    secrets.put_secret_value().secret_id(name).secret_string(credentials("rotated")).send().await.unwrap();
+    secrets
+        .put_secret_value()
+        .secret_id(name)
+        .secret_string(credentials(name, "rotated"))
+        .send()
+        .await
+        .unwrap();
     database.end_sessions().await;
     let answer = invoke(&ingest, &batch([login("b", "b")])).await;
 
@@ -350,23 +344,11 @@ async fn rotated_credentials_are_fetched_again() {
 #[tokio::test]
 async fn interrupted_rotation_leaves_a_password_that_works() {
     let database = Database::create().await;
-    let address = server_address();
-    let (host, port) = address.split_once(':').unwrap();
     let name = &database.name;
-    let secrets = aws_sdk_secretsmanager::Client::new(
-        &aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await,
-    );
-    let credentials = |password: &str| format!(r#"{{"username":"{name}","password":"{password}"}}"#);
-    secrets.create_secret().name(name).secret_string(credentials(name)).send().await.unwrap();
-    secrets.put_secret_value().secret_id(name).secret_string(credentials("new")).send().await.unwrap();
-    let ingest = ingest_with(&[
-        ("DATABASE_SECRET_ID", name),
-        ("DATABASE_HOST", host),
-        ("DATABASE_PORT", port),
-        ("DATABASE_NAME", name),
-        ("DATABASE_CA_BUNDLE", &server_ca()),
-    ])
-    .await;
+    let secrets = secrets_manager().await;
+    secrets.create_secret().name(name).secret_string(credentials(name, name)).send().await.unwrap();
+    secrets.put_secret_value().secret_id(name).secret_string(credentials(name, "new")).send().await.unwrap();
+    let ingest = ingest_with_managed_secret(name).await;
 
     let interrupted = invoke(&ingest, &batch([login("a", "a")])).await;
     database.execute(&format!("ALTER ROLE {name} PASSWORD 'new'")).await;
@@ -378,6 +360,20 @@ async fn interrupted_rotation_leaves_a_password_that_works() {
 
     assert_eq!([interrupted, complete], [failures(&[]), failures(&[])]);
     assert_eq!(error_type(&unknown), "DatabaseLoginRefused");
+}
+
+/// Starts a function that reads its user and password from such a secret. The secret is named like the database.
+async fn ingest_with_managed_secret(name: &str) -> Ingest {
+    let address = server_address();
+    let (host, port) = address.split_once(':').unwrap();
+    ingest_with(&[
+        ("DATABASE_SECRET_ID", name),
+        ("DATABASE_HOST", host),
+        ("DATABASE_PORT", port),
+        ("DATABASE_NAME", name),
+        ("DATABASE_CA_BUNDLE", &server_ca()),
+    ])
+    .await
 }
 
 #[tokio::test]
@@ -444,7 +440,7 @@ async fn missing_privilege_is_no_missing_function() {
 }
 
 /// Creates a secret with all parts of the address, as RDS does for a user of its own. The secret has the name of the user.
-async fn create_database_secret(secrets: &aws_sdk_secretsmanager::Client, user: &str, database: &str) {
+async fn create_database_secret(secrets: &SecretsManager, user: &str, database: &str) {
     secrets.create_secret().name(user).secret_string(database_secret(user, database)).send().await.unwrap();
 }
 

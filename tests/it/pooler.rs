@@ -14,7 +14,8 @@ use login_etl::handler::Ingest;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Database, batch, failures, ingest_with, invoke, login, server_ca, superuser, unique_name,
+    Database, batch, credentials, failures, ingest_with, invoke, login, secrets_manager, server_ca,
+    superuser, unique_name,
 };
 
 const POOL_MODES: [&str; 3] = ["session", "transaction", "statement"];
@@ -147,15 +148,6 @@ fn free_port() -> u16 {
 
 fn refused(error_type: &str, error_message: &str) -> Result<Value, Diagnostic> {
     Err(Diagnostic { error_type: error_type.to_owned(), error_message: error_message.to_owned() })
-}
-
-pub(crate) async fn secrets_manager() -> SecretsManager {
-    SecretsManager::new(&aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await)
-}
-
-/// Returns the text of a secret with this user and password.
-fn credentials(user: &str, password: &str) -> String {
-    json!({ "username": user, "password": password }).to_string()
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use login_etl::store::tls::PendingTls;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{Database, SALT, WRITER_LOGIN_LOCK, connect, superuser, unique_name, variable};
+use crate::support::{
+    Database, SALT, WRITER_LOGIN_LOCK, connect, secrets_manager, superuser, unique_name, variable,
+};
 
 /// A database out of reach: nothing listens on port 9. `hunter2` stands for every secret in these tests.
 const UNREACHABLE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
@@ -64,10 +66,8 @@ fn startup_error(variables: &[(&str, &str)]) -> String {
 
 /// Creates a secret with this text, and returns its name.
 pub(crate) async fn create_secret(text: &str) -> String {
-    let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let client = aws_sdk_secretsmanager::Client::new(&config);
     let name = unique_name();
-    client.create_secret().name(&name).secret_string(text).send().await.unwrap();
+    secrets_manager().await.create_secret().name(&name).secret_string(text).send().await.unwrap();
     name
 }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
+use aws_config::BehaviorVersion;
+use aws_sdk_secretsmanager::Client as SecretsManager;
 use lambda_runtime::{Context, Diagnostic};
 use login::pii::Masker;
 use login_etl::aws::secrets::Secrets;
@@ -328,4 +330,13 @@ impl Write for ThreadLog {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+pub(crate) async fn secrets_manager() -> SecretsManager {
+    SecretsManager::new(&aws_config::load_defaults(BehaviorVersion::latest()).await)
+}
+
+/// Returns the text of a secret as RDS manages it: with a user and a password, but without an address.
+pub(crate) fn credentials(user: &str, password: &str) -> String {
+    json!({ "username": user, "password": password }).to_string()
 }
