@@ -298,6 +298,11 @@ impl WriterRoleLogin {
     }
 }
 
+/// Returns the name or ARN in [`READER_SECRET_ID`]; `None` if `migrate` does not create `login_analyst`.
+pub fn reader_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    environment(READER_SECRET_ID).and_then(not_blank)
+}
+
 /// Sets the connect timeout and the application name, where the URL does not.
 pub(crate) fn with_defaults(mut config: tokio_postgres::Config) -> tokio_postgres::Config {
     if config.get_connect_timeout().is_none() {

@@ -12,7 +12,9 @@ use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::Masker;
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
-use login_etl::config::{DatabaseSettings, READER_SECRET_ID, Settings, WRITER_SECRET_ID, WriterRoleLogin};
+use login_etl::config::{
+    self, DatabaseSettings, READER_SECRET_ID, Settings, WRITER_SECRET_ID, WriterRoleLogin,
+};
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::memory;
@@ -129,7 +131,7 @@ async fn migrate(prune: Prune) -> Outcome {
     for Finding { problem, remedy } in migrated.warnings {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    if let Some(secret_id) = environment(READER_SECRET_ID).filter(|id| !id.trim().is_empty()) {
+    if let Some(secret_id) = config::reader_secret_id(environment) {
         let problem = "the username in the secret is not login_analyst";
         let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
         schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
@@ -169,8 +171,8 @@ async fn password_of(
     Ok(credentials.password)
 }
 
-/// Writes the metric on which the template has an alarm. Without the count, everything else of the run is
-/// done all the same: it only warns.
+/// Writes the metric for the template's alarm `token-guesses`. A failed count only warns, because the rest of the run
+/// has succeeded.
 async fn report_users_with_many_tokens(context: &Context, deadline: Deadline) {
     match deadline.timeout(Box::pin(users_with_many_tokens())).await.unwrap_or_else(|late| Err(late.into())) {
         Ok(count) => LogLine {
