@@ -87,6 +87,8 @@ async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
         await asyncio.wait([working], timeout=DRAIN_S)
         working.cancel()
     history.ended = history.now()
+    # In a thread: only a running event loop lets the proxies pass on that connections have ended.
+    await asyncio.to_thread(servers.wait_for_writers)
     findings = verification.verify(servers, history)
     report.show(seed, history, fleet, faults, findings)
     return 1 if findings.violations else 0

@@ -24,6 +24,10 @@ from torture.network import Proxy
 WRITER = "login_writer"
 LOGS = RESULTS / "servers"
 SESSION_TIMEOUT_S = 60
+SESSIONS = f"""
+SELECT pid, state, wait_event_type, wait_event, backend_start::text
+FROM pg_stat_activity WHERE usename = '{WRITER}'
+"""
 
 # Every password and salt starts with this, and nothing else does: one search finds all of them.
 SECRET = "torture-secret-"
@@ -145,11 +149,10 @@ class ProxiedServers:
 
     def wait_for_writers(self) -> None:
         """Wait until all sessions of functions have ended, so that no row can be added."""
-        sessions = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{WRITER}'"
         deadline = monotonic() + SESSION_TIMEOUT_S
-        while self.query(sessions) != [(0,)]:
+        while sessions := self.query(SESSIONS):
             if monotonic() > deadline:
-                raise RuntimeError("all functions have ended, but sessions of theirs are open")
+                raise RuntimeError(f"all functions have ended, but sessions are open: {sessions}")
             sleep(0.1)
 
     def create_secrets(self) -> None:
