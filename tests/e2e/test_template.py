@@ -135,7 +135,8 @@ def test_salt_and_key_are_retained_and_not_rotated(
 ) -> None:
     for name in ("Salt", "SecretsKey", "Key"):
         kept = resources[name]["DeletionPolicy"], resources[name]["UpdateReplacePolicy"]
-        assert kept == ("Retain", "Retain")
+        # Retain would also keep those of a first deployment that failed, for ever.
+        assert kept == ("RetainExceptOnCreate", "Retain")
     salt = resources["Salt"]["Properties"]
     assert salt["GenerateSecretString"]["PasswordLength"] == 64
     assert salt["KmsKeyId"] == {"Fn::GetAtt": ["SecretsKey", "Arn"]}
