@@ -19,6 +19,8 @@ FOR_EVERY_RESOURCE = {
     "TheAccountDecides",
     "EncryptTheLogs",
     "SendTraces",
+    "SourcesEncryptMessages",
+    "SendersEncryptMessages",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
 }
@@ -278,6 +280,8 @@ def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> No
     assert "MasterUserSecret" not in json.dumps(outputs["ReadRows"])
     owners = [name for name, output in outputs.items() if "MasterUserSecret" in json.dumps(output)]
     assert owners == ["OwnerSecretArn"]
+    # test_senders.py tests what these allow.
+    assert [one["Fn::If"][0] for one in optional] == ["HasSources", "HasSenders"]
 
 
 def test_only_listed_policies_use_wildcards(
