@@ -259,7 +259,7 @@ def test_code_of_function_takes_no_messages(resources: dict[str, Any]) -> None:
         "ArnLike": {
             "lambda:SourceFunctionArn": {
                 "Fn::Sub": "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}"
-                ":function:${AWS::StackName}-*"
+                ":function:*"
             }
         }
     }
