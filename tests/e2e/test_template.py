@@ -11,6 +11,7 @@ from dev import ROOT
 from dev.stack import TEMPLATE, read_template
 
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 NO_VALUE = {"Ref": "AWS::NoValue"}
 
 # Statements with the resource "*": AWS supports no narrower resource, or the policy belongs to a
@@ -94,8 +95,48 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         assert alarm["DatapointsToAlarm"] * returns_after_s <= watched_s
 
 
-def test_dead_letters_are_kept_for_14_days(resources: dict[str, Any]) -> None:
-    queue = resources["DeadLetterQueue"]["Properties"]
+def test_messages_are_kept_for_14_days(resources: dict[str, Any]) -> None:
+    queues = [resources[name]["Properties"] for name in ("LoginQueue", "DeadLetterQueue")]
+
+    # SQS's maximum. Without this property SQS deletes waiting logins after 4 days.
+    assert [queue["MessageRetentionPeriod"] for queue in queues] == [14 * DAY_S, 14 * DAY_S]
+    assert queues[1]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+
+
+def test_ledger_outlasts_every_message(resources: dict[str, Any]) -> None:
+    prune = (ROOT / "src" / "schema" / "prune.sql").read_text()
+    emptied_after_days = int(re.search(r"FOR age IN (\d+)\.\.30 LOOP", prune)[1])
+    kept_s = max(
+        resources[name]["Properties"]["MessageRetentionPeriod"]
+        for name in ("LoginQueue", "DeadLetterQueue")
+    )
+
+    # A message keeps the time at which it was sent in both queues. One day for clock errors.
+    assert emptied_after_days * DAY_S >= kept_s + DAY_S
+
+
+def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None:
+    # SQS sends no metrics of a queue that was not used for hours, and migrate runs once a day:
+    # the last value is still true. All other metrics are missing when nothing happens.
+    states = {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateAgeOfOldestMessage",
+        "users_with_many_tokens",
+    }
+    alarms = _alarms(resources)
+
+    ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
+    assert ignoring == {"MigrateErrorsAlarm"} | {
+        name for name, alarm in alarms.items() if alarm["MetricName"] in states
+    }
+    others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}
+    assert others == {"notBreaching"}
+
+
+def test_alarms_respect_the_limits_of_cloudwatch(resources: dict[str, Any]) -> None:
+    for alarm in _alarms(resources).values():
+        evaluated_s = alarm["Period"] * alarm["EvaluationPeriods"]
 
     assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
     assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
