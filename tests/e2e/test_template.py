@@ -19,9 +19,9 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 FOR_EVERY_RESOURCE = {
     "TheAccountDecides",
     "EncryptTheLogs",
-    "SendTraces",
     "SourcesEncryptMessages",
     "SendersEncryptMessages",
+    "SendTraces",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
 }
@@ -82,12 +82,12 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
     )
     on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
-    alarms = [
-        resource["Properties"]
-        for resource in resources.values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    watching = [
+        alarm
+        for alarm in _alarms(resources).values()
+        if alarm["MetricName"] in on_failures
+        and alarm["Dimensions"][0]["Value"] == {"Ref": "IngestFunction"}
     ]
-    watching = [alarm for alarm in alarms if alarm["MetricName"] in on_failures]
 
     assert len(watching) == len(on_failures)
     for alarm in watching:
@@ -138,8 +138,28 @@ def test_alarms_respect_the_limits_of_cloudwatch(resources: dict[str, Any]) -> N
     for alarm in _alarms(resources).values():
         evaluated_s = alarm["Period"] * alarm["EvaluationPeriods"]
 
-    assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
-    assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+        assert evaluated_s <= (7 * DAY_S if alarm["Period"] >= HOUR_S else DAY_S)
+        assert alarm["Period"] % 60 == 0
+        assert len(alarm["Dimensions"]) <= 30
+        assert len(alarm["AlarmDescription"]) <= 1024
+
+
+def test_names_of_two_regions_differ(resources: dict[str, Any]) -> None:
+    # The names of these types are unique in an account, not in a region.
+    everywhere = {
+        "AWS::CloudWatch::Dashboard": "DashboardName",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+        "AWS::S3::Bucket": "BucketName",
+    }
+    named = [
+        resource["Properties"][everywhere[resource["Type"]]]
+        for resource in resources.values()
+        if everywhere.get(resource["Type"]) in resource["Properties"]
+    ]
+
+    assert named == [{"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}]
 
 
 def test_only_failed_messages_are_redelivered(resources: dict[str, Any]) -> None:
@@ -257,9 +277,11 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
 
 def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> None:
     policy = resources["QueuePolicy"]["Properties"]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    [statement, *optional] = policy["PolicyDocument"]["Statement"]
 
     assert policy["Queues"] == [{"Ref": "LoginQueue"}, {"Ref": "DeadLetterQueue"}]
+    # test_senders.py tests what these allow.
+    assert [one["Fn::If"][0] for one in optional] == ["HasSources", "HasSenders"]
     assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
@@ -321,8 +343,6 @@ def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> No
     assert "MasterUserSecret" not in json.dumps(outputs["ReadRows"])
     owners = [name for name, output in outputs.items() if "MasterUserSecret" in json.dumps(output)]
     assert owners == ["OwnerSecretArn"]
-    # test_senders.py tests what these allow.
-    assert [one["Fn::If"][0] for one in optional] == ["HasSources", "HasSenders"]
 
 
 def test_only_listed_policies_use_wildcards(
@@ -456,6 +476,14 @@ def test_changed_authentication_runs_the_migration(template: dict[str, Any]) -> 
     )
 
     assert by_password["Properties"]["Writer"] != by_iam["Properties"]["Writer"]
+
+
+def _alarms(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    }
 
 
 def _resolve(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - of all JSON types
