@@ -83,7 +83,7 @@ def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_pa
     zips = {name: _zip(database, tmp_path, program) for name, program in PROGRAMS.items()}
     template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
 
-    _sam(database, *_deployment(database, _write(template, tmp_path / "template.json")))
+    _sam(database, *_deployment(database, _write(database, template, tmp_path / "template.json")))
 
     functions = database.emulator.client("lambda")
     resources = _resources(database)
@@ -120,13 +120,14 @@ def _adapt_to_the_emulator(database: Database) -> Path:
     for function in PROGRAMS:
         bundle = database.postgres.certificate_authority.read_bytes()
         (BUILT / function / CA_BUNDLE).write_bytes(bundle)
-    return _write(yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json")
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    return _write(database, built, BUILT / "adapted.json")
 
 
-def _write(template: dict[str, Any], path: Path) -> Path:
-    """Write a template that allows requests without TLS."""
+def _write(database: Database, template: dict[str, Any], path: Path) -> Path:
+    """Write a template for the emulator, which has no TLS."""
     del template["Resources"]["QueuePolicy"]
-    path.write_text(json.dumps(template))
+    path.write_text(stack.for_emulator(database.emulator.kind, json.dumps(template)))
     return path
 
 
