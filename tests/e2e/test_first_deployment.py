@@ -44,6 +44,7 @@ INSERT INTO user_logins ("User_Id") VALUES ('existing')
 """
 
 BUS = "taken"
+CAUSES = (ROOT / "docs" / "deployment.md").read_text().split("### Causes of a failed deployment")[1]
 
 # Causes a failure and yields the parameters of the deployment that fails; then removes the cause.
 Failure = Callable[[Database], AbstractContextManager[dict[str, Any]]]
@@ -112,35 +113,28 @@ def taken_name(database: Database) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason", "migrated"),
+    ("failure", "resource", "reason"),
     [
-        (unreachable_database, "Schema: Postgres cannot be reached: connection refused", False),
-        (
-            malformed_secret,
-            "Schema: DATABASE_SECRET_ID: the secret is not a JSON object with",
-            False,
-        ),
-        (
-            refused_table,
-            "Schema: the database is not ready: public.user_logins has no column",
-            False,
-        ),
-        (taken_name, "Later: EventBus already exists: taken", True),
+        (unreachable_database, "Schema", "Postgres cannot be reached"),
+        (malformed_secret, "Schema", "DATABASE_SECRET_ID: "),
+        (refused_table, "Schema", "the database is not ready: "),
+        (taken_name, "Later", "EventBus already exists"),
     ],
 )
 def test_failed_creation_leaves_nothing_and_is_repeated(
-    database: Database, tmp_path: Path, failure: Failure, reason: str, migrated: bool
+    database: Database, tmp_path: Path, failure: Failure, resource: str, reason: str
 ) -> None:
     before = _inventory(database)
 
     with failure(database) as parameters:
         output = _deploy(database, tmp_path, status=1, **parameters)
         reasons = stack.failures(database.emulator, STACK)
-        found = database.query("SELECT to_regclass('processed_messages') IS NOT NULL")
+        migrated = database.query("SELECT to_regclass('processed_messages') IS NOT NULL")
 
     [shown] = reasons
-    assert shown.startswith(reason)
-    assert found == [(migrated,)]
+    assert shown.startswith(f"{resource}: {reason}")
+    assert f"| `{reason}" in CAUSES or resource == "Later"
+    assert migrated == [(resource == "Later",)]
     assert _inventory(database) == before
     assert _status(database) == "ROLLBACK_COMPLETE"
     _sam(database, "delete", "--stack-name", STACK, "--no-prompts")
@@ -152,9 +146,10 @@ def test_failed_creation_leaves_nothing_and_is_repeated(
 
 
 def test_refused_parameters_create_no_stack(database: Database, tmp_path: Path) -> None:
-    output = _deploy(database, tmp_path, status=1, DatabaseResourceId="cluster-ABC")
+    output = _deploy(database, tmp_path, status=1, DatabaseHost="''")
 
-    assert "DatabaseResourceId is only for DatabaseAuthentication=iam" in output
+    assert "DatabaseHost is missing" in output
+    assert "`DatabaseHost is missing`" in CAUSES
     assert _status(database) is None
     _deploy(database, tmp_path)
     database.find()
