@@ -8,10 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryFile
 from time import sleep
 
 import psutil
+import psycopg
 import pytest
 
 from deploy.localstack import OWNER_SECRET, STACK
@@ -86,13 +88,16 @@ def test_a_failed_migration_fails_the_command(services: Services) -> None:
 
 
 @pytest.fixture
-def no_stack(services: Services) -> None:
-    """Delete the stack of the test before."""
+def database_url(services: Services) -> str:
+    """Delete the stack of the test before; create a database without its salt fingerprint."""
     if STACK in _inventory(services)["stacks"]:
         _run(services, "delete")
+    name = f"first_{token_hex(4)}"
+    with services.postgres.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    return f"postgresql://postgres@{services.postgres.host}:{services.postgres.port}/{name}"
 
 
-@pytest.mark.usefixtures("no_stack")
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
@@ -102,12 +107,12 @@ def no_stack(services: Services) -> None:
     ],
 )
 def test_failed_creation_is_deleted_and_repeated(
-    services: Services, parameters: str, reason: str, tmp_path: Path
+    services: Services, database_url: str, parameters: str, reason: str, tmp_path: Path
 ) -> None:
-    failed = _run(services, "deploy", status=1, PARAMETERS=parameters)
-    refused = _run(services, "deploy", status=1)
+    failed = _run(services, "deploy", status=1, DATABASE_URL=database_url, PARAMETERS=parameters)
+    refused = _run(services, "deploy", status=1, DATABASE_URL=database_url)
     _run(services, "delete")
-    _run(services, "deploy")
+    _run(services, "deploy", DATABASE_URL=database_url)
 
     assert reason in _reasons(failed)
     assert refused in failed
@@ -115,24 +120,20 @@ def test_failed_creation_is_deleted_and_repeated(
     assert "1 sent: 1 written" in _run(services, "send", FILE=_one_login(tmp_path))
 
 
-@pytest.mark.usefixtures("no_stack")
-def test_failed_migration_is_repeated_after_its_remedy(services: Services, tmp_path: Path) -> None:
-    postgres = services.postgres
-    with postgres.connect() as admin:
-        admin.execute("CREATE DATABASE existing")
-    with postgres.connect("existing") as owner:
+def test_failed_migration_is_repeated_after_its_remedy(
+    services: Services, database_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database_url, password=services.postgres.password) as owner:
         owner.execute('CREATE TABLE user_logins ("User_Id" varchar(128))')
-    url = "postgresql://postgres@{}:{}/existing"
-    away = url.format(postgres.host, free_port())
-    existing = url.format(postgres.host, postgres.port)
+    away = database_url.replace(f":{services.postgres.port}/", f":{free_port()}/")
 
     unreachable = _run(services, "deploy", status=1, DATABASE_URL=away)
-    refused = _run(services, "deploy", status=1, DATABASE_URL=existing)
-    [problems] = [line for line in refused.splitlines() if "but migrate failed: " in line]
-    with postgres.connect("existing") as owner:
-        for remedy in re.findall(r"(?:ALTER|GRANT) [^;]+", problems):
+    refused = _run(services, "deploy", status=1, DATABASE_URL=database_url)
+    problems = refused.split("but migrate failed: ")[1].splitlines()[0]
+    with psycopg.connect(database_url, password=services.postgres.password) as owner:
+        for remedy in re.findall(r": (ALTER TABLE [^;]+)", problems):
             owner.execute(remedy)
-    _run(services, "deploy", DATABASE_URL=existing)
+    _run(services, "deploy", DATABASE_URL=database_url)
 
     assert "but migrate failed: Postgres cannot be reached" in unreachable
     assert "1 sent: 1 written" in _run(services, "send", FILE=_one_login(tmp_path))
