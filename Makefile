@@ -179,7 +179,7 @@ documents: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml deploy/registry.yaml
+	cfn-lint template.yaml deploy/deployer.yaml deploy/registry.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -314,7 +314,8 @@ prepare: $(DEPLOY)
 CONFIG = --config-file $(CURDIR)/samconfig.toml
 
 # IMAGE_URI=… deploys the ingest function as this container image. SAM requires a repository for images, but pushes
-# nothing when the image is in ECR already.
+# nothing when the image is in ECR already. ROLE_ARN=… is the role with which CloudFormation deploys, DeploymentRole of
+# deploy/deployer.yaml.
 .PHONY: deploy
 deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
@@ -325,6 +326,7 @@ else
 	$(if $(IMAGE_URI),$(PACKAGES) image "$(IMAGE_URI)")
 	$(if $(CHECKSUMS),,$(SAM) build $(WHERE) $(if $(IMAGE_URI),--template target/packages/image.json $(CONFIG)))
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
+	    $(if $(ROLE_ARN),--role-arn "$(ROLE_ARN)") \
 	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
 	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
