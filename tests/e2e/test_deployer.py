@@ -92,12 +92,8 @@ UNUSED = {
     "vpc-lattice:DescribeServiceNetworkVpcEndpointAssociation": "no service network",
     "vpce:AllowMultiRegion": "no endpoint of another region",
 }
-# The repository and its policies stay.
-UNUSED_OF_REGISTRY = {
-    "ecr:DeleteLifecyclePolicy",
-    "ecr:DeleteRepository",
-    "ecr:DeleteRepositoryPolicy",
-}
+# The policies of the repository stay.
+UNUSED_OF_REGISTRY = {"ecr:DeleteLifecyclePolicy", "ecr:DeleteRepositoryPolicy"}
 # The types that pass a role, and the service that gets it.
 PASSED_TO = {
     "AWS::Lambda::Function": "lambda.amazonaws.com",
@@ -188,7 +184,7 @@ def test_pipeline_creates_registry_and_pushes_images(ministack: Emulator) -> Non
     repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/login-etl"
     via = {"kms:viaservice": f"ecr.{REGION}.amazonaws.com"}
 
-    assert images["DeletionPolicy"] == "Retain"
+    assert images["DeletionPolicy"] == "RetainExceptOnCreate"
     for action in {action for _, action in needed} | {"ecr:PutImage", "ecr:BatchGetImage"}:
         for resource in _resources(action, STACK):
             if action not in UNUSED_OF_REGISTRY:
