@@ -352,11 +352,12 @@ delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data st
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else
+	@$(TOOLS)/deploy/bin/python -m deploy.protection $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 	$(SAM) delete $(WHERE)
 endif
 
 IMAGE := target/image/$(ARCH)
-TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+TAG = $(shell git rev-parse HEAD)-$(ARCH)
 
 # Lambda rejects an image index, which a second platform or a provenance attestation would create.
 .PHONY: image
@@ -377,9 +378,9 @@ image-registry: ## Create the ECR registry for images
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=…
-	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
-	docker push $(TAG)
+image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to REGISTRY=…
+	@$(TOOLS)/deploy/bin/python -m deploy.image $(or $(REGISTRY),$(error REGISTRY=… is missing)) $(TAG) \
+	    $(IMAGE).tar login-etl:$(ARCH)
 
 # Tools
 
