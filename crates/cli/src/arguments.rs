@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::redrive::RedriveArguments;
+
 /// Operates a deployed stack of login-etl
 ///
 /// Name the stack with --env or --stack. Credentials come from where the AWS SDK
@@ -13,7 +15,7 @@ use clap_complete::Shell;
 /// SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "login-etl", version, verbatim_doc_comment)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub global: GlobalOptions,
     #[command(subcommand)]
@@ -22,7 +24,7 @@ pub struct Arguments {
 
 /// The options of all commands.
 #[derive(Debug, Args)]
-pub struct GlobalOptions {
+pub(crate) struct GlobalOptions {
     /// Environment of ./samconfig.toml, which has the name and the region of the stack
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "stack")]
     pub env: Option<String>,
@@ -42,11 +44,25 @@ pub struct GlobalOptions {
 
 /// A module each, of the same name.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
+    #[command(flatten)]
+    OfStack(StackCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page, in roff
     Man,
+}
+
+/// The commands that look at a stack or change it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackCommand {
+    /// Write the dead letters to the table; bad messages stay
+    ///
+    /// Turns the mapping of the dead-letter queue on, so that the function reads
+    /// this queue, and off again when no more letters succeed, after an error, and
+    /// after a signal. If it was killed, run it again.
+    #[command(verbatim_doc_comment)]
+    Redrive(RedriveArguments),
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ mod aws;
 mod completions;
 mod environment;
 mod error;
+mod log_lines;
 mod man;
+mod mapping;
 mod output;
 mod question;
+mod queue;
+mod redrive;
 mod signals;
 mod stack;
 
@@ -15,8 +19,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, StackCommand};
 use crate::error::{Error, Outcome};
+use crate::output::Printer;
+use crate::signals::Signals;
+use crate::stack::Stack;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -38,10 +45,19 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::unused_async, reason = "each command that follows waits for AWS")]
-async fn run(arguments: Arguments) -> Result<Outcome, Error> {
-    match arguments.command {
-        Command::Completions { shell } => completions::completions(shell),
-        Command::Man => man::man(),
+async fn run(Arguments { global, command }: Arguments) -> Result<Outcome, Error> {
+    let mut signals = Signals::listen()?;
+    let printer = Printer { json: global.json };
+    let yes = global.yes;
+    let command = match command {
+        Command::Completions { shell } => return completions::completions(shell),
+        Command::Man => return man::man(),
+        Command::OfStack(command) => command,
+    };
+    let stack = signals.interrupt(Stack::find(&global)).await?;
+    match command {
+        StackCommand::Redrive(arguments) => {
+            redrive::redrive(&stack, arguments, printer, &mut signals, yes).await
+        }
     }
 }
