@@ -1,10 +1,10 @@
 """A first deployment fails; the second, by the steps in docs/deployment.md, succeeds.
 
-The tests run the SAM commands of `make deploy` and `make delete`. MiniStack rolls a creation back
-as AWS does, with two differences. It updates a stack in ROLLBACK_COMPLETE, which AWS refuses. It
-accepts each function, mapping, alarm and dashboard: an event bus whose name is taken stands for a
-resource that AWS refuses after the schema was created. LocalStack runs no custom resource and rolls
-nothing back: see test_localstack.py.
+The tests do what `make deploy` and `make delete` do, with the same SAM commands. MiniStack rolls a
+creation back as AWS does, with two differences. It updates a stack in ROLLBACK_COMPLETE, which AWS
+refuses. It accepts each function, mapping, alarm and dashboard: an event bus whose name is taken
+stands for a resource that AWS refuses after the schema was created. LocalStack runs no custom
+resource and rolls nothing back: see test_localstack.py.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from deploy.protection import protections
 from dev import ROOT, TARGET, stack
 from dev.emulator import REGION, Feature
 from dev.local_system import Services, running_services
@@ -137,6 +138,7 @@ def test_failed_creation_leaves_nothing_and_is_repeated(
     assert migrated == [(resource == "Later",)]
     assert _inventory(database) == before
     assert _status(database) == "ROLLBACK_COMPLETE"
+    assert protections(database.emulator.client, STACK) == []
     _sam(database, "delete", "--stack-name", STACK, "--no-prompts")
     output += _deploy(database, tmp_path)
     database.find()
@@ -207,7 +209,7 @@ def _status(database: Database) -> str | None:
 
 
 def _inventory(database: Database) -> list[str]:
-    """List the secrets, queues, functions and usable keys that exist."""
+    """List the secrets, queues, functions, logs and usable keys that exist."""
     client = database.emulator.client
     keys = client("kms").list_keys()["Keys"]
     states = [client("kms").describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in keys]
@@ -215,6 +217,7 @@ def _inventory(database: Database) -> list[str]:
         *(secret["Name"] for secret in client("secretsmanager").list_secrets()["SecretList"]),
         *client("sqs").list_queues().get("QueueUrls", []),
         *(one["FunctionName"] for one in client("lambda").list_functions()["Functions"]),
+        *(one["logGroupName"] for one in client("logs").describe_log_groups()["logGroups"]),
         *(one["KeyId"] for one in states if one["KeyState"] != "PendingDeletion"),
     ]
     return sorted(names)
