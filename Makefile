@@ -31,7 +31,6 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
-# The pipeline sets LOGIN_ETL to a program that it built before it had credentials.
 LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
 # Nobody answers questions in CI.
 LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
@@ -341,8 +340,13 @@ endif
 login-etl:
 	cargo build --locked --profile cli --package login-etl-cli
 
+# With CHECKSUMS=…, the program that another job built.
+ifdef CHECKSUMS
+smoke: LOGIN_ETL := target/cli/login-etl
+endif
 .PHONY: smoke
-smoke: ## Send test messages through a deployed stack; check the result
+smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed stack; check the result
+	@$(if $(CHECKSUMS),$(PACKAGES) verify $(VERIFIED) cli/login-etl)
 	$(LOGIN_ETL_COMMAND) smoke
 
 .PHONY: logs
@@ -379,7 +383,7 @@ image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 
 .PHONY: load-image
 load-image: $(DEPLOY)
-	@$(PACKAGES) verify $(VERIFIED)
+	@$(PACKAGES) verify $(VERIFIED) image/$(ARCH).tar
 	docker load --input $(IMAGE).tar
 
 .PHONY: image-registry
