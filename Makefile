@@ -31,6 +31,9 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
+LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
+# Nobody answers questions in CI.
+LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
@@ -134,6 +137,7 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 
 .PHONY: test-localstack
 test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
+	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
@@ -179,7 +183,7 @@ documents: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml deploy/registry.yaml
+	cfn-lint template.yaml deploy/deployer.yaml deploy/registry.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -197,6 +201,8 @@ pipeline: $(VENV)
 .PHONY: validate
 validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint and checkov
 	$(SAM) validate --lint --template template.yaml --region eu-central-1
+	$(PACKAGES) image 111122223333.dkr.ecr.eu-central-1.amazonaws.com/login-etl:tag
+	$(SAM) validate --lint --template target/packages/image.json --region eu-central-1
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
 	for template in template.yaml target/validate/with-database.yaml; do \
@@ -308,28 +314,48 @@ checksums: $(VENV)
 prepare: $(DEPLOY)
 	@$(PACKAGES) prepare $(or $(ENV),$(error ENV=… is missing: staging or prod)) $(VERIFIED)
 
+# SAM looks for samconfig.toml beside the template.
+CONFIG = --config-file $(CURDIR)/samconfig.toml
+
+# IMAGE_URI=… deploys the ingest function as this container image. SAM requires a repository for images, but pushes
+# nothing when the image is in ECR already. ROLE_ARN=… is the role with which CloudFormation deploys, DeploymentRole of
+# deploy/deployer.yaml.
 .PHONY: deploy
 deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy
 else
-	$(if $(CHECKSUMS),,$(SAM) build $(WHERE))
+	$(if $(and $(IMAGE_URI),$(CHECKSUMS)),$(error CHECKSUMS=… deploys zip packages, IMAGE_URI=… an image: set only one))
+	$(if $(IMAGE_URI),$(PACKAGES) image "$(IMAGE_URI)")
+	$(if $(CHECKSUMS),,$(SAM) build $(WHERE) $(if $(IMAGE_URI),--template target/packages/image.json $(CONFIG)))
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
-	    $(if $(CHECKSUMS),--template-file target/packages/template.json --config-file $(CURDIR)/samconfig.toml)
+	    $(if $(ROLE_ARN),--role-arn "$(ROLE_ARN)") \
+	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
+	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
 
+# Writes target/cli/login-etl.
+.PHONY: login-etl
+login-etl:
+	cargo build --locked --profile cli --package login-etl-cli
+
+# With CHECKSUMS=…, the program that another job built.
+ifdef CHECKSUMS
+smoke: LOGIN_ETL := target/cli/login-etl
+endif
 .PHONY: smoke
-smoke: $(DEPLOY) ## Send test messages through a deployed stack; check the result
-	@$(TOOLS)/deploy/bin/python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed stack; check the result
+	@$(if $(CHECKSUMS),$(PACKAGES) verify $(VERIFIED) cli/login-etl)
+	$(LOGIN_ETL_COMMAND) smoke
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow the logs of the functions
 	$(SAM) logs $(WHERE) --tail
 
 .PHONY: redrive
-redrive: $(VENV) ## Write the dead letters to the table; bad messages stay
-	@python -m deploy.operate redrive $(ENV)
+redrive: ## Write the dead letters to the table; bad messages stay
+	$(LOGIN_ETL_COMMAND) redrive
 
 .PHONY: rotate
 rotate: $(VENV) ## Give login_writer a new database password
@@ -340,11 +366,12 @@ delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data st
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else
+	@$(TOOLS)/deploy/bin/python -m deploy.protection $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 	$(SAM) delete $(WHERE)
 endif
 
 IMAGE := target/image/$(ARCH)
-TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+TAG = $(shell git rev-parse HEAD)-$(ARCH)
 
 # Lambda rejects an image index, which a second platform or a provenance attestation would create.
 .PHONY: image
@@ -356,7 +383,7 @@ image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 
 .PHONY: load-image
 load-image: $(DEPLOY)
-	@$(PACKAGES) verify $(VERIFIED)
+	@$(PACKAGES) verify $(VERIFIED) image/$(ARCH).tar
 	docker load --input $(IMAGE).tar
 
 .PHONY: image-registry
@@ -365,9 +392,9 @@ image-registry: ## Create the ECR registry for images
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=…
-	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
-	docker push $(TAG)
+image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to REGISTRY=…
+	@$(TOOLS)/deploy/bin/python -m deploy.image $(or $(REGISTRY),$(error REGISTRY=… is missing)) $(TAG) \
+	    $(IMAGE).tar login-etl:$(ARCH)
 
 # Tools
 

@@ -39,6 +39,7 @@ DATABASES = "tests/it/existing_databases.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
+DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
 CREATED = "tests/e2e/test_created_database.py"
 RESTORE = 'commands("A database that the stack created")'
@@ -53,6 +54,12 @@ TESTED = {
     "make test-localstack": (".ci/run", "make test-localstack\n"),
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
+    "make deploy ENV=dev IMAGE_URI": ("tests/e2e/test_sam.py", "IMAGE_URI={IMAGE_URI}"),
+    "make deploy ENV=staging ROLE_ARN": (DEPLOYER, "--role-arn"),
+    "aws cloudformation deploy --stack-name login-etl-staging-deployer": (
+        DEPLOYER,
+        "aws cloudformation deploy --stack-name {DEPLOYER}",
+    ),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
     "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
     "make send ENV=localstack": (LOCALSTACK, '"send"'),
@@ -80,9 +87,11 @@ TESTED = {
     "make authorities": ("tests/checks/test_authorities.py", "authorities.only_in"),
     "make checksums": (PIPELINE, "packages.checksums"),
     "make prepare": (PIPELINE, "packages.template"),
-    "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
-    "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
+    "make smoke": ("tests/e2e/test_program.py", '"smoke"'),
+    "make redrive": ("tests/e2e/test_program.py", '"redrive"'),
     "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
+    "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
+    "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
@@ -147,6 +156,8 @@ LEFT_OUT = {
     "make image-registry": "needs an AWS account",
     "make image-push": "needs Docker and an AWS account",
     "make logs": "needs an AWS account, and runs until it is interrupted",
+    "cargo install --locked --path crates/cli": "writes to the user's home",
+    "mkdir -p ~/.local/share/bash-completion": "goes with the `login-etl completions` below it",
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
     "aws rds": "needs RDS, or its arguments depend on the cluster",
     "aws cloudformation delete-stack --stack-name login-etl-dev --retain-resources": (

@@ -1,0 +1,122 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::logs::LogsArguments;
+use crate::redrive::RedriveArguments;
+use crate::smoke::SmokeArguments;
+use crate::stack::StackOptions;
+
+/// Operates a deployed stack of login-etl
+///
+/// Name the stack with --env or --stack. Credentials come from where the AWS SDK
+/// finds them: environment variables, the profile AWS_PROFILE, or the machine's role.
+///
+/// Exit status: 0 if everything is done or well, 1 if something is not well or is
+/// left to do, 2 for wrong use, 129, 130 or 143 after SIGHUP, SIGINT (Ctrl-C) or
+/// SIGTERM.
+#[derive(Debug, Parser)]
+#[command(name = "login-etl", version, verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub stack: StackOptions,
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Do not ask before a change
+    #[arg(long, global = true)]
+    pub yes: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A module each, of the same name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    OfStack(StackCommand),
+    /// Print the completions of a shell
+    Completions { shell: Shell },
+    /// Print the man page, in roff
+    Man,
+}
+
+/// The commands that look at a stack or change it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackCommand {
+    /// Show what failed, from the functions' logs
+    ///
+    /// Prints only lines that the functions wrote themselves, which hold no personal
+    /// values. Exits with 1 if anything failed.
+    #[command(verbatim_doc_comment)]
+    Logs(LogsArguments),
+    /// Write the dead letters to the table; bad messages stay
+    ///
+    /// Turns the mapping of the dead-letter queue on, so that the function reads
+    /// this queue, and off again when no more letters succeed, after an error, and
+    /// after a signal. If it was killed, run it again.
+    #[command(verbatim_doc_comment)]
+    Redrive(RedriveArguments),
+    /// Send test messages through the stack; check the result
+    ///
+    /// Passes a bad message to the function, which must report it. Sends ten logins
+    /// through the queue, which must be written. Ten rows remain, whose users are
+    /// called smoke-….
+    #[command(verbatim_doc_comment)]
+    Smoke(SmokeArguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, CommandFactory};
+
+    use super::*;
+
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+    /// Returns the rows of the document's table with this header.
+    fn documented(header: &str) -> Vec<Vec<&'static str>> {
+        let (_, table) = OPERATIONS.split_once(header).unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    /// Returns how `--help` spells an option or a positional argument.
+    fn spelling(argument: &Arg) -> String {
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value = value.map(|names| format!("<{}>", names[0]));
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        format!("`{}`", [long, value].into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+
+    fn help_of(argument: &Arg) -> String {
+        argument.get_help().map(ToString::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn document_lists_every_command_and_option() {
+        let program = Arguments::command();
+        let mut commands: Vec<Vec<String>> = program
+            .get_subcommands()
+            .map(|command| {
+                let options: Vec<_> = command.get_arguments().map(spelling).collect();
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                vec![format!("`{}`", command.get_name()), about, options.join(", ")]
+            })
+            .collect();
+        let options: Vec<Vec<String>> =
+            program.get_arguments().map(|argument| vec![spelling(argument), help_of(argument)]).collect();
+
+        let mut documented_commands = documented("| command | what it does | its options |");
+        documented_commands.sort_unstable();
+        commands.sort_unstable();
+        assert_eq!(documented_commands, commands);
+        assert_eq!(documented("| option | meaning |"), options);
+    }
+}
