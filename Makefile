@@ -179,7 +179,10 @@ documents: $(VENV)
 
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml deploy/registry.yaml
+	@mkdir -p target/validate
+	python -m dev.checks.transform template.yaml > target/validate/transformed.json
+	cfn-lint --append-rules deploy/rules --regions ALL_REGIONS --include-checks I3042 \
+	    --template template.yaml target/validate/transformed.json deploy/*.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -195,7 +198,10 @@ pipeline: $(VENV)
 # checkov evaluates conditions with the default parameters only. It reads the template twice, the second time
 # with CreateDatabase=true; otherwise it would skip the database and the network.
 .PHONY: validate
-validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint and checkov
+validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and our calls by AWS's rules, offline
+	python -m dev.checks.policies
+	python -m dev.checks.xray_names
+	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
 	$(SAM) validate --lint --template template.yaml --region eu-central-1
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
