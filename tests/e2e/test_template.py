@@ -11,6 +11,7 @@ from dev import ROOT
 from dev.stack import TEMPLATE, read_template
 
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 NO_VALUE = {"Ref": "AWS::NoValue"}
 
 # Statements with the resource "*": AWS supports no narrower resource, or the policy belongs to a
@@ -18,6 +19,8 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 FOR_EVERY_RESOURCE = {
     "TheAccountDecides",
     "EncryptTheLogs",
+    "SourcesEncryptMessages",
+    "SendersEncryptMessages",
     "SendTraces",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
@@ -79,12 +82,12 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
     )
     on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
-    alarms = [
-        resource["Properties"]
-        for resource in resources.values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    watching = [
+        alarm
+        for alarm in _alarms(resources).values()
+        if alarm["MetricName"] in on_failures
+        and alarm["Dimensions"][0]["Value"] == {"Ref": "IngestFunction"}
     ]
-    watching = [alarm for alarm in alarms if alarm["MetricName"] in on_failures]
 
     assert len(watching) == len(on_failures)
     for alarm in watching:
@@ -92,11 +95,71 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         assert alarm["DatapointsToAlarm"] * returns_after_s <= watched_s
 
 
-def test_dead_letters_are_kept_for_14_days(resources: dict[str, Any]) -> None:
-    queue = resources["DeadLetterQueue"]["Properties"]
+def test_messages_are_kept_for_14_days(resources: dict[str, Any]) -> None:
+    queues = [resources[name]["Properties"] for name in ("LoginQueue", "DeadLetterQueue")]
 
-    assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
-    assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+    # SQS's maximum. Without this property SQS deletes waiting logins after 4 days.
+    assert [queue["MessageRetentionPeriod"] for queue in queues] == [14 * DAY_S, 14 * DAY_S]
+    assert queues[1]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+
+
+def test_ledger_outlasts_every_message(resources: dict[str, Any]) -> None:
+    prune = (ROOT / "src" / "schema" / "prune.sql").read_text()
+    emptied_after_days = int(re.search(r"FOR age IN (\d+)\.\.30 LOOP", prune)[1])
+    kept_s = max(
+        resources[name]["Properties"]["MessageRetentionPeriod"]
+        for name in ("LoginQueue", "DeadLetterQueue")
+    )
+
+    # A message keeps the time at which it was sent in both queues. One day for clock errors.
+    assert emptied_after_days * DAY_S >= kept_s + DAY_S
+
+
+def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None:
+    # SQS sends no metrics of a queue that was not used for hours, and migrate runs once a day:
+    # the last value is still true. All other metrics are missing when nothing happens.
+    states = {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateAgeOfOldestMessage",
+        "users_with_many_tokens",
+    }
+    alarms = _alarms(resources)
+
+    ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
+    assert ignoring == {"MigrateErrorsAlarm"} | {
+        name for name, alarm in alarms.items() if alarm["MetricName"] in states
+    }
+    others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}
+    assert others == {"notBreaching"}
+
+
+def test_alarms_respect_the_limits_of_cloudwatch(resources: dict[str, Any]) -> None:
+    for alarm in _alarms(resources).values():
+        evaluated_s = alarm["Period"] * alarm["EvaluationPeriods"]
+
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+        assert evaluated_s <= (7 * DAY_S if alarm["Period"] >= HOUR_S else DAY_S)
+        assert alarm["Period"] % 60 == 0
+        assert len(alarm["Dimensions"]) <= 30
+        assert len(alarm["AlarmDescription"]) <= 1024
+
+
+def test_names_of_two_regions_differ(resources: dict[str, Any]) -> None:
+    # The names of these types are unique in an account, not in a region.
+    everywhere = {
+        "AWS::CloudWatch::Dashboard": "DashboardName",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+        "AWS::S3::Bucket": "BucketName",
+    }
+    named = [
+        resource["Properties"][everywhere[resource["Type"]]]
+        for resource in resources.values()
+        if everywhere.get(resource["Type"]) in resource["Properties"]
+    ]
+
+    assert named == [{"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}]
 
 
 def test_only_failed_messages_are_redelivered(resources: dict[str, Any]) -> None:
@@ -214,9 +277,11 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
 
 def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> None:
     policy = resources["QueuePolicy"]["Properties"]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    [statement, *optional] = policy["PolicyDocument"]["Statement"]
 
     assert policy["Queues"] == [{"Ref": "LoginQueue"}, {"Ref": "DeadLetterQueue"}]
+    # test_senders.py tests what these allow.
+    assert [one["Fn::If"][0] for one in optional] == ["HasSources", "HasSenders"]
     assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
@@ -257,7 +322,7 @@ def test_code_of_function_takes_no_messages(resources: dict[str, Any]) -> None:
         "ArnLike": {
             "lambda:SourceFunctionArn": {
                 "Fn::Sub": "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}"
-                ":function:${AWS::StackName}-*"
+                ":function:*"
             }
         }
     }
@@ -411,6 +476,14 @@ def test_changed_authentication_runs_the_migration(template: dict[str, Any]) -> 
     )
 
     assert by_password["Properties"]["Writer"] != by_iam["Properties"]["Writer"]
+
+
+def _alarms(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    }
 
 
 def _resolve(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - of all JSON types
