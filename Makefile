@@ -34,6 +34,9 @@ LOCAL := python -m dev
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
+# I3042: no ARN names a partition.
+LINT := cfn-lint --append-rules deploy/rules --regions ALL_REGIONS --include-checks I3042 --template
+
 # The section of samconfig.toml that ENV names.
 WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 
@@ -181,8 +184,7 @@ documents: $(VENV)
 template: $(VENV)
 	@mkdir -p target/validate
 	python -m dev.checks.transform template.yaml > target/validate/transformed.json
-	cfn-lint --append-rules deploy/rules --regions ALL_REGIONS --include-checks I3042 \
-	    --template template.yaml target/validate/transformed.json deploy/*.yaml
+	$(LINT) template.yaml target/validate/transformed.json deploy/*.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -203,6 +205,10 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and 
 	python -m dev.checks.xray_names
 	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
 	$(SAM) validate --lint --template template.yaml --region eu-central-1
+	$(PACKAGES) image 111122223333.dkr.ecr.eu-central-1.amazonaws.com/login-etl:tag
+	$(SAM) validate --lint --template target/packages/image.json --region eu-central-1
+	python -m dev.checks.transform target/packages/image.json > target/validate/image.json
+	$(LINT) target/packages/image.json target/validate/image.json
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
 	for template in template.yaml target/validate/with-database.yaml; do \
@@ -314,15 +320,23 @@ checksums: $(VENV)
 prepare: $(DEPLOY)
 	@$(PACKAGES) prepare $(or $(ENV),$(error ENV=… is missing: staging or prod)) $(VERIFIED)
 
+# SAM looks for samconfig.toml beside the template.
+CONFIG = --config-file $(CURDIR)/samconfig.toml
+
+# IMAGE_URI=… deploys the ingest function as this container image. SAM requires a repository for images, but pushes
+# nothing when the image is in ECR already.
 .PHONY: deploy
 deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy
 else
-	$(if $(CHECKSUMS),,$(SAM) build $(WHERE))
+	$(if $(and $(IMAGE_URI),$(CHECKSUMS)),$(error CHECKSUMS=… deploys zip packages, IMAGE_URI=… an image: set only one))
+	$(if $(IMAGE_URI),$(PACKAGES) image "$(IMAGE_URI)")
+	$(if $(CHECKSUMS),,$(SAM) build $(WHERE) $(if $(IMAGE_URI),--template target/packages/image.json $(CONFIG)))
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
-	    $(if $(CHECKSUMS),--template-file target/packages/template.json --config-file $(CURDIR)/samconfig.toml)
+	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
+	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
 
 .PHONY: smoke

@@ -2,11 +2,14 @@
 
 The pipeline builds in a job that has no AWS credentials. This job passes on the checksums of its
 packages; a job that deploys builds nothing and accepts only packages with these checksums.
+
+The command `image` writes the template whose ingest function is a container image.
 """
 
 import argparse
 import hashlib
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -20,6 +23,14 @@ from dev import ROOT, TARGET
 PACKAGES = ("zip/{0}/bootstrap/bootstrap.zip", "zip/{0}/migrate/bootstrap.zip", "image/{0}.tar")
 # The template whose functions are the packages; `make deploy` deploys it.
 TEMPLATE = TARGET / "packages" / "template.json"
+# The template whose ingest function is an image; `make deploy IMAGE_URI=…` builds and deploys it.
+IMAGE_TEMPLATE = TARGET / "packages" / "image.json"
+# Lambda and SAM refuse these properties for a container image. The template sets them in Globals.
+ZIP_ONLY = ("CodeUri", "Handler", "Runtime", "Layers")
+# An image in ECR. SAM would look for any other image in the local Docker.
+IMAGE_URI = re.compile(
+    r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[\w./-]+(:[\w.-]+|@sha256:[0-9a-f]{64})"
+)
 
 
 class PackageError(Exception):
@@ -62,11 +73,34 @@ def template(environment: str, expected: str, target: Path = TARGET) -> dict[str
     return found
 
 
+def image_template(image_uri: str) -> dict[str, Any]:
+    """Return the template with an image in ECR as the ingest function; `migrate` stays a zip."""
+    if not IMAGE_URI.fullmatch(image_uri):
+        raise PackageError(f"{image_uri} is not the URI of an image in ECR, with a tag or a digest")
+    found = yaml_parse((ROOT / "template.yaml").read_text())
+    settings = found["Globals"]["Function"]
+    zip_only = {name: settings.pop(name) for name in ZIP_ONLY}
+    # Relative to the template, which is written to another folder.
+    zip_only["CodeUri"] = str(ROOT)
+    for name, resource in found["Resources"].items():
+        if name == "IngestFunction":
+            resource["Properties"] |= {"PackageType": "Image", "ImageUri": image_uri}
+            del resource["Metadata"]["BuildMethod"], resource["Metadata"]["BuildProperties"]
+        elif resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"] |= zip_only
+    return found
+
+
 def _architecture(environment: str) -> str | None:
     """Return the architecture that samconfig.toml sets for an environment."""
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
     overrides = settings[environment]["global"]["parameters"]["parameter_overrides"]
     return dict(override.split("=", 1) for override in overrides).get("Architecture")
+
+
+def _write(found: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
 
 
 def _sha256(path: Path) -> str:
@@ -83,6 +117,8 @@ def main() -> int:
     prepare = commands.add_parser("prepare", help="compare the packages, and write the template")
     prepare.add_argument("environment")
     prepare.add_argument("checksums")
+    image = commands.add_parser("image", help="write the template with an image in ECR")
+    image.add_argument("image_uri")
     arguments = parser.parse_args()
     try:
         match arguments.command:
@@ -91,9 +127,9 @@ def main() -> int:
             case "verify":
                 print("\n".join(verify(arguments.checksums)))
             case "prepare":
-                TEMPLATE.parent.mkdir(parents=True, exist_ok=True)
-                prepared = template(arguments.environment, arguments.checksums)
-                TEMPLATE.write_text(json.dumps(prepared))
+                _write(template(arguments.environment, arguments.checksums), TEMPLATE)
+            case "image":
+                _write(image_template(arguments.image_uri), IMAGE_TEMPLATE)
     except PackageError as error:
         print(error, file=sys.stderr)
         return 1

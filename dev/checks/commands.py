@@ -51,6 +51,7 @@ TESTED = {
     "make test-localstack": (".ci/run", "make test-localstack\n"),
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
+    "make deploy ENV=dev IMAGE_URI": ("tests/e2e/test_sam.py", "IMAGE_URI={IMAGE_URI}"),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
     "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
     "make send ENV=localstack": (LOCALSTACK, '"send"'),

@@ -1,6 +1,8 @@
 """Each rule of deploy/rules accepts the template, and finds its fault when it is put back."""
 
 import json
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,21 +170,21 @@ def test_old_image_recipe_is_found(every: RulesCollection, tmp_path: Path) -> No
 
 
 def test_make_validate_runs_each_judge() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    recipes = [
-        makefile.split(f"\n{target}: ")[1].split("\n\n")[0] for target in ("template", "validate")
-    ]
+    command = ["make", "--dry-run", "validate"]
+    steps = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
-    assert recipes[1].startswith("template ")
     for judge in (
-        "cfn-lint --append-rules deploy/rules --regions ALL_REGIONS",
-        "target/validate/transformed.json",
-        "dev.checks.policies",
-        "dev.checks.xray_names",
-        "dev.checks.aws_calls",
-        "checkov",
+        r"cfn-lint --append-rules deploy/rules --regions ALL_REGIONS .+ template\.yaml",
+        r"cfn-lint .+ target/validate/transformed\.json",
+        r"cfn-lint .+ deploy/\*\.yaml",
+        r"cfn-lint .+ target/packages/image\.json",
+        r"python -m dev\.checks\.policies",
+        r"python -m dev\.checks\.xray_names",
+        r"python -m dev\.checks\.aws_calls",
+        r"sam validate --lint",
+        r"checkov",
     ):
-        assert judge in "".join(recipes)
+        assert re.search(judge, steps), judge
 
 
 def _judge(template: Json, rules: RulesCollection, folder: Path) -> list[Match]:

@@ -3,6 +3,11 @@
 import re
 import subprocess
 
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from deploy import packages
+from deploy.packages import PackageError
 from dev import ROOT
 from dev.stack import PACKAGE
 
@@ -42,6 +47,34 @@ def test_image_puts_bootstrap_where_lambda_looks() -> None:
         instructions,
         re.MULTILINE,
     )
+
+
+def test_image_outside_ecr_is_refused() -> None:
+    for uri in ("login-etl:arm64", "111122223333.dkr.ecr.eu-central-1.amazonaws.com/login-etl"):
+        with pytest.raises(PackageError, match="is not the URI of an image in ECR"):
+            packages.image_template(uri)
+
+
+def test_image_template_differs_only_in_image() -> None:
+    zipped = yaml_parse((ROOT / "template.yaml").read_text())
+    image = packages.image_template(
+        "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/login-etl@sha256:" + "0" * 64
+    )
+
+    functions = {"IngestFunction", "MigrateFunction"}
+    changed = {name for name in zipped if zipped[name] != image[name]}
+    assert changed == {"Globals", "Resources"}
+    assert {
+        name
+        for name, resource in zipped["Resources"].items()
+        if resource != image["Resources"][name]
+    } == functions
+    assert zipped["Globals"]["Function"].keys() - image["Globals"]["Function"].keys() == {
+        "CodeUri",
+        "Handler",
+        "Runtime",
+        "Layers",
+    }
 
 
 def _readelf(what: str) -> str:
