@@ -43,7 +43,7 @@ class EndpointOfPartition(CloudFormationLintRule):
     def match(self, cfn: Template) -> list[RuleMatch]:
         """Find endpoints with a name that a region does not have."""
         wrong: dict[str, str] = {}
-        [*found] = stacks(cfn.template)
+        found = stacks(cfn.template)
         for region in JUDGED if found else []:
             # The stack with the most resources has all endpoints.
             largest, _ = max(found, key=lambda stack: len(stack[1]))

@@ -1,11 +1,9 @@
 """Dashboards, alarms and queues that say the truth."""
 
-from dataclasses import replace
-
 from cfnlint.rules import CloudFormationLintRule, RuleMatch
 from cfnlint.template import Template
 
-from dev.checks.deployments import resolve, stacks
+from dev.checks.deployments import stacks
 
 
 class DashboardPerRegion(CloudFormationLintRule):
@@ -22,11 +20,11 @@ class DashboardPerRegion(CloudFormationLintRule):
     def match(self, cfn: Template) -> list[RuleMatch]:
         """Find dashboards with the same name in two regions."""
         same: set[str] = set()
-        for deployment, resources in stacks(cfn.template):
-            there = resolve(cfn.template, replace(deployment, region="us-west-2"))
-            for name, resource in resources.items():
+        elsewhere = stacks(cfn.template, region="us-west-2")
+        for (_, here), (_, there) in zip(stacks(cfn.template), elsewhere, strict=True):
+            for name, resource in here.items():
                 if resource["Type"] == "AWS::CloudWatch::Dashboard":
-                    other = there["Resources"][name]["Properties"].get("DashboardName")
+                    other = there[name]["Properties"].get("DashboardName")
                     if resource["Properties"].get("DashboardName") == other:
                         same.add(name)
         return [

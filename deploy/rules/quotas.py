@@ -82,7 +82,7 @@ class Quotas(CloudFormationLintRule):
             if parameter["Type"] == "String"
             and not {"AllowedValues", "AllowedPattern"} & {*parameter}
         }
-        for _, resources in stacks(cfn.template, LONGEST_STACK_NAME, texts):
+        for _, resources in stacks(cfn.template, LONGEST_STACK_NAME, values=texts):
             for name, resource in resources.items():
                 properties = resource.get("Properties", {})
                 for place, size, limit in _sizes(resource["Type"], properties):

@@ -5,9 +5,6 @@ from cfnlint.template import Template
 
 from dev.checks.deployments import stacks
 
-# Lost for ever with the resource: https://docs.aws.amazon.com/kms/latest/developerguide/deleting-keys.html
-IRREPLACEABLE = {"AWS::KMS::Key", "AWS::SecretsManager::Secret"}
-
 
 class RetainedAfterFailedCreation(CloudFormationLintRule):
     """`Retain` also keeps the resources of a creation that failed; nobody finds or deletes them."""

@@ -4,9 +4,11 @@ AWS is not asked, so names and ids are invented, with the length and the form th
 A function, or a parameter, that this module does not know is an error: it must not pass unread.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, combinations, product
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 ACCOUNT = "111122223333"
 OTHER_ACCOUNT = "444455556666"
 REGION = "eu-central-1"
+STACK = "login-etl-prod"
 # CloudFormation appends 12 characters to the names that it makes.
 SUFFIX = "1ABCDEFGHIJK"
 
@@ -26,6 +29,7 @@ EXAMPLES = {
     "DatabaseHost": f"logins.cluster-abcdefghijkl.{REGION}.rds.amazonaws.com",
     "DatabaseResourceId": "cluster-ABCDEFGHIJKL01234567890123",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{_HERE}:secret:owner-AbCdEf",
+    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
     "ExpectedEnvelopes": "sns,eventbridge",
     "LogFilter": "login_etl=debug",
@@ -74,7 +78,7 @@ class Deployment:
     parameters: dict[str, str]
     # The values that differ from those of the other kinds of stack.
     choice: str = ""
-    stack: str = "login-etl-prod"
+    stack: str = STACK
     region: str = REGION
 
     @property
@@ -102,8 +106,8 @@ class Deployment:
 def deployments(template: Json) -> list[Deployment]:
     """Find the kinds of stack that the parameters allow.
 
-    These are all combinations of the parameters with a list of values that a condition or a rule
-    reads, each with as few and with as many of the empty parameters set as the rules permit.
+    These are all combinations of the values of which a condition or a rule knows, each with as few
+    and with as many of the empty parameters set as the rules permit.
     """
     parameters = template.get("Parameters", {})
     read = set(_refs([template.get("Conditions", {}), template.get("Rules", {})]))
@@ -114,6 +118,9 @@ def deployments(template: Json) -> list[Deployment]:
         if "AllowedValues" in parameter and name in read
     }
     defaults = {name: str(one.get("Default", "")) for name, one in parameters.items()}
+    for name, value in _compared(list(template.get("Conditions", {}).values())):
+        if name in defaults and name not in choices and value not in {"", defaults[name]}:
+            choices[name] = [defaults[name], value]
     empty = [name for name, value in defaults.items() if not value]
     # Sorted by their number: the first permitted set is the smallest.
     among = [name for name in empty if name in ruled]
@@ -131,14 +138,27 @@ def deployments(template: Json) -> list[Deployment]:
 
 
 def stacks(
-    template: Json, stack: str = "login-etl-prod", values: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[tuple[Deployment, Json]]:
-    """Yield the resources of each kind of stack, with these values for parameters that have one."""
+    template: Json,
+    stack: str = STACK,
+    region: str = REGION,
+    values: Mapping[str, str] = MappingProxyType({}),
+) -> list[tuple[Deployment, Json]]:
+    """Return the resources of each kind of stack; `values` replace parameters that are not empty."""
+    return _stacks(json.dumps(template, default=str), stack, region, tuple(values.items()))
+
+
+@lru_cache(maxsize=4)  # several rules read the same stacks
+def _stacks(
+    text: str, stack: str, region: str, values: tuple[tuple[str, str], ...]
+) -> list[tuple[Deployment, Json]]:
+    template = json.loads(text)
+    found = []
     for deployment in deployments(template):
-        set_ones = {name: one for name, one in values.items() if deployment.parameters[name]}
-        parameters = deployment.parameters | set_ones
-        named = replace(deployment, parameters=parameters, stack=stack)
-        yield named, resolve(template, named)["Resources"]
+        given = {name: value for name, value in values if deployment.parameters[name]}
+        parameters = deployment.parameters | given
+        named = replace(deployment, parameters=parameters, stack=stack, region=region)
+        found.append((named, resolve(template, named)["Resources"]))
+    return found
 
 
 def broken_rules(template: Json, parameters: dict[str, str]) -> list[str]:
@@ -194,7 +214,8 @@ class _Resolver:
         return sections
 
     def holds(self, name: str) -> bool:
-        return _holds({"Condition": name}, self.deployment.parameters, self.conditions)
+        values = self.deployment.parameters | self.pseudo
+        return _holds({"Condition": name}, values, self.conditions)
 
     def value(self, value: Json) -> Json:
         if isinstance(value, list):
@@ -276,12 +297,12 @@ class _Resolver:
         return f"arn:{self.deployment.partition}:{service}:{region}:{ACCOUNT}:{resource}"
 
 
-def _holds(expression: Json, parameters: dict[str, str], conditions: Json) -> bool:
+def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bool:
     def value(one: Json) -> str:
-        return parameters[one["Ref"]] if isinstance(one, dict) else str(one)
+        return values[one["Ref"]] if isinstance(one, dict) else str(one)
 
     def holds(one: Json) -> bool:
-        return _holds(one, parameters, conditions)
+        return _holds(one, values, conditions)
 
     [(function, args)] = expression.items()
     match function:
@@ -304,6 +325,20 @@ def _examples(names: Iterable[str]) -> dict[str, str]:
     if missing := [name for name in names if name not in EXAMPLES]:
         raise KeyError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
     return {name: EXAMPLES[name] for name in names}
+
+
+def _compared(value: Json) -> Iterator[tuple[str, str]]:
+    """Yield the parameters that are compared with a text, and the text."""
+    if isinstance(value, dict):
+        if isinstance(value.get("Fn::Equals"), list):
+            # cfn-lint sorts the two.
+            sides = value["Fn::Equals"]
+            names = [side["Ref"] for side in sides if isinstance(side, dict)]
+            yield from product(names, [str(side) for side in sides if not isinstance(side, dict)])
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _compared(one)
 
 
 def _refs(value: Json) -> Iterator[str]:

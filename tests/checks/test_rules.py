@@ -154,7 +154,12 @@ def test_template_keeps_every_rule(own: RulesCollection, tmp_path: Path) -> None
 
 
 def test_image_keeps_every_rule(every: RulesCollection, tmp_path: Path) -> None:
-    assert _judge(packages.with_image(read_template(), IMAGE), every, tmp_path) == []
+    template = packages.image_template(IMAGE)
+    turned_off = template["Metadata"]["cfn-lint"]["config"]["ignore_checks"]
+
+    found = _judge(template, every, tmp_path)
+
+    assert {match.rule.id for match in found} <= {*turned_off}, found
 
 
 def test_old_image_recipe_is_found(every: RulesCollection, tmp_path: Path) -> None:
