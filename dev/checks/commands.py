@@ -66,6 +66,7 @@ TESTED = {
     "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
     "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
+    "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
     "printf 'ip:199.172.111.135' | openssl": (DOCUMENTS, "Verify a token"),

@@ -120,6 +120,33 @@ def test_sender_is_refused_without_the_parameters(sender: Sender) -> None:
     assert not any(sender.may(key, action, KEY, **_context()) for action in ENCRYPTION)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value", "accepted"),
+    [
+        ("SourceArns", "", True),
+        ("SourceArns", f"{TOPIC}.fifo,{RULE}", True),
+        ("SourceArns", f"{TOPIC}, {RULE}", False),
+        ("SourceArns", f"{TOPIC}:a-subscription", False),
+        ("SourceArns", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/bus", False),
+        ("SourceArns", "arn:aws:s3:::bucket", False),
+        ("SourceArns", TOPIC.replace("logins", "*"), False),
+        ("SenderArns", "", True),
+        (
+            "SenderArns",
+            f"{ROLE},arn:aws:iam::{ACCOUNT}:root,arn:aws-cn:iam::{ACCOUNT}:user/a",
+            True,
+        ),
+        ("SenderArns", f"arn:aws:iam::{ACCOUNT}:role/*", False),
+        ("SenderArns", f"arn:aws:sts::{ACCOUNT}:assumed-role/sender/session", False),
+        ("SenderArns", "*", False),
+    ],
+)
+def test_parameters_accept_only_whole_arns(parameter: str, value: str, accepted: bool) -> None:
+    pattern = read_template()["Parameters"][parameter]["AllowedPattern"]
+
+    assert bool(re.fullmatch(pattern, value)) == accepted
+
+
 def test_role_decrypts_through_sqs_only() -> None:
     key, _ = _policies(**ALLOWED)
     directly, through = {}, {"kms:viaservice": f"sqs.{REGION}.amazonaws.com"}

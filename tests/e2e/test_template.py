@@ -348,9 +348,11 @@ def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> No
 def test_only_listed_policies_use_wildcards(
     resources: dict[str, Any],
 ) -> None:
-    statements = list(_statements(resources))
+    optional = {"HasSources": True, "HasSenders": True, "UsesIam": True}
+    statements = list(_statements(_resolve(resources, **optional)))
 
     assert len(statements) > 10
+    assert {statement.get("Sid") for statement in statements} >= FOR_EVERY_RESOURCE
     for statement in statements:
         if statement.get("Sid") in FOR_EVERY_RESOURCE or _is_of_endpoint(statement):
             continue
