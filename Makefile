@@ -324,7 +324,8 @@ prepare: $(DEPLOY)
 CONFIG = --config-file $(CURDIR)/samconfig.toml
 
 # IMAGE_URI=… deploys the ingest function as this container image. SAM requires a repository for images, but pushes
-# nothing when the image is in ECR already.
+# nothing when the image is in ECR already. ROLE_ARN=… is the role with which CloudFormation deploys, DeploymentRole of
+# deploy/deployer.yaml.
 .PHONY: deploy
 deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
@@ -335,6 +336,7 @@ else
 	$(if $(IMAGE_URI),$(PACKAGES) image "$(IMAGE_URI)")
 	$(if $(CHECKSUMS),,$(SAM) build $(WHERE) $(if $(IMAGE_URI),--template target/packages/image.json $(CONFIG)))
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
+	    $(if $(ROLE_ARN),--role-arn "$(ROLE_ARN)") \
 	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
 	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
@@ -360,11 +362,12 @@ delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data st
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else
+	@$(TOOLS)/deploy/bin/python -m deploy.protection $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 	$(SAM) delete $(WHERE)
 endif
 
 IMAGE := target/image/$(ARCH)
-TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+TAG = $(shell git rev-parse HEAD)-$(ARCH)
 
 # Lambda rejects an image index, which a second platform or a provenance attestation would create.
 .PHONY: image
@@ -385,9 +388,9 @@ image-registry: ## Create the ECR registry for images
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=…
-	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
-	docker push $(TAG)
+image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to REGISTRY=…
+	@$(TOOLS)/deploy/bin/python -m deploy.image $(or $(REGISTRY),$(error REGISTRY=… is missing)) $(TAG) \
+	    $(IMAGE).tar login-etl:$(ARCH)
 
 # Tools
 

@@ -39,6 +39,7 @@ DATABASES = "tests/it/existing_databases.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
+DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
 
 # Run by the file beside them, which contains this text.
@@ -52,6 +53,11 @@ TESTED = {
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
     "make deploy ENV=dev IMAGE_URI": ("tests/e2e/test_sam.py", "IMAGE_URI={IMAGE_URI}"),
+    "make deploy ENV=staging ROLE_ARN": (DEPLOYER, "--role-arn"),
+    "aws cloudformation deploy --stack-name login-etl-staging-deployer": (
+        DEPLOYER,
+        "aws cloudformation deploy --stack-name {DEPLOYER}",
+    ),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
     "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
     "make send ENV=localstack": (LOCALSTACK, '"send"'),

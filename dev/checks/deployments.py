@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain, combinations, product
+from itertools import combinations, product
 from types import MappingProxyType
 from typing import Any
 
@@ -122,18 +122,22 @@ def deployments(template: Json) -> list[Deployment]:
         if name in defaults and name not in choices and value not in {"", defaults[name]}:
             choices[name] = [defaults[name], value]
     empty = [name for name, value in defaults.items() if not value]
-    # Sorted by their number: the first permitted set is the smallest.
+    # Sorted by size: the first set that the rules permit is the smallest, the last the largest.
     among = [name for name in empty if name in ruled]
-    sets = [*chain.from_iterable(combinations(among, size) for size in range(len(among) + 1))]
+    sizes = range(len(among) + 1)
+    sets = [_examples(names) for size in sizes for names in combinations(among, size)]
+    others = _examples(name for name in empty if name not in ruled)
     found = []
     for chosen in product(*choices.values()):
         base = defaults | dict(zip(choices, chosen, strict=True))
-        permitted = [names for names in sets if not broken_rules(template, base | _examples(names))]
-        if permitted:
-            others = [name for name in empty if name not in ruled]
+        smallest, largest = (
+            next((one for one in ordered if not broken_rules(template, base | one)), None)
+            for ordered in (sets, reversed(sets))
+        )
+        if smallest is not None and largest is not None:
             choice = ", ".join(f"{name}={base[name]}" for name in choices)
-            found.append(Deployment(base | _examples(permitted[0]), choice))
-            found.append(Deployment(base | _examples([*permitted[-1], *others]), choice))
+            found.append(Deployment(base | smallest, choice))
+            found.append(Deployment(base | largest | others, choice))
     return found
 
 
@@ -143,7 +147,7 @@ def stacks(
     region: str = REGION,
     values: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[Deployment, Json]]:
-    """Return the resources of each kind of stack; `values` replace parameters that are not empty."""
+    """Return the resources of each kind of stack. `values` replace parameters that are set."""
     return _stacks(json.dumps(template, default=str), stack, region, tuple(values.items()))
 
 
@@ -322,6 +326,7 @@ def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bo
 
 
 def _examples(names: Iterable[str]) -> dict[str, str]:
+    names = [*names]
     if missing := [name for name in names if name not in EXAMPLES]:
         raise KeyError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
     return {name: EXAMPLES[name] for name in names}

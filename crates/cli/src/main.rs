@@ -1,0 +1,63 @@
+//! `login-etl`: the program for whoever operates a deployed stack. `login-etl --help` lists its commands.
+
+mod arguments;
+mod aws;
+mod completions;
+mod environment;
+mod error;
+mod log_lines;
+mod man;
+mod mapping;
+mod output;
+mod question;
+mod queue;
+mod redrive;
+mod signals;
+mod stack;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command, StackCommand};
+use crate::error::{Error, Outcome};
+use crate::output::Printer;
+use crate::signals::Signals;
+use crate::stack::Stack;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(arguments));
+            // A question that a signal ended still waits for its answer in a thread.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Error::Failed(format!("the program cannot start: {error}"))),
+    };
+    match outcome {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            output::progress(format_args!("login-etl: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(Arguments { global, command }: Arguments) -> Result<Outcome, Error> {
+    let mut signals = Signals::listen()?;
+    let printer = Printer { json: global.json };
+    let yes = global.yes;
+    let command = match command {
+        Command::Completions { shell } => return completions::completions(shell),
+        Command::Man => return man::man(),
+        Command::OfStack(command) => command,
+    };
+    let stack = signals.interrupt(Stack::find(&global)).await?;
+    match command {
+        StackCommand::Redrive(arguments) => {
+            redrive::redrive(&stack, arguments, printer, &mut signals, yes).await
+        }
+    }
+}
