@@ -21,7 +21,7 @@ STACK = "login-etl-prod"
 SUFFIX = "1ABCDEFGHIJK"
 
 _HERE, _ELSEWHERE = f"{REGION}:{ACCOUNT}", f"arn:aws:iam::{OTHER_ACCOUNT}"
-# Values for the parameters that are empty by default.
+# Values for the parameters that are empty by default, or have no default.
 EXAMPLES = {
     "AlarmTopicArn": f"arn:aws:sns:{_HERE}:on-call",
     "DatabaseCaBundle": "/opt/ca.pem",
@@ -32,11 +32,14 @@ EXAMPLES = {
     "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
     "ExpectedEnvelopes": "sns,eventbridge",
+    "GitHubEnvironment": "production",
+    "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
     "LogFilter": "login_etl=debug",
     "ReservedConcurrency": "10",
     "SecurityGroupIds": "sg-0123456789abcdef0",
     "SenderArns": f"{_ELSEWHERE}:role/sender,{_ELSEWHERE}:user/sender",
     "SourceArns": f"arn:aws:sns:{_HERE}:topic,arn:aws:events:{_HERE}:rule/rule",
+    "StackName": STACK,
     "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
 }
 
