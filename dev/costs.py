@@ -79,7 +79,7 @@ def _by_month() -> Iterable[Row]:
     endpoints = sum(
         resource["Properties"].get("VpcEndpointType") == "Interface"
         for resource in resources
-        if resource.get("Condition") == "CreatesEndpoints"
+        if resource.get("Condition") == "CreatesDatabase"
     )
     polls = _FIGURES["pollers"] * HOURS * HOUR_S // _FIGURES["poll_s"]
     minimum = read_template()["Parameters"]["DatabaseMinCapacity"]["Default"]

@@ -179,10 +179,11 @@ def test_make_validate_runs_each_judge() -> None:
     steps = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     for judge in (
-        r"cfn-lint --append-rules deploy/rules --regions ALL_REGIONS .+ template\.yaml",
-        r"cfn-lint .+ target/validate/transformed\.json",
-        r"cfn-lint .+ deploy/\*\.yaml",
-        r"cfn-lint .+ target/packages/image\.json",
+        r"cfn-lint --append-rules deploy/rules .+ --regions ALL_REGIONS --template template\.yaml",
+        r"cfn-lint --append-rules deploy/rules .+ target/validate/transformed\.json",
+        r"cfn-lint --append-rules deploy/rules .+ deploy/registry\.yaml",
+        r"cfn-lint --append-rules deploy/rules .+ deploy/deployer\.yaml",
+        r"cfn-lint --append-rules deploy/rules .+ target/packages/image\.json",
         r"python -m dev\.checks\.policies",
         r"python -m dev\.checks\.xray_names",
         r"python -m dev\.checks\.aws_calls",
