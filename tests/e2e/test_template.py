@@ -241,6 +241,19 @@ def test_salt_and_key_are_retained_and_not_rotated(
     assert rotations == []
 
 
+def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) -> None:
+    outliving = {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
+    }
+
+    # The next stack of this name could not create a second resource of the same name.
+    assert set(outliving) == {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    for properties in outliving.values():
+        assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier"})
+
+
 def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
     settings = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
