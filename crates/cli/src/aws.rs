@@ -39,6 +39,16 @@ const HARMLESS_CODES: [&str; 17] = [
     "UnrecognizedClientException",
 ];
 
+/// Errors that stay until the caller gets other credentials or rights.
+const DENIED_CODES: [&str; 6] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+];
+
 /// Makes the clients of one region.
 #[derive(Clone, Debug)]
 pub(crate) struct Aws {
@@ -115,7 +125,12 @@ where
         SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => causes(error),
         _ => "the answer cannot be read".to_owned(),
     };
-    Error::Failed(format!("{operation} failed: {reason}"))
+    let text = format!("{operation} failed: {reason}");
+    if error.code().is_some_and(|code| DENIED_CODES.contains(&code)) {
+        Error::Denied(text)
+    } else {
+        Error::Failed(text)
+    }
 }
 
 fn service_error<E: ProvideErrorMetadata + RequestId>(error: &E) -> String {
