@@ -129,7 +129,7 @@ LEFT_OUT = {
     "make image-registry": "needs an AWS account",
     "make image-push": "needs Docker and an AWS account",
     "make logs": "needs an AWS account, and runs until it is interrupted",
-    "cargo install --locked --path crates/cli": "writes to the user's home",
+    "cargo install --locked --profile cli --path crates/cli": "writes to the user's home",
     "mkdir -p ~/.local/share/bash-completion": "goes with the `login-etl completions` below it",
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
     "aws rds": "needs RDS, which no emulator has",
