@@ -150,3 +150,24 @@ fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
     }
     texts.join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_lambda::error::ErrorMetadata;
+    use aws_sdk_lambda::operation::invoke::InvokeError;
+
+    use super::*;
+
+    fn described(code: &str, text: &str) -> String {
+        service_error(&InvokeError::generic(ErrorMetadata::builder().code(code).message(text).build()))
+    }
+
+    #[test]
+    fn only_harmless_texts_are_shown() {
+        let denied = described("AccessDeniedException", "not authorized to perform: lambda:InvokeFunction");
+        let invalid = described("InvalidParameterValueException", "the value 203.0.113.7 is not valid");
+
+        assert_eq!(denied, "AccessDeniedException: not authorized to perform: lambda:InvokeFunction");
+        assert_eq!(invalid, "InvalidParameterValueException");
+    }
+}
