@@ -1,0 +1,125 @@
+//! The clients of AWS, all made here, and the texts of their errors.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudformation::operation::RequestId;
+
+use crate::error::Error;
+
+/// Time limit of one attempt of a call. A command that invokes a function sets its own.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Errors whose text names rights, stacks and functions only. The text of any other error is dropped: it may quote
+/// what was sent.
+const HARMLESS_CODES: [&str; 17] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "KMSAccessDeniedException",
+    "KmsAccessDenied",
+    "ResourceConflictException",
+    "ResourceInUseException",
+    "ResourceNotFoundException",
+    "SignatureDoesNotMatch",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "UnrecognizedClientException",
+];
+
+/// Makes the clients of one region.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    sdk: SdkConfig,
+}
+
+impl Aws {
+    /// Finds the credentials, and the region if none is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if there is no region.
+    pub async fn connect(region: Option<String>) -> Result<Self, Error> {
+        let region = RegionProviderChain::first_try(region.map(Region::new)).or_default_provider();
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let sdk = aws_config::defaults(BehaviorVersion::latest())
+            .region(region)
+            .timeout_config(timeouts)
+            .load()
+            .await;
+        if sdk.region().is_none() {
+            return Err(Error::Usage(
+                "no region: add --region, or set AWS_REGION or the profile's region".to_owned(),
+            ));
+        }
+        Ok(Self { sdk })
+    }
+
+    /// Returns the region.
+    pub fn region(&self) -> &str {
+        self.sdk.region().map_or("", AsRef::as_ref)
+    }
+
+    /// Makes a client of CloudFormation.
+    pub fn cloudformation(&self) -> aws_sdk_cloudformation::Client {
+        aws_sdk_cloudformation::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of Lambda.
+    pub fn lambda(&self) -> aws_sdk_lambda::Client {
+        aws_sdk_lambda::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of CloudWatch Logs.
+    pub fn logs(&self) -> aws_sdk_cloudwatchlogs::Client {
+        aws_sdk_cloudwatchlogs::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of SQS.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.sdk)
+    }
+}
+
+/// Describes why a call failed: the operation, and AWS's error code and request id. AWS's own text is added if it cannot
+/// quote what was sent.
+pub fn failure<E>(operation: &str, error: &SdkError<E>) -> Error
+where
+    E: std::error::Error + ProvideErrorMetadata + RequestId + 'static,
+{
+    let reason = match error {
+        SdkError::ServiceError(service) => service_error(service.err()),
+        SdkError::TimeoutError(_) => "AWS did not answer in time".to_owned(),
+        // The request was not sent, or no answer came, so these texts quote none.
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => causes(error),
+        _ => "the answer cannot be read".to_owned(),
+    };
+    Error::Failed(format!("{operation} failed: {reason}"))
+}
+
+fn service_error<E: ProvideErrorMetadata + RequestId>(error: &E) -> String {
+    let code = error.code().unwrap_or("unknown error");
+    let text = error.message().filter(|_| HARMLESS_CODES.contains(&code));
+    let text = text.map(|text| format!(": {text}")).unwrap_or_default();
+    let id = error.request_id().map(|id| format!(" (request id {id})")).unwrap_or_default();
+    format!("{code}{text}{id}")
+}
+
+fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    let mut texts = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts.join(": ")
+}

@@ -1,0 +1,48 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use crate::signals::Signal;
+
+/// How a command ended that did its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is done, or everything that the command looked at is well.
+    Good,
+    /// The command's result says what is not well, or what is left to do.
+    Bad,
+}
+
+/// Why a command ended early. The text is a sentence for people; it never holds a secret or a personal value.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line or the environment is wrong. Nothing was done.
+    #[error("{0}")]
+    Usage(String),
+    /// The work was not completed.
+    #[error("{0}")]
+    Failed(String),
+    /// A signal ended the command. What it had begun is undone, or the next run continues it.
+    #[error("ended by {0}")]
+    Interrupted(Signal),
+}
+
+impl Error {
+    /// Returns the exit status: as clap's for wrong use, as a shell's after a signal.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => 2.into(),
+            Self::Failed(_) => 1.into(),
+            Self::Interrupted(signal) => signal.exit_status().into(),
+        }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Good => Self::SUCCESS,
+            Outcome::Bad => 1.into(),
+        }
+    }
+}

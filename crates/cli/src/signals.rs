@@ -1,0 +1,80 @@
+//! The signals that end the program. A command that changes something puts it back before it ends.
+
+use std::fmt;
+use std::io;
+
+use tokio::signal::unix::{self, SignalKind};
+
+use crate::error::Error;
+
+/// A signal that ends the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The terminal was closed.
+    Hangup,
+    /// Ctrl-C.
+    Interrupt,
+    Terminate,
+}
+
+/// Receives the signals. From then on, they no longer end the process by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    hangup: unix::Signal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Signal {
+    /// Returns the exit status of a process that this signal ended, as shells report it.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Hangup => 129,
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hangup => "SIGHUP",
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
+impl Signals {
+    /// Starts to receive the signals.
+    pub fn listen() -> Result<Self, Error> {
+        let listen = || {
+            Ok(Self {
+                hangup: unix::signal(SignalKind::hangup())?,
+                interrupt: unix::signal(SignalKind::interrupt())?,
+                terminate: unix::signal(SignalKind::terminate())?,
+            })
+        };
+        listen().map_err(|error: io::Error| Error::Failed(format!("signals cannot be received: {error}")))
+    }
+
+    /// Waits for the next signal.
+    pub async fn received(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.hangup.recv() => Signal::Hangup,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
+        }
+    }
+
+    /// Runs `work` until it ends or a signal arrives. A signal drops `work` where it waits: it must leave nothing
+    /// behind that has to be put back.
+    pub async fn interrupt<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            signal = self.received() => Err(Error::Interrupted(signal)),
+            result = work => result,
+        }
+    }
+}
