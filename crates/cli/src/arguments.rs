@@ -43,6 +43,12 @@ pub struct GlobalOptions {
 /// A module each, of the same name.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the state of the queue, the functions, the schema and the salt; change nothing
+    Status,
+    /// Give the database roles login_writer and login_analyst new passwords
+    Rotate,
+    /// Accept the salt in Secrets Manager: rows with it cannot be joined with older rows
+    AcceptSalt,
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page, in roff

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
@@ -77,6 +78,25 @@ impl Aws {
     /// Makes a client of Lambda.
     pub fn lambda(&self) -> aws_sdk_lambda::Client {
         aws_sdk_lambda::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of Lambda that invokes a function once, and waits this long for the answer.
+    pub fn lambda_within(&self, timeout: Duration) -> aws_sdk_lambda::Client {
+        let config = aws_sdk_lambda::config::Builder::from(&self.sdk)
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
+            .retry_config(RetryConfig::disabled())
+            .build();
+        aws_sdk_lambda::Client::from_conf(config)
+    }
+
+    /// Makes a client of CloudWatch.
+    pub fn cloudwatch(&self) -> aws_sdk_cloudwatch::Client {
+        aws_sdk_cloudwatch::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of Secrets Manager.
+    pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
+        aws_sdk_secretsmanager::Client::new(&self.sdk)
     }
 
     /// Makes a client of CloudWatch Logs.

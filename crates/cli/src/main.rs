@@ -1,15 +1,20 @@
 //! `login-etl`: the program for whoever operates a deployed stack. `login-etl --help` lists its commands.
 
+mod accept_salt;
 mod arguments;
 mod aws;
 mod completions;
 mod environment;
 mod error;
+mod invoke;
 mod man;
 mod output;
 mod question;
+mod rotate;
+mod salt;
 mod signals;
 mod stack;
+mod status;
 
 use std::process::ExitCode;
 
@@ -17,6 +22,8 @@ use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
 use crate::error::{Error, Outcome};
+use crate::output::Printer;
+use crate::stack::Stack;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -38,10 +45,16 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::unused_async, reason = "each command that follows waits for AWS")]
 async fn run(arguments: Arguments) -> Result<Outcome, Error> {
+    let options = arguments.global;
+    let printer = Printer { json: options.json };
     match arguments.command {
         Command::Completions { shell } => completions::completions(shell),
         Command::Man => man::man(),
+        Command::Status => status::status(&Stack::find(&options).await?, printer).await,
+        Command::Rotate => rotate::rotate(&Stack::find(&options).await?, options.yes, printer).await,
+        Command::AcceptSalt => {
+            accept_salt::accept_salt(&Stack::find(&options).await?, options.yes, printer).await
+        }
     }
 }
