@@ -69,7 +69,7 @@ fn telemetry(criterion: &mut Criterion) {
 
 fn log_batch(failed: impl FnOnce(&mut BatchLog<'_>)) {
     let mut log = BatchLog::start("8476a536-e9f4-11e8-9739-2dfe598c3fcd", "bench", Duration::from_secs(30));
-    log.event_read(batch::MESSAGES, Some(SystemTime::UNIX_EPOCH));
+    log.event_read(batch::MESSAGES, None, Some(SystemTime::UNIX_EPOCH));
     log.writing_ended();
     failed(&mut log);
     log.batch_done(batch::MESSAGES as u64);

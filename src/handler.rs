@@ -142,7 +142,8 @@ impl Ingest {
         let messages = event::read(raw_event)?;
         let mut failures = Failures::new(&messages);
         let keys = message_keys(&messages, &mut failures);
-        log.event_read(messages.len(), oldest_sent_at(&messages, &keys));
+        let queue = messages.first().and_then(SqsMessage::queue_name);
+        log.event_read(messages.len(), queue, oldest_sent_at(&messages, &keys));
         let written = self.decode_mask_and_write(&messages, keys, &mut failures, deadline, log).await;
         log.writing_ended();
         let written = written?;

@@ -158,7 +158,7 @@ mod tests {
             tracing::error!("a line for people");
             tracing::error!(target: "tokio_postgres", "a line of a library");
             let mut batch = batch::BatchLog::start("request", "function", Duration::from_secs(1));
-            batch.event_read(1, None);
+            batch.event_read(1, None, None);
             batch.batch_done(1);
         });
 

@@ -35,6 +35,8 @@ pub struct BatchLog<'a> {
     /// Cold-start timings, on the first batch of a process.
     cold_start: Option<ColdStartTimings>,
     messages: Option<usize>,
+    /// The name of the queue: a redrive reads another queue than the login queue.
+    queue: Option<String>,
     /// The age of the oldest message when the event was read.
     oldest_age: Option<Duration>,
     /// Time spent on reading the event.
@@ -82,6 +84,7 @@ impl<'a> BatchLog<'a> {
             time_limit,
             cold_start: None,
             messages: None,
+            queue: None,
             oldest_age: None,
             reading: Duration::ZERO,
             decoding_to_commit: Duration::ZERO,
@@ -98,8 +101,9 @@ impl<'a> BatchLog<'a> {
     }
 
     /// Marks the event as read. `oldest_sent_at` is the time at which the oldest message was sent.
-    pub fn event_read(&mut self, messages: usize, oldest_sent_at: Option<SystemTime>) {
+    pub fn event_read(&mut self, messages: usize, queue: Option<&str>, oldest_sent_at: Option<SystemTime>) {
         self.messages = Some(messages);
+        self.queue = queue.map(ToOwned::to_owned);
         // If the sender's clock is ahead of ours, the age is zero.
         self.oldest_age =
             oldest_sent_at.map(|sent_at| SystemTime::now().duration_since(sent_at).unwrap_or_default());
@@ -122,6 +126,7 @@ impl<'a> BatchLog<'a> {
             field = reason.field(),
             sqlstate = reason.sqlstate(),
             receive_count = message.receive_count(),
+            queue = message.queue_name(),
             error = %reason,
             "message failed"
         );
@@ -150,6 +155,7 @@ impl<'a> BatchLog<'a> {
         let text = error.to_string();
         let mut texts = vec![("error_type", error.error_type()), ("error", &text)];
         texts.extend(error.sqlstate().map(|sqlstate| ("sqlstate", sqlstate)));
+        texts.extend(self.queue.as_deref().map(|queue| ("queue", queue)));
         let by_error_type = ("error_type", (MetricName::BatchFailed, MetricValue::Count(1)));
         self.write_line(
             Level::Error,
@@ -426,11 +432,11 @@ mod tests {
         let mut log = BatchLog::start("request", "function", Duration::from_secs(1));
         log.started -= 100 * MILLIS;
 
-        log.event_read(3, Some(SystemTime::now() - Duration::from_mins(1)));
+        log.event_read(3, Some("logins"), Some(SystemTime::now() - Duration::from_mins(1)));
         log.started -= 1000 * MILLIS;
         log.writing_ended();
 
-        assert_eq!(log.messages, Some(3));
+        assert_eq!((log.messages, log.queue.as_deref()), (Some(3), Some("logins")));
         assert_eq!(log.oldest_age.unwrap().as_secs(), 60);
         assert!((100..900).contains(&log.reading.as_millis()), "{:?}", log.reading);
         assert!((1000..1900).contains(&log.decoding_to_commit.as_millis()), "{:?}", log.decoding_to_commit);

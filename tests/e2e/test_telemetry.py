@@ -64,6 +64,7 @@ def test_failed_message_is_logged_without_its_value(driver: Driver) -> None:
         "reason": "BadVersion",
         "field": "app_version",
         "receive_count": 1,
+        "queue": "login-queue",
         "error": "app_version is not a version of one to three numbers",
         "target": "login_etl::telemetry::batch",
     }

@@ -52,6 +52,7 @@ async fn mixed_batch_logs_its_counts_and_failures() {
         json!({
             "level": "WARN", "message": "message failed", "request_id": "request", "message_id": "bad",
             "reason": "BadVersion", "field": "app_version", "receive_count": 3,
+            "queue": "logins",
             "error": "app_version is not a version of one to three numbers",
         })
     );
@@ -88,7 +89,7 @@ async fn failed_batch_logs_its_error() {
         json!({
             "level": "ERROR", "message": "batch failed", "request_id": "request", "function": "",
             "error_type": "DatabaseRefused", "sqlstate": "42P01",
-            "error": "Postgres refused the statement, SQLSTATE 42P01",
+            "error": "Postgres refused the statement, SQLSTATE 42P01", "queue": "logins",
             "messages": 1, "batch_failed": 1, "database_error": 1, "cold_start": 1,
         })
     );

@@ -9,7 +9,6 @@ use crate::invoke::Invoker;
 use crate::output::Printer;
 use crate::question;
 use crate::salt;
-use crate::signals::Signals;
 use crate::stack::Stack;
 
 /// The result: fingerprints, never a salt.
@@ -23,35 +22,28 @@ struct AcceptedSalt {
 }
 
 /// Accepts the salt in Secrets Manager, after asking.
-pub(crate) async fn accept_salt(stack: &Stack, yes: bool, printer: Printer) -> Result<Outcome, Error> {
+pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> Result<Outcome, Error> {
     let invoker = Invoker::new(&stack.aws);
-    let work = async {
-        let salts = salt::fingerprints(&invoker, stack).await?;
-        let accepted = salt::schema_status(&invoker, stack).await?.accepted_salt;
-        let before = accepted.as_ref().map(|salt| salt.fingerprint.clone());
-        if before.as_ref() == Some(&salts.current) {
-            return Ok(AcceptedSalt {
-                stack: stack.name.clone(),
-                before,
-                accepted: salts.current,
-                changed: false,
-            });
-        }
-        let old = accepted.map_or("no salt is accepted yet".to_owned(), |salt| {
-            format!("the accepted salt has the fingerprint {} (since {})", salt.fingerprint, salt.accepted_at)
-        });
-        let change = format!(
-            "In {}, {old}; the salt in Secrets Manager has {}. If it is accepted, new rows can never be joined with \
-             the older rows.",
-            stack.name, salts.current
-        );
-        question::ask(&change, yes).await?;
-        let changed = salt::accept(&invoker, stack, &salts.current).await?.changed;
-        Ok(AcceptedSalt { stack: stack.name.clone(), before, accepted: salts.current, changed })
-    };
-    let result = Signals::listen()?.interrupt(work).await?;
-    printer.print(&result)?;
+    let current = salt::fingerprints(&invoker, stack).await?.current;
+    let accepted = salt::schema_status(&invoker, stack).await?.accepted_salt;
+    let before = accepted.as_ref().map(|salt| salt.fingerprint.clone());
+    let changed = before.as_ref() != Some(&current);
+    if changed {
+        question::ask(&change(&stack.name, accepted.as_ref(), &current), yes).await?;
+        salt::accept(&invoker, stack, &current).await?;
+    }
+    printer.print(&AcceptedSalt { stack: stack.name.clone(), before, accepted: current, changed })?;
     Ok(Outcome::Good)
+}
+
+fn change(stack: &str, accepted: Option<&salt::AcceptedSalt>, current: &str) -> String {
+    let accepted = accepted.map_or("accepts no salt yet".to_owned(), |salt| {
+        format!("accepts the salt with the fingerprint {} since {}", salt.fingerprint, salt.accepted_at)
+    });
+    format!(
+        "{stack} {accepted}. The salt in Secrets Manager has the fingerprint {current}. If it is accepted, new rows can \
+         never be joined with older rows."
+    )
 }
 
 impl fmt::Display for AcceptedSalt {

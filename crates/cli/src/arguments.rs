@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::redrive::RedriveArguments;
+
 /// Operates a deployed stack of login-etl
 ///
 /// Name the stack with --env or --stack. Credentials come from where the AWS SDK
@@ -13,7 +15,7 @@ use clap_complete::Shell;
 /// SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "login-etl", version, verbatim_doc_comment)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub global: GlobalOptions,
     #[command(subcommand)]
@@ -22,7 +24,7 @@ pub struct Arguments {
 
 /// The options of all commands.
 #[derive(Debug, Args)]
-pub struct GlobalOptions {
+pub(crate) struct GlobalOptions {
     /// Environment of ./samconfig.toml, which has the name and the region of the stack
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "stack")]
     pub env: Option<String>,
@@ -42,17 +44,44 @@ pub struct GlobalOptions {
 
 /// A module each, of the same name.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Show the state of the queue, the functions, the schema and the salt; change nothing
-    Status,
-    /// Give the database roles login_writer and login_analyst new passwords
-    Rotate,
-    /// Accept the salt in Secrets Manager: rows with it cannot be joined with older rows
-    AcceptSalt,
+pub(crate) enum Command {
+    #[command(flatten)]
+    OfStack(StackCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page, in roff
     Man,
+}
+
+/// The commands that look at a stack or change it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackCommand {
+    /// Show the state of the queues, the functions, the schema and the salt
+    ///
+    /// Changes nothing. Exits with 1 if a part is not well or cannot be read, and
+    /// names the section of docs/operations.md that says what to do. It reads the
+    /// database, so a paused Aurora database starts.
+    #[command(verbatim_doc_comment)]
+    Status,
+    /// Give login_writer and login_analyst new database passwords
+    ///
+    /// Nothing is deployed, and open connections stay open. An interruption at any
+    /// place leaves a password that works: run it again.
+    #[command(verbatim_doc_comment)]
+    Rotate,
+    /// Accept the salt that is in Secrets Manager now
+    ///
+    /// Do this only if the salt was changed on purpose: new rows can never be joined
+    /// with older rows. It shows the fingerprints of both salts and asks first.
+    #[command(verbatim_doc_comment)]
+    AcceptSalt,
+    /// Write the dead letters to the table; bad messages stay
+    ///
+    /// Turns the mapping of the dead-letter queue on, so that the function reads
+    /// this queue, and off again when no more letters succeed, after an error, and
+    /// after a signal. If it was killed, run it again.
+    #[command(verbatim_doc_comment)]
+    Redrive(RedriveArguments),
 }
 
 #[cfg(test)]

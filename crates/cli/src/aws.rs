@@ -39,7 +39,7 @@ const HARMLESS_CODES: [&str; 17] = [
 
 /// Makes the clients of one region.
 #[derive(Clone, Debug)]
-pub struct Aws {
+pub(crate) struct Aws {
     sdk: SdkConfig,
 }
 
@@ -49,7 +49,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`Error::Usage`] if there is no region.
-    pub async fn connect(region: Option<String>) -> Result<Self, Error> {
+    pub(crate) async fn connect(region: Option<String>) -> Result<Self, Error> {
         let region = RegionProviderChain::first_try(region.map(Region::new)).or_default_provider();
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
         let sdk = aws_config::defaults(BehaviorVersion::latest())
@@ -66,17 +66,17 @@ impl Aws {
     }
 
     /// Returns the region.
-    pub fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         self.sdk.region().map_or("", AsRef::as_ref)
     }
 
     /// Makes a client of CloudFormation.
-    pub fn cloudformation(&self) -> aws_sdk_cloudformation::Client {
+    pub(crate) fn cloudformation(&self) -> aws_sdk_cloudformation::Client {
         aws_sdk_cloudformation::Client::new(&self.sdk)
     }
 
     /// Makes a client of Lambda.
-    pub fn lambda(&self) -> aws_sdk_lambda::Client {
+    pub(crate) fn lambda(&self) -> aws_sdk_lambda::Client {
         aws_sdk_lambda::Client::new(&self.sdk)
     }
 
@@ -100,19 +100,19 @@ impl Aws {
     }
 
     /// Makes a client of CloudWatch Logs.
-    pub fn logs(&self) -> aws_sdk_cloudwatchlogs::Client {
+    pub(crate) fn logs(&self) -> aws_sdk_cloudwatchlogs::Client {
         aws_sdk_cloudwatchlogs::Client::new(&self.sdk)
     }
 
     /// Makes a client of SQS.
-    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+    pub(crate) fn sqs(&self) -> aws_sdk_sqs::Client {
         aws_sdk_sqs::Client::new(&self.sdk)
     }
 }
 
 /// Describes why a call failed: the operation, and AWS's error code and request id. AWS's own text is added if it cannot
 /// quote what was sent.
-pub fn failure<E>(operation: &str, error: &SdkError<E>) -> Error
+pub(crate) fn failure<E>(operation: &str, error: &SdkError<E>) -> Error
 where
     E: std::error::Error + ProvideErrorMetadata + RequestId + 'static,
 {

@@ -8,7 +8,7 @@ use crate::error::{Error, Outcome};
 use crate::output;
 
 /// Prints the completions of a shell.
-pub fn completions(shell: Shell) -> Result<Outcome, Error> {
+pub(crate) fn completions(shell: Shell) -> Result<Outcome, Error> {
     let mut script = Vec::new();
     generate(shell, &mut Arguments::command(), "login-etl", &mut script);
     output::write(&script)?;

@@ -11,14 +11,14 @@ const FILE: &str = "samconfig.toml";
 
 /// An environment of samconfig.toml, as far as it names a stack.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Environment {
+pub(crate) struct Environment {
     pub stack_name: String,
     pub region: Option<String>,
 }
 
 impl Environment {
     /// Reads the environment `name` of the file in the current folder.
-    pub fn read(name: &str) -> Result<Self, Error> {
+    pub(crate) fn read(name: &str) -> Result<Self, Error> {
         let text = fs::read_to_string(FILE)
             .map_err(|error| Error::Usage(format!("--env {name}: ./{FILE} cannot be read: {error}")))?;
         Self::parse(&text, name).map_err(|problem| Error::Usage(format!("--env {name}: {problem}")))

@@ -6,7 +6,7 @@ use crate::signals::Signal;
 
 /// How a command ended that did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Everything is done, or everything that the command looked at is well.
     Good,
     /// The command's result says what is not well, or what is left to do.
@@ -15,7 +15,7 @@ pub enum Outcome {
 
 /// Why a command ended early. The text is a sentence for people; it never holds a secret or a personal value.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The command line or the environment is wrong. Nothing was done.
     #[error("{0}")]
     Usage(String),
@@ -29,7 +29,7 @@ pub enum Error {
 
 impl Error {
     /// Returns the exit status: as clap's for wrong use, as a shell's after a signal.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => 2.into(),
             Self::Failed(_) => 1.into(),

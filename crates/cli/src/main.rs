@@ -7,9 +7,13 @@ mod completions;
 mod environment;
 mod error;
 mod invoke;
+mod log_lines;
 mod man;
+mod mapping;
 mod output;
 mod question;
+mod queue;
+mod redrive;
 mod rotate;
 mod salt;
 mod signals;
@@ -20,9 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, StackCommand};
 use crate::error::{Error, Outcome};
 use crate::output::Printer;
+use crate::signals::Signals;
 use crate::stack::Stack;
 
 fn main() -> ExitCode {
@@ -45,16 +50,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<Outcome, Error> {
-    let options = arguments.global;
-    let printer = Printer { json: options.json };
-    match arguments.command {
-        Command::Completions { shell } => completions::completions(shell),
-        Command::Man => man::man(),
-        Command::Status => status::status(&Stack::find(&options).await?, printer).await,
-        Command::Rotate => rotate::rotate(&Stack::find(&options).await?, options.yes, printer).await,
-        Command::AcceptSalt => {
-            accept_salt::accept_salt(&Stack::find(&options).await?, options.yes, printer).await
+async fn run(Arguments { global, command }: Arguments) -> Result<Outcome, Error> {
+    let mut signals = Signals::listen()?;
+    let printer = Printer { json: global.json };
+    let yes = global.yes;
+    let command = match command {
+        Command::Completions { shell } => return completions::completions(shell),
+        Command::Man => return man::man(),
+        Command::OfStack(command) => command,
+    };
+    let stack = signals.interrupt(Stack::find(&global)).await?;
+    match command {
+        StackCommand::Status => signals.interrupt(status::status(&stack, printer)).await,
+        StackCommand::Rotate => rotate::rotate(&stack, printer, &mut signals, yes).await,
+        StackCommand::AcceptSalt => signals.interrupt(accept_salt::accept_salt(&stack, printer, yes)).await,
+        StackCommand::Redrive(arguments) => {
+            redrive::redrive(&stack, arguments, printer, &mut signals, yes).await
         }
     }
 }

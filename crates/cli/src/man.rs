@@ -8,7 +8,7 @@ use crate::error::{Error, Outcome};
 use crate::output;
 
 /// Prints the man page, in roff.
-pub fn man() -> Result<Outcome, Error> {
+pub(crate) fn man() -> Result<Outcome, Error> {
     let mut page = Vec::new();
     Man::new(Arguments::command())
         .render(&mut page)

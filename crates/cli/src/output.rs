@@ -3,20 +3,21 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::error::Error;
 
 /// Prints the result of a command: a text for people, or one JSON document for programs.
 #[derive(Clone, Copy, Debug)]
-pub struct Printer {
+pub(crate) struct Printer {
     /// Whether to print JSON.
     pub json: bool,
 }
 
 impl Printer {
     /// Prints a result.
-    pub fn print<R: fmt::Display + Serialize>(self, result: &R) -> Result<(), Error> {
+    pub(crate) fn print<R: fmt::Display + Serialize>(self, result: &R) -> Result<(), Error> {
         let text = if self.json {
             serde_json::to_string_pretty(result)
                 .map_err(|error| Error::Failed(format!("the result cannot be written as JSON: {error}")))?
@@ -27,8 +28,22 @@ impl Printer {
     }
 }
 
+/// Formats a table, in Markdown, so that it can be pasted into a report.
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
+    for row in rows {
+        // A line end in a cell would look like the next row.
+        table.add_row(row.map(|cell| printable(&cell).replace('\n', "\\u000a")));
+    }
+    table.to_string()
+}
+
 /// Writes a file that the program generates to standard output, as it is.
-pub fn write(file: &[u8]) -> Result<(), Error> {
+pub(crate) fn write(file: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(file)
@@ -38,12 +53,12 @@ pub fn write(file: &[u8]) -> Result<(), Error> {
 
 /// Writes a line to standard error. Errors are ignored: a closed terminal must not end a command that still has
 /// something to put back, and `eprintln!` would.
-pub fn progress(line: impl fmt::Display) {
+pub(crate) fn progress(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(&line.to_string()));
 }
 
 /// Replaces each character that could control a terminal by its JSON escape. Line ends stay.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
         if character != '\n' && (character.is_control() || reorders_text(character)) {

@@ -12,7 +12,7 @@ use crate::output;
 /// # Errors
 ///
 /// [`Error::Usage`] if there is no terminal to ask on, [`Error::Failed`] if the answer is not `y`.
-pub async fn ask(change: &str, yes: bool) -> Result<(), Error> {
+pub(crate) async fn ask(change: &str, yes: bool) -> Result<(), Error> {
     if yes {
         return Ok(());
     }

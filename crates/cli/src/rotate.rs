@@ -29,7 +29,12 @@ struct Rotated {
 }
 
 /// Sets new passwords, after asking.
-pub(crate) async fn rotate(stack: &Stack, yes: bool, printer: Printer) -> Result<Outcome, Error> {
+pub(crate) async fn rotate(
+    stack: &Stack,
+    printer: Printer,
+    signals: &mut Signals,
+    yes: bool,
+) -> Result<Outcome, Error> {
     let secrets: Vec<_> =
         ROLES.iter().filter_map(|(role, output)| Some((*role, stack.optional_output(output)?))).collect();
     if secrets.is_empty() {
@@ -37,7 +42,6 @@ pub(crate) async fn rotate(stack: &Stack, yes: bool, printer: Printer) -> Result
         return Err(Error::Failed(reason.to_owned()));
     }
     let roles: Vec<_> = secrets.iter().map(|(role, _)| *role).collect();
-    let mut signals = Signals::listen()?;
     let change = format!("{} gets a new password for {}.", stack.name, roles.join(" and "));
     signals.interrupt(question::ask(&change, yes)).await?;
     let migrate =

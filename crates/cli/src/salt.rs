@@ -31,20 +31,15 @@ pub(crate) struct SaltFingerprints {
     pub(crate) in_use: String,
 }
 
-/// Whether the accepted salt changed.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Accepted {
-    pub(crate) changed: bool,
-}
-
 /// Reads the state of the schema.
 pub(crate) async fn schema_status(invoker: &Invoker, stack: &Stack) -> Result<SchemaStatus, Error> {
     ask_migrate(invoker, stack, &json!({ "action": "status" })).await
 }
 
 /// Accepts a salt.
-pub(crate) async fn accept(invoker: &Invoker, stack: &Stack, fingerprint: &str) -> Result<Accepted, Error> {
-    ask_migrate(invoker, stack, &json!({ "action": "accept-salt", "fingerprint": fingerprint })).await
+pub(crate) async fn accept(invoker: &Invoker, stack: &Stack, fingerprint: &str) -> Result<(), Error> {
+    let event = json!({ "action": "accept-salt", "fingerprint": fingerprint });
+    ask_migrate::<Value>(invoker, stack, &event).await.map(drop)
 }
 
 /// Asks the ingest function for the fingerprints. Only this function may read the salt.

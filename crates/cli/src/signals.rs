@@ -9,7 +9,7 @@ use crate::error::Error;
 
 /// A signal that ends the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// The terminal was closed.
     Hangup,
     /// Ctrl-C.
@@ -19,7 +19,7 @@ pub enum Signal {
 
 /// Receives the signals. From then on, they no longer end the process by themselves.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     hangup: unix::Signal,
     interrupt: unix::Signal,
     terminate: unix::Signal,
@@ -27,7 +27,7 @@ pub struct Signals {
 
 impl Signal {
     /// Returns the exit status of a process that this signal ended, as shells report it.
-    pub fn exit_status(self) -> u8 {
+    pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Hangup => 129,
             Self::Interrupt => 130,
@@ -48,7 +48,7 @@ impl fmt::Display for Signal {
 
 impl Signals {
     /// Starts to receive the signals.
-    pub fn listen() -> Result<Self, Error> {
+    pub(crate) fn listen() -> Result<Self, Error> {
         let listen = || {
             Ok(Self {
                 hangup: unix::signal(SignalKind::hangup())?,
@@ -60,7 +60,7 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub async fn received(&mut self) -> Signal {
+    pub(crate) async fn received(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::Hangup,
             _ = self.interrupt.recv() => Signal::Interrupt,
@@ -70,7 +70,10 @@ impl Signals {
 
     /// Runs `work` until it ends or a signal arrives. A signal drops `work` where it waits: it must leave nothing
     /// behind that has to be put back.
-    pub async fn interrupt<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn interrupt<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         tokio::select! {
             biased;
             signal = self.received() => Err(Error::Interrupted(signal)),

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// A deployed stack.
 #[derive(Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     pub name: String,
     /// Makes the clients of the stack's region.
     pub aws: Aws,
@@ -24,7 +24,7 @@ impl Stack {
     /// # Errors
     ///
     /// [`Error::Usage`] if the options name no stack or no region, [`Error::Failed`] if AWS has no such stack.
-    pub async fn find(options: &GlobalOptions) -> Result<Self, Error> {
+    pub(crate) async fn find(options: &GlobalOptions) -> Result<Self, Error> {
         let (name, region) = match (&options.env, &options.stack) {
             (Some(env), _) => {
                 let environment = Environment::read(env)?;
@@ -43,7 +43,7 @@ impl Stack {
     /// # Errors
     ///
     /// [`Error::Failed`] if the stack has no such output.
-    pub fn output(&self, key: &str) -> Result<&str, Error> {
+    pub(crate) fn output(&self, key: &str) -> Result<&str, Error> {
         self.optional_output(key).ok_or_else(|| {
             Error::Failed(format!(
                 "the stack {} has no output {key}: it is another stack, or was never deployed completely",
@@ -53,7 +53,7 @@ impl Stack {
     }
 
     /// Returns an output that not every stack has.
-    pub fn optional_output(&self, key: &str) -> Option<&str> {
+    pub(crate) fn optional_output(&self, key: &str) -> Option<&str> {
         self.outputs.get(key).map(String::as_str)
     }
 }

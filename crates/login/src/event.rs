@@ -66,6 +66,19 @@ impl SqsMessage<'_> {
         self.receive_count?.get().trim_matches('"').parse().ok()
     }
 
+    /// Returns the name of the queue, of the [characters][names] that SQS allows. `None` where anything else stands:
+    /// then the event does not come from SQS.
+    ///
+    /// [names]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
+    #[must_use]
+    pub fn queue_name(&self) -> Option<&str> {
+        let (_, name) = self.queue_arn.as_deref()?.rsplit_once(':')?;
+        let characters = name.strip_suffix(".fifo").unwrap_or(name);
+        let is_name = (1..=80).contains(&name.len())
+            && characters.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        is_name.then_some(name)
+    }
+
     /// Returns the handle by which SQS knows this delivery of the message.
     #[must_use]
     pub fn receipt_handle(&self) -> Option<String> {
@@ -211,6 +224,27 @@ mod tests {
             handles.collect::<Vec<_>>(),
             [(None, None), (Some("h/1".into()), None), (None, Some("arn"))]
         );
+    }
+
+    #[test]
+    fn queues_are_named_in_their_own_characters() {
+        let long = format!("arn:aws:sqs:us-east-1:123456789012:{}", "q".repeat(81));
+        let arns = [
+            "arn:aws:sqs:us-east-1:123456789012:login_queue-1",
+            "arn:aws:sqs:us-east-1:123456789012:logins.fifo",
+            "login-queue",
+            "arn:aws:sqs:us-east-1:123456789012:",
+            "arn:aws:sqs:us-east-1:123456789012:203.0.113.7",
+            &long,
+        ];
+        let records: Vec<_> =
+            arns.iter().map(|arn| serde_json::json!({"messageId": "m", "eventSourceARN": arn})).collect();
+        let event = serde_json::json!({ "Records": records }).to_string();
+
+        let messages = read(event.as_bytes()).unwrap();
+
+        let names: Vec<_> = messages.iter().map(SqsMessage::queue_name).collect();
+        assert_eq!(names, [Some("login_queue-1"), Some("logins.fifo"), None, None, None, None]);
     }
 
     #[test]
