@@ -17,14 +17,18 @@ mod report;
 pub(crate) async fn status(stack: &Stack, printer: Printer) -> Result<Outcome, Error> {
     output::progress(format_args!("Reading {}; a paused database takes 15 s or more to start…", stack.name));
     let invoker = Invoker::new(&stack.aws);
-    let ((stack_state, queue, dead_letters), (mappings, alarms, functions), (schema, salt)) = tokio::join!(
+    let ((deployment, queue, dead_letters), (mappings, alarms, functions), (schema, salt)) = tokio::join!(
         async {
-            tokio::join!(monitoring::stack(stack), queues::login_queue(stack), queues::dead_letters(stack))
+            tokio::join!(
+                monitoring::deployment(stack),
+                queues::login_queue(stack),
+                queues::dead_letters(stack)
+            )
         },
         async { tokio::join!(lambda::mappings(stack), monitoring::alarms(stack), lambda::functions(stack)) },
         database::schema_and_salt(&invoker, stack),
     );
-    let parts = vec![stack_state, queue, dead_letters, mappings, alarms, functions, schema, salt];
+    let parts = vec![deployment, queue, dead_letters, mappings, alarms, functions, schema, salt];
     let report = Report { stack: stack.name.clone(), region: stack.aws.region().to_owned(), parts };
     printer.print(&report)?;
     Ok(if report.state() == State::Well { Outcome::Good } else { Outcome::Bad })

@@ -8,7 +8,7 @@ use crate::invoke::Invoker;
 use crate::salt::{self, SaltFingerprints, SchemaStatus};
 use crate::stack::Stack;
 
-const SALT_ANCHOR: &str = "the-salt-changed";
+const SALT_RUNBOOK: &str = "docs/operations.md#the-salt-changed";
 
 /// Shows the version of the schema, and compares the accepted salt with the salt in Secrets Manager.
 pub(super) async fn schema_and_salt(invoker: &Invoker, stack: &Stack) -> (Part, Part) {
@@ -16,16 +16,16 @@ pub(super) async fn schema_and_salt(invoker: &Invoker, stack: &Stack) -> (Part, 
         tokio::join!(salt::schema_status(invoker, stack), salt::fingerprints(invoker, stack));
     let salt = match (&schema, &salts) {
         (Ok(schema), Ok(salts)) => salt_part(schema, salts),
-        (Err(error), _) | (_, Err(error)) => Part::unknown("salt", SALT_ANCHOR, error),
+        (Err(error), _) | (_, Err(error)) => Part::unknown("salt", SALT_RUNBOOK, error),
     };
     (schema_part(&schema), salt)
 }
 
 fn schema_part(schema: &Result<SchemaStatus, Error>) -> Part {
-    const ANCHOR: &str = "run-migrate";
+    const RUNBOOK: &str = "docs/operations.md#run-migrate";
     let schema = match schema {
         Ok(schema) => schema,
-        Err(error) => return Part::unknown("schema", ANCHOR, error),
+        Err(error) => return Part::unknown("schema", RUNBOOK, error),
     };
     let SchemaStatus { version, newest_version, .. } = schema;
     let number = |version: &Option<i32>| version.map_or("none".to_owned(), |version| version.to_string());
@@ -36,7 +36,7 @@ fn schema_part(schema: &Result<SchemaStatus, Error>) -> Part {
         format!("version {}; the functions have {}", number(version), number(newest_version))
     };
     let values = json!({ "version": version, "newest_version": newest_version });
-    Part::new("schema", ANCHOR, version >= newest_version, text, values)
+    Part::new("schema", RUNBOOK, version >= newest_version, text, values)
 }
 
 fn salt_part(schema: &SchemaStatus, salts: &SaltFingerprints) -> Part {
@@ -59,5 +59,5 @@ fn salt_part(schema: &SchemaStatus, salts: &SaltFingerprints) -> Part {
         "current": current,
         "in_use": salts.in_use,
     });
-    Part::new("salt", SALT_ANCHOR, is_well, text, values)
+    Part::new("salt", SALT_RUNBOOK, is_well, text, values)
 }

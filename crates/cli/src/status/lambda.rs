@@ -1,6 +1,6 @@
 //! The functions, and the mappings through which Lambda reads the queues.
 
-use aws_sdk_lambda::types::{LastUpdateStatus, State};
+use aws_sdk_lambda::types::{EventSourceMappingConfiguration, LastUpdateStatus, State};
 use serde_json::json;
 
 use super::report::Part;
@@ -10,17 +10,17 @@ use crate::stack::Stack;
 
 /// Shows whether Lambda reads the login queue, and does not read the dead-letter queue.
 pub(super) async fn mappings(stack: &Stack) -> Part {
-    const ANCHOR: &str = "check-the-event-source-mapping";
-    read_mappings(stack, ANCHOR).await.unwrap_or_else(|error| Part::unknown("mappings", ANCHOR, &error))
+    const RUNBOOK: &str = "docs/operations.md#check-the-event-source-mapping";
+    read_mappings(stack, RUNBOOK).await.unwrap_or_else(|error| Part::unknown("mappings", RUNBOOK, &error))
 }
 
 /// Shows whether the last change of each function is complete.
 pub(super) async fn functions(stack: &Stack) -> Part {
-    const ANCHOR: &str = "error-types";
-    read_functions(stack, ANCHOR).await.unwrap_or_else(|error| Part::unknown("functions", ANCHOR, &error))
+    const RUNBOOK: &str = "docs/operations.md#error-types";
+    read_functions(stack, RUNBOOK).await.unwrap_or_else(|error| Part::unknown("functions", RUNBOOK, &error))
 }
 
-async fn read_mappings(stack: &Stack, anchor: &'static str) -> Result<Part, Error> {
+async fn read_mappings(stack: &Stack, runbook: &'static str) -> Result<Part, Error> {
     let redrive_id = stack.output("RedriveMappingId")?;
     let function = stack.output("FunctionName")?;
     let answer = stack.aws.lambda().list_event_source_mappings().function_name(function).send().await;
@@ -30,23 +30,21 @@ async fn read_mappings(stack: &Stack, anchor: &'static str) -> Result<Part, Erro
     for mapping in answer.event_source_mappings() {
         if mapping.uuid() == Some(redrive_id) { redrive = mapping.state() } else { login = Some(mapping) }
     }
-    let login_state = login.and_then(|mapping| mapping.state());
+    let login_state = login.and_then(EventSourceMappingConfiguration::state);
     let is_well = login_state == Some("Enabled") && redrive == Some("Disabled");
-    let mut text = format!("login queue {}", login_state.unwrap_or("missing"));
-    if redrive == Some("Disabled") {
-        text.push_str(", redrive Disabled");
-    } else {
-        text.push_str(&format!(", redrive mapping is on ({})", redrive.unwrap_or("missing")));
-    }
-    let result = login.and_then(|mapping| mapping.last_processing_result());
-    if let Some(problem) = result.filter(|result| result.starts_with("PROBLEM")) {
-        text.push_str(&format!(", last result: {problem}"));
-    }
+    let redrive_in_words = match redrive {
+        Some("Disabled") => "redrive Disabled".to_owned(),
+        state => format!("the redrive mapping is on ({})", state.unwrap_or("missing")),
+    };
+    let result = login.and_then(EventSourceMappingConfiguration::last_processing_result);
+    let problem = result.filter(|result| result.starts_with("PROBLEM"));
+    let problem = problem.map(|problem| format!(", last result: {problem}")).unwrap_or_default();
+    let text = format!("login queue {}, {redrive_in_words}{problem}", login_state.unwrap_or("missing"));
     let values = json!({ "login": login_state, "redrive": redrive, "last_result": result });
-    Ok(Part::new("mappings", anchor, is_well, text, values))
+    Ok(Part::new("mappings", runbook, is_well, text, values))
 }
 
-async fn read_functions(stack: &Stack, anchor: &'static str) -> Result<Part, Error> {
+async fn read_functions(stack: &Stack, runbook: &'static str) -> Result<Part, Error> {
     let mut is_well = true;
     let mut texts = Vec::new();
     let mut values = serde_json::Map::new();
@@ -61,5 +59,5 @@ async fn read_functions(stack: &Stack, anchor: &'static str) -> Result<Part, Err
         texts.push(format!("{name}: last update {update}"));
         values.insert(name.to_owned(), update.into());
     }
-    Ok(Part::new("functions", anchor, is_well, texts.join(", "), values.into()))
+    Ok(Part::new("functions", runbook, is_well, texts.join(", "), values.into()))
 }

@@ -9,9 +9,11 @@ use crate::aws;
 use crate::error::Error;
 use crate::stack::Stack;
 
+const ALARMS: &str = "docs/operations.md#alarms";
+
 /// Shows whether the last deployment is complete.
-pub(super) async fn stack(stack: &Stack) -> Part {
-    const ANCHOR: &str = "change-a-setting";
+pub(super) async fn deployment(stack: &Stack) -> Part {
+    const RUNBOOK: &str = "docs/operations.md#change-a-setting";
     let read = async {
         let answer = stack.aws.cloudformation().describe_stacks().stack_name(&stack.name).send().await;
         let answer = answer.map_err(|error| aws::failure("DescribeStacks", &error))?;
@@ -27,14 +29,14 @@ pub(super) async fn stack(stack: &Stack) -> Part {
                 | StackStatus::ImportComplete
         );
         let text = status.as_str();
-        Ok(Part::new("stack", ANCHOR, is_well, text.to_owned(), json!({ "status": text })))
+        Ok(Part::new("deployment", RUNBOOK, is_well, text.to_owned(), json!({ "status": text })))
     };
-    read.await.unwrap_or_else(|error: Error| Part::unknown("stack", ANCHOR, &error))
+    read.await.unwrap_or_else(|error: Error| Part::unknown("deployment", RUNBOOK, &error))
 }
 
 /// Shows the alarms of the stack that are in the state ALARM.
 pub(super) async fn alarms(stack: &Stack) -> Part {
-    read_alarms(stack).await.unwrap_or_else(|error| Part::unknown("alarms", "alarms", &error))
+    read_alarms(stack).await.unwrap_or_else(|error| Part::unknown("alarms", ALARMS, &error))
 }
 
 async fn read_alarms(stack: &Stack) -> Result<Part, Error> {
@@ -43,7 +45,8 @@ async fn read_alarms(stack: &Stack) -> Result<Part, Error> {
     let mut states = serde_json::Map::new();
     // CloudWatch takes 100 names in one request.
     for names in names.chunks(100) {
-        let mut request = stack.aws.cloudwatch().describe_alarms().alarm_types(AlarmType::MetricAlarm);
+        let mut request =
+            stack.aws.cloudwatch().describe_alarms().alarm_types(AlarmType::MetricAlarm).max_records(100);
         for name in names {
             request = request.alarm_names(name);
         }
@@ -63,7 +66,7 @@ async fn read_alarms(stack: &Stack) -> Result<Part, Error> {
         (number, []) => format!("none of {number} is on"),
         (_, raised) => format!("on: {}", raised.join(", ")),
     };
-    Ok(Part::new("alarms", "alarms", raised.is_empty(), text, states.into()))
+    Ok(Part::new("alarms", ALARMS, raised.is_empty(), text, states.into()))
 }
 
 /// Returns the names of the stack's alarms. Another stack's alarms may begin with the name of this stack.

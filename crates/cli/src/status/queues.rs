@@ -3,29 +3,24 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudwatch::primitives::DateTime;
-use aws_sdk_cloudwatch::types::{Dimension, Statistic};
-use aws_sdk_sqs::types::QueueAttributeName;
+use aws_sdk_cloudwatch::types::{Datapoint, Dimension, Statistic};
 use serde_json::json;
 
 use super::report::Part;
 use crate::aws;
 use crate::error::Error;
+use crate::queue::{self, Counts};
 use crate::stack::Stack;
 
+const ALARMS: &str = "docs/operations.md#alarms";
 /// SQS reports the age once a minute, and late.
 const AGE_PERIOD: Duration = Duration::from_mins(10);
-
-/// The messages of a queue.
-struct Messages {
-    waiting: u64,
-    in_flight: u64,
-}
 
 /// Shows the login queue. Waiting messages alone are no fault: the alarm `oldest-message` decides.
 pub(super) async fn login_queue(stack: &Stack) -> Part {
     let read = async {
         let url = stack.output("QueueUrl")?;
-        let Messages { waiting, in_flight } = count(stack, url).await?;
+        let Counts { waiting, in_flight } = queue::describe(&stack.aws, url).await?.counts;
         let oldest = oldest_seconds(stack, url).await;
         let age = match &oldest {
             _ if waiting + in_flight == 0 => String::new(),
@@ -36,48 +31,25 @@ pub(super) async fn login_queue(stack: &Stack) -> Part {
         let text = format!("{waiting} waiting, {in_flight} in flight{age}");
         let oldest = oldest.ok().flatten();
         let values = json!({ "waiting": waiting, "in_flight": in_flight, "oldest_s": oldest });
-        Ok(Part::new("queue", "alarms", true, text, values))
+        Ok(Part::new("queue", ALARMS, true, text, values))
     };
-    read.await.unwrap_or_else(|error| Part::unknown("queue", "alarms", &error))
+    read.await.unwrap_or_else(|error| Part::unknown("queue", ALARMS, &error))
 }
 
 /// Shows the dead-letter queue, which must be empty.
 pub(super) async fn dead_letters(stack: &Stack) -> Part {
-    const ANCHOR: &str = "redrive-dead-letters";
+    const RUNBOOK: &str = "docs/operations.md#redrive-dead-letters";
     let read = async {
-        let Messages { waiting, in_flight } = count(stack, stack.output("DeadLetterQueueUrl")?).await?;
-        let messages = waiting + in_flight;
+        let queue = queue::describe(&stack.aws, stack.output("DeadLetterQueueUrl")?).await?;
+        let messages = queue.counts.total();
         let text = match messages {
             0 => "none".to_owned(),
             1 => "1 message failed on every delivery".to_owned(),
             messages => format!("{messages} messages failed on every delivery"),
         };
-        Ok(Part::new("dead letters", ANCHOR, messages == 0, text, json!({ "messages": messages })))
+        Ok(Part::new("dead letters", RUNBOOK, messages == 0, text, json!({ "messages": messages })))
     };
-    read.await.unwrap_or_else(|error| Part::unknown("dead letters", ANCHOR, &error))
-}
-
-async fn count(stack: &Stack, url: &str) -> Result<Messages, Error> {
-    let [waiting, in_flight] = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-    ];
-    let answer = stack
-        .aws
-        .sqs()
-        .get_queue_attributes()
-        .queue_url(url)
-        .attribute_names(waiting.clone())
-        .attribute_names(in_flight.clone())
-        .send()
-        .await
-        .map_err(|error| aws::failure("GetQueueAttributes", &error))?;
-    let number = |name| {
-        let text = answer.attributes().and_then(|attributes| attributes.get(&name));
-        let number = text.and_then(|text| text.parse().ok());
-        number.ok_or_else(|| Error::Failed(format!("SQS did not return {name}")))
-    };
-    Ok(Messages { waiting: number(waiting)?, in_flight: number(in_flight)? })
+    read.await.unwrap_or_else(|error| Part::unknown("dead letters", RUNBOOK, &error))
 }
 
 /// Returns the newest age that SQS reported, in seconds.
@@ -99,5 +71,5 @@ async fn oldest_seconds(stack: &Stack, url: &str) -> Result<Option<f64>, Error> 
         .await
         .map_err(|error| aws::failure("GetMetricStatistics", &error))?;
     let newest = answer.datapoints().iter().max_by_key(|point| point.timestamp().map(DateTime::secs));
-    Ok(newest.and_then(|point| point.maximum()))
+    Ok(newest.and_then(Datapoint::maximum))
 }

@@ -8,9 +8,6 @@ use serde_json::Value;
 
 use crate::error::Error;
 
-/// The runbook, in which each anchor is a heading.
-const RUNBOOK: &str = "docs/operations.md";
-
 /// How a part of the stack is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,9 +27,8 @@ pub(crate) struct Part {
     state: State,
     /// The state in words.
     text: String,
-    /// The heading of the runbook that says what to do.
-    #[serde(rename = "runbook")]
-    anchor: &'static str,
+    /// The section that says what to do, with its document.
+    runbook: &'static str,
     /// What was read, for programs.
     #[serde(flatten)]
     values: Value,
@@ -50,19 +46,19 @@ impl Part {
     /// Makes a part that was read: `values` is an object.
     pub(crate) fn new(
         name: &'static str,
-        anchor: &'static str,
+        runbook: &'static str,
         is_well: bool,
         text: String,
         values: Value,
     ) -> Self {
         let state = if is_well { State::Well } else { State::NotWell };
-        Self { name, state, text, anchor, values }
+        Self { name, state, text, runbook, values }
     }
 
     /// Makes a part that could not be read.
-    pub(crate) fn unknown(name: &'static str, anchor: &'static str, error: &Error) -> Self {
+    pub(crate) fn unknown(name: &'static str, runbook: &'static str, error: &Error) -> Self {
         let values = Value::Object(serde_json::Map::new());
-        Self { name, state: State::Unknown, text: error.to_string(), anchor, values }
+        Self { name, state: State::Unknown, text: error.to_string(), runbook, values }
     }
 }
 
@@ -98,7 +94,7 @@ impl fmt::Display for Report {
         }
         let mut heading = "\n\nWhat to do next:";
         for part in self.parts.iter().filter(|part| part.state != State::Well) {
-            write!(f, "{heading}\n  {:<13} {RUNBOOK}#{}", part.name, part.anchor)?;
+            write!(f, "{heading}\n  {:<13} {}", part.name, part.runbook)?;
             heading = "";
         }
         Ok(())
@@ -129,16 +125,26 @@ mod tests {
     }
 
     fn well() -> Part {
-        Part::new("queue", "alarms", true, "0 waiting".to_owned(), json!({ "waiting": 0 }))
+        Part::new("queue", "docs/operations.md#alarms", true, "0 waiting".to_owned(), json!({ "waiting": 0 }))
     }
 
     fn bad() -> Part {
         let values = json!({ "messages": 2 });
-        Part::new("dead letters", "redrive-dead-letters", false, "2 messages".to_owned(), values)
+        Part::new(
+            "dead letters",
+            "docs/operations.md#redrive-dead-letters",
+            false,
+            "2 messages".to_owned(),
+            values,
+        )
     }
 
     fn unknown() -> Part {
-        Part::unknown("schema", "run-migrate", &Error::Failed("Postgres cannot be reached".to_owned()))
+        Part::unknown(
+            "schema",
+            "docs/operations.md#run-migrate",
+            &Error::Failed("Postgres cannot be reached".to_owned()),
+        )
     }
 
     #[test]
@@ -179,7 +185,7 @@ What to do next:
                 "dead_letters": {
                     "state": "not_well",
                     "text": "2 messages",
-                    "runbook": "redrive-dead-letters",
+                    "runbook": "docs/operations.md#redrive-dead-letters",
                     "messages": 2
                 }
             })
