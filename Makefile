@@ -331,9 +331,20 @@ logs: $(DEPLOY) ## Follow the logs of the functions
 redrive: $(VENV) ## Write the dead letters to the table; bad messages stay
 	@python -m deploy.operate redrive $(ENV)
 
+OPERATE = @cargo run --quiet --locked --package login-etl-cli -- \
+    --env $(or $(ENV),$(error ENV=… is missing: an environment of samconfig.toml))
+
+.PHONY: status
+status: ## Show what is not well in a deployed stack
+	$(OPERATE) status
+
 .PHONY: rotate
-rotate: $(VENV) ## Give login_writer a new database password
-	@python -m deploy.operate rotate $(ENV)
+rotate: ## Give login_writer and login_analyst new database passwords
+	$(OPERATE) rotate
+
+.PHONY: accept-salt
+accept-salt: ## Accept the salt in Secrets Manager; older rows then match no new row
+	$(OPERATE) accept-salt
 
 .PHONY: delete
 delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay

@@ -63,7 +63,9 @@ TESTED = {
     "make prepare": (PIPELINE, "packages.template"),
     "make smoke": ("tests/e2e/test_smoke.py", "SmokeError"),
     "make redrive": ("tests/e2e/test_deployment.py", "operate.redrive"),
-    "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
+    "make rotate": ("tests/e2e/test_rotate.py", '"rotate"'),
+    "make status": ("tests/e2e/test_operator.py", '"status"'),
+    "make accept-salt": ("tests/e2e/test_operator.py", '"accept-salt"'),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
@@ -77,7 +79,6 @@ TESTED = {
     "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
     "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
-    "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (
