@@ -33,15 +33,14 @@ def start(
     *arguments: str,
     endpoint: str | None = None,
     directory: Path | None = None,
-    **variables: str,
 ) -> subprocess.Popen[str]:
-    """Start the program, without a terminal. Other variables change its environment."""
+    """Start the program, without a terminal."""
     if not PROGRAM.exists():
         raise SystemExit("The program is not built. Run: make login-etl")
     return subprocess.Popen(
         [PROGRAM, *arguments],
         cwd=directory,
-        env=environment(emulator) | {"AWS_ENDPOINT_URL": endpoint or emulator.endpoint} | variables,
+        env=environment(emulator) | {"AWS_ENDPOINT_URL": endpoint or emulator.endpoint},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,6 +61,6 @@ def end(process: subprocess.Popen[str], sent: signal.Signals | None = None) -> R
     return Run(process.returncode, output, progress)
 
 
-def run(emulator: Emulator, *arguments: str, **options: Any) -> Run:
+def run(emulator: Emulator, *arguments: str) -> Run:
     """Run the program to its end."""
-    return end(start(emulator, *arguments, **options))
+    return end(start(emulator, *arguments))

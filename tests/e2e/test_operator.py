@@ -26,7 +26,7 @@ FINGERPRINT = re.compile(r"\b[0-9a-f]{16}\b")
 
 @pytest.fixture(autouse=True)
 def _healthy(driver: Driver) -> None:
-    """Write a row, and end what another test left: alarms, and the mapping that MiniStack starts."""
+    """Write a row, and end what other tests left: alarms, and a mapping that is on."""
     functions, redrive = (
         driver.system.emulator.client("lambda"),
         driver.system.stack.redrive_mapping,
@@ -204,6 +204,6 @@ def _without_varying(text: str) -> str:
 
 
 def _numbering() -> Callable[[re.Match[str]], str]:
-    """Number the fingerprints in the order in which they first occur."""
+    """Return a function that numbers the fingerprints in the order in which they first occur."""
     numbers: dict[str, int] = {}
     return lambda found: f"<fingerprint {numbers.setdefault(found[0], len(numbers) + 1)}>"

@@ -1,9 +1,12 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::logs::LogsArguments;
 use crate::redrive::RedriveArguments;
+use crate::smoke::SmokeArguments;
+use crate::stack::StackOptions;
 
 /// Operates a deployed stack of login-etl
 ///
@@ -17,29 +20,15 @@ use crate::redrive::RedriveArguments;
 #[command(name = "login-etl", version, verbatim_doc_comment)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pub global: GlobalOptions,
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The options of all commands.
-#[derive(Debug, Args)]
-pub(crate) struct GlobalOptions {
-    /// Environment of ./samconfig.toml, which has the name and the region of the stack
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "stack")]
-    pub env: Option<String>,
-    /// Name of the stack
-    #[arg(long, global = true, value_name = "NAME")]
-    pub stack: Option<String>,
-    /// Region of the stack; without it, the region of --env, of AWS_REGION or of the profile
-    #[arg(long, global = true, value_name = "REGION")]
-    pub region: Option<String>,
+    pub stack: StackOptions,
     /// Print the result as one JSON document
     #[arg(long, global = true)]
     pub json: bool,
     /// Do not ask before a change
     #[arg(long, global = true)]
     pub yes: bool,
+    #[command(subcommand)]
+    pub command: Command,
 }
 
 /// A module each, of the same name.
@@ -75,6 +64,12 @@ pub(crate) enum StackCommand {
     /// with older rows. It shows the fingerprints of both salts and asks first.
     #[command(verbatim_doc_comment)]
     AcceptSalt,
+    /// Show what failed, from the functions' logs
+    ///
+    /// Prints only lines that the functions wrote themselves, which hold no personal
+    /// values. Exits with 1 if anything failed.
+    #[command(verbatim_doc_comment)]
+    Logs(LogsArguments),
     /// Write the dead letters to the table; bad messages stay
     ///
     /// Turns the mapping of the dead-letter queue on, so that the function reads
@@ -82,6 +77,13 @@ pub(crate) enum StackCommand {
     /// after a signal. If it was killed, run it again.
     #[command(verbatim_doc_comment)]
     Redrive(RedriveArguments),
+    /// Send test messages through the stack; check the result
+    ///
+    /// Passes a bad message to the function, which must report it. Sends ten logins
+    /// through the queue, which must be written. Ten rows remain, whose users are
+    /// called smoke-….
+    #[command(verbatim_doc_comment)]
+    Smoke(SmokeArguments),
 }
 
 #[cfg(test)]

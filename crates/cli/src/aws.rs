@@ -12,8 +12,10 @@ use aws_sdk_cloudformation::operation::RequestId;
 
 use crate::error::Error;
 
-/// Time limit of one attempt of a call. A command that invokes a function sets its own.
+/// Time limit of one attempt of a call.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit of an invocation: `migrate` may run for 5 minutes.
+const INVOCATION_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Errors whose text names rights, stacks and functions only. The text of any other error is dropped: it may quote
 /// what was sent.
@@ -80,22 +82,22 @@ impl Aws {
         aws_sdk_lambda::Client::new(&self.sdk)
     }
 
-    /// Makes a client of Lambda that invokes a function once, and waits this long for the answer.
-    pub fn lambda_within(&self, timeout: Duration) -> aws_sdk_lambda::Client {
+    /// Makes a client of Lambda that invokes functions: it waits for the longest of them, and sends nothing twice.
+    pub(crate) fn invoking_lambda(&self) -> aws_sdk_lambda::Client {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(INVOCATION_TIMEOUT).build();
         let config = aws_sdk_lambda::config::Builder::from(&self.sdk)
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
-            .retry_config(RetryConfig::disabled())
-            .build();
-        aws_sdk_lambda::Client::from_conf(config)
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::disabled());
+        aws_sdk_lambda::Client::from_conf(config.build())
     }
 
     /// Makes a client of CloudWatch.
-    pub fn cloudwatch(&self) -> aws_sdk_cloudwatch::Client {
+    pub(crate) fn cloudwatch(&self) -> aws_sdk_cloudwatch::Client {
         aws_sdk_cloudwatch::Client::new(&self.sdk)
     }
 
     /// Makes a client of Secrets Manager.
-    pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
+    pub(crate) fn secrets(&self) -> aws_sdk_secretsmanager::Client {
         aws_sdk_secretsmanager::Client::new(&self.sdk)
     }
 

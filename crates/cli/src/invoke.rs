@@ -1,7 +1,5 @@
 //! Invokes the functions of the stack with events that are no batch.
 
-use std::time::Duration;
-
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
 use serde::Deserialize;
@@ -10,9 +8,6 @@ use serde_json::Value;
 
 use crate::aws::{self, Aws};
 use crate::error::Error;
-
-/// Lambda ends the migrate function after 300 s.
-const TIMEOUT: Duration = Duration::from_secs(310);
 
 /// The error with which an invocation failed. The functions' own texts hold no personal value.
 #[derive(Deserialize)]
@@ -28,9 +23,8 @@ struct InvocationError {
 pub(crate) struct Invoker(Client);
 
 impl Invoker {
-    /// Makes an invoker that waits for as long as a function may run.
     pub(crate) fn new(aws: &Aws) -> Self {
-        Self(aws.lambda_within(TIMEOUT))
+        Self(aws.invoking_lambda())
     }
 
     /// Returns the answer to an event.

@@ -1,5 +1,7 @@
 //! `login-etl`: the program for whoever operates a deployed stack. `login-etl --help` lists its commands.
 
+#![expect(clippy::doc_markdown, reason = "--help shows the texts of clap's types, and is not Markdown")]
+
 mod accept_salt;
 mod arguments;
 mod aws;
@@ -8,6 +10,7 @@ mod environment;
 mod error;
 mod invoke;
 mod log_lines;
+mod logs;
 mod man;
 mod mapping;
 mod output;
@@ -17,6 +20,7 @@ mod redrive;
 mod rotate;
 mod salt;
 mod signals;
+mod smoke;
 mod stack;
 mod status;
 
@@ -50,22 +54,25 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { global, command }: Arguments) -> Result<Outcome, Error> {
+async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outcome, Error> {
     let mut signals = Signals::listen()?;
-    let printer = Printer { json: global.json };
-    let yes = global.yes;
+    let printer = Printer { json };
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
         Command::Man => return man::man(),
         Command::OfStack(command) => command,
     };
-    let stack = signals.interrupt(Stack::find(&global)).await?;
+    let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;
     match command {
-        StackCommand::Status => signals.interrupt(status::status(&stack, printer)).await,
+        StackCommand::Status => Box::pin(signals.interrupt(status::status(&stack, printer))).await,
         StackCommand::Rotate => rotate::rotate(&stack, printer, &mut signals, yes).await,
         StackCommand::AcceptSalt => signals.interrupt(accept_salt::accept_salt(&stack, printer, yes)).await,
+        StackCommand::Logs(arguments) => signals.interrupt(logs::logs(&stack, arguments, printer)).await,
         StackCommand::Redrive(arguments) => {
             redrive::redrive(&stack, arguments, printer, &mut signals, yes).await
+        }
+        StackCommand::Smoke(arguments) => {
+            signals.interrupt(smoke::smoke(&stack, arguments, printer, yes)).await
         }
     }
 }
