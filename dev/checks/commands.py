@@ -36,6 +36,7 @@ RUN = {
 
 DOCUMENTS = "tests/e2e/test_documents.py"
 DATABASES = "tests/it/existing_databases.rs"
+IAM = "tests/it/iam.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
@@ -98,6 +99,9 @@ TESTED = {
         "tests/e2e/test_iam.py",
         "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",
     ),
+    "SQL: GRANT rds_iam TO login_writer": (IAM, "GRANT rds_iam TO login_writer"),
+    "SQL: GRANT rds_iam TO <owner>": (IAM, "GRANT rds_iam TO {name} WITH ADMIN OPTION"),
+    "SQL: REVOKE rds_iam FROM login_writer": (IAM, "REVOKE rds_iam FROM login_writer"),
     "SQL: ALTER ROLE login_writer LOGIN": (
         "tests/e2e/incidents.py",
         "ALTER ROLE login_writer LOGIN",

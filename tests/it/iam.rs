@@ -156,6 +156,9 @@ async fn refused_grant_of_rds_iam_names_its_remedy() {
     database.execute("REVOKE rds_iam FROM login_writer").await;
     let after_revoke = set_password(&mut other, "new").await;
 
+    database.execute(&format!("GRANT rds_iam TO {name} WITH ADMIN OPTION")).await;
+    let with_admin_option = schema::grant_writer_iam_login(&other).await;
+
     database.execute("DROP ROLE rds_iam").await;
     assert_eq!(
         grant.unwrap_err().to_string(),
@@ -168,7 +171,7 @@ async fn refused_grant_of_rds_iam_names_its_remedy() {
          run migrate again"
     );
     // Nothing of rds_iam is left to do; this role may not change the password either.
-    for outcome in [after_remedy, after_revoke] {
+    for outcome in [after_remedy, after_revoke, with_admin_option] {
         let refusal = outcome.unwrap_err();
         assert!(
             matches!(&refusal, SchemaError::Postgres(text) if text.ends_with("SQLSTATE 42501")),

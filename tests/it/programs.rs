@@ -759,7 +759,7 @@ async fn process_ends_after_its_salt_changed() {
 
 /// A paused Aurora database starts when the first client connects.
 #[tokio::test]
-async fn migrate_in_lambda_waits_for_a_starting_database() {
+async fn migrate_waits_for_a_starting_database() {
     let database = Database::create().await;
     let mut proxy = Proxy::start().await;
     proxy.close();
@@ -783,7 +783,7 @@ async fn migrate_in_lambda_waits_for_a_starting_database() {
 }
 
 #[tokio::test]
-async fn migrate_in_lambda_reports_a_wrong_password_at_once() {
+async fn migrate_does_not_wait_for_wrong_password() {
     let database = Database::create().await;
     let name = &database.name;
     for url in [
