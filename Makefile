@@ -31,6 +31,10 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
+# The pipeline sets LOGIN_ETL to a program that it built before it had credentials.
+LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
+# Nobody answers questions in CI.
+LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
@@ -134,6 +138,7 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 
 .PHONY: test-localstack
 test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
+	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
@@ -319,32 +324,34 @@ else
 	    $(if $(CHECKSUMS),--template-file target/packages/template.json --config-file $(CURDIR)/samconfig.toml)
 endif
 
+# Writes target/cli/login-etl.
+.PHONY: login-etl
+login-etl:
+	cargo build --locked --profile cli --package login-etl-cli
+
 .PHONY: smoke
-smoke: $(DEPLOY) ## Send test messages through a deployed stack; check the result
-	@$(TOOLS)/deploy/bin/python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+smoke: ## Send test messages through a deployed stack; check the result
+	$(LOGIN_ETL_COMMAND) smoke
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow the logs of the functions
 	$(SAM) logs $(WHERE) --tail
 
 .PHONY: redrive
-redrive: $(VENV) ## Write the dead letters to the table; bad messages stay
-	@python -m deploy.operate redrive $(ENV)
-
-OPERATE = @cargo run --quiet --locked --package login-etl-cli -- \
-    --env $(or $(ENV),$(error ENV=… is missing: an environment of samconfig.toml))
+redrive: ## Write the dead letters to the table; bad messages stay
+	$(LOGIN_ETL_COMMAND) redrive
 
 .PHONY: status
 status: ## Show what is not well in a deployed stack
-	$(OPERATE) status
+	$(LOGIN_ETL_COMMAND) status
 
 .PHONY: rotate
 rotate: ## Give login_writer and login_analyst new database passwords
-	$(OPERATE) rotate
+	$(LOGIN_ETL_COMMAND) rotate
 
 .PHONY: accept-salt
 accept-salt: ## Accept the salt in Secrets Manager; older rows then match no new row
-	$(OPERATE) accept-salt
+	$(LOGIN_ETL_COMMAND) accept-salt
 
 .PHONY: delete
 delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay

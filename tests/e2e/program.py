@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,17 @@ def start(
     *arguments: str,
     endpoint: str | None = None,
     directory: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start the program, without a terminal."""
+    """Start the program, without a terminal. Variables change its environment."""
     if not PROGRAM.exists():
-        raise SystemExit("The program is not built. Run: make login-etl")
+        raise SystemExit("login-etl is not built. Run: cargo test --locked --workspace --no-run")
     return subprocess.Popen(
         [PROGRAM, *arguments],
         cwd=directory,
-        env=environment(emulator) | {"AWS_ENDPOINT_URL": endpoint or emulator.endpoint},
+        env=environment(emulator)
+        | {"AWS_ENDPOINT_URL": endpoint or emulator.endpoint}
+        | dict(variables or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

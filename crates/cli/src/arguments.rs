@@ -88,12 +88,54 @@ pub(crate) enum StackCommand {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Arg, CommandFactory};
 
     use super::*;
+
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+    /// Returns the rows of the document's table with this header.
+    fn documented(header: &str) -> Vec<Vec<&'static str>> {
+        let (_, table) = OPERATIONS.split_once(header).unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    /// Returns how `--help` spells an option or a positional argument.
+    fn spelling(argument: &Arg) -> String {
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value = value.map(|names| format!("<{}>", names[0]));
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        format!("`{}`", [long, value].into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+
+    fn help_of(argument: &Arg) -> String {
+        argument.get_help().map(ToString::to_string).unwrap_or_default()
+    }
 
     #[test]
     fn definition_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn document_lists_every_command_and_option() {
+        let program = Arguments::command();
+        let mut commands: Vec<Vec<String>> = program
+            .get_subcommands()
+            .map(|command| {
+                let options: Vec<_> = command.get_arguments().map(spelling).collect();
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                vec![format!("`{}`", command.get_name()), about, options.join(", ")]
+            })
+            .collect();
+        let options: Vec<Vec<String>> =
+            program.get_arguments().map(|argument| vec![spelling(argument), help_of(argument)]).collect();
+
+        let mut documented_commands = documented("| command | what it does | its options |");
+        documented_commands.sort_unstable();
+        commands.sort_unstable();
+        assert_eq!(documented_commands, commands);
+        assert_eq!(documented("| option | meaning |"), options);
     }
 }
