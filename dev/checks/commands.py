@@ -36,6 +36,7 @@ RUN = {
 
 DOCUMENTS = "tests/e2e/test_documents.py"
 DATABASES = "tests/it/existing_databases.rs"
+IAM = "tests/it/iam.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
@@ -63,7 +64,9 @@ TESTED = {
     "make prepare": (PIPELINE, "packages.template"),
     "make smoke": ("tests/e2e/test_program.py", '"smoke"'),
     "make redrive": ("tests/e2e/test_program.py", '"redrive"'),
-    "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
+    "make rotate": ("tests/e2e/test_rotate.py", '"rotate"'),
+    "make status": ("tests/e2e/test_operator.py", '"status"'),
+    "make accept-salt": ("tests/e2e/test_operator.py", '"accept-salt"'),
     "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
     "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
@@ -79,7 +82,6 @@ TESTED = {
     "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
     "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
-    "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (
@@ -99,6 +101,9 @@ TESTED = {
         "tests/e2e/test_iam.py",
         "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",
     ),
+    "SQL: GRANT rds_iam TO login_writer": (IAM, "GRANT rds_iam TO login_writer"),
+    "SQL: GRANT rds_iam TO <owner>": (IAM, "GRANT rds_iam TO {name} WITH ADMIN OPTION"),
+    "SQL: REVOKE rds_iam FROM login_writer": (IAM, "REVOKE rds_iam FROM login_writer"),
     "SQL: ALTER ROLE login_writer LOGIN": (
         "tests/e2e/incidents.py",
         "ALTER ROLE login_writer LOGIN",

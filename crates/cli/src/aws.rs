@@ -101,6 +101,16 @@ impl Aws {
         aws_sdk_lambda::Client::from_conf(config.build())
     }
 
+    /// Makes a client of CloudWatch.
+    pub(crate) fn cloudwatch(&self) -> aws_sdk_cloudwatch::Client {
+        aws_sdk_cloudwatch::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of Secrets Manager.
+    pub(crate) fn secrets(&self) -> aws_sdk_secretsmanager::Client {
+        aws_sdk_secretsmanager::Client::new(&self.sdk)
+    }
+
     /// Makes a client of CloudWatch Logs.
     pub(crate) fn logs(&self) -> aws_sdk_cloudwatchlogs::Client {
         aws_sdk_cloudwatchlogs::Client::new(&self.sdk)

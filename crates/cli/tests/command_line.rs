@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 5] = ["completions", "logs", "man", "redrive", "smoke"];
+const COMMANDS: [&str; 8] =
+    ["accept-salt", "completions", "logs", "man", "redrive", "rotate", "smoke", "status"];
 
 /// Runs the program in an empty environment and in the folder of the package, which has no samconfig.toml.
 fn run(arguments: &[&str]) -> Output {
