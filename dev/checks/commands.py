@@ -133,6 +133,7 @@ LEFT_OUT = {
     "make image": "needs Docker; the pipeline runs it",
     "make image-registry": "needs an AWS account",
     "make image-push": "needs Docker and an AWS account",
+    "make login-etl": "compiles the clients of AWS once more",
     "make logs": "needs an AWS account, and runs until it is interrupted",
     "cargo install --locked --profile cli --path crates/cli": "writes to the user's home",
     "mkdir -p ~/.local/share/bash-completion": "goes with the `login-etl completions` below it",
