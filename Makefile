@@ -370,9 +370,17 @@ logs: $(DEPLOY) ## Follow the logs of the functions
 redrive: ## Write the dead letters to the table; bad messages stay
 	$(LOGIN_ETL_COMMAND) redrive
 
+.PHONY: status
+status: ## Show what is not well in a stack
+	$(LOGIN_ETL_COMMAND) status
+
 .PHONY: rotate
-rotate: $(VENV) ## Give login_writer a new database password
-	@python -m deploy.operate rotate $(ENV)
+rotate: ## Give login_writer and login_analyst new database passwords
+	$(LOGIN_ETL_COMMAND) rotate
+
+.PHONY: accept-salt
+accept-salt: ## Accept the salt in Secrets Manager; older rows match no new row
+	$(LOGIN_ETL_COMMAND) accept-salt
 
 .PHONY: delete
 delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay

@@ -98,6 +98,12 @@ impl Ingest {
         Self { tracer: Some(tracer), ..self }
     }
 
+    /// Returns the fingerprint of the salt with which this process masks.
+    #[must_use]
+    pub fn salt_fingerprint(&self) -> &SaltFingerprint {
+        &self.salt_fingerprint
+    }
+
     /// Handles one invocation: writes the good messages of the batch, logs every failure, and returns the ids
     /// of the failed messages.
     ///

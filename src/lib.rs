@@ -21,6 +21,7 @@ pub mod error;
 pub mod handler;
 pub mod memory;
 pub mod runtime;
+pub mod salt_question;
 pub mod schema;
 pub mod store;
 pub mod telemetry;

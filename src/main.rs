@@ -24,6 +24,8 @@ async fn run() -> Result<(), Error> {
     let environment = |name: &str| std::env::var(name).ok();
     telemetry::start(environment)?;
     memory::keep_private()?;
-    let ingest = Ingest::start(Settings::read(environment)?).await?;
-    serve(ingest).await
+    let settings = Settings::read(environment)?;
+    let salt_secret_id = settings.salt_secret_id.clone();
+    let ingest = Ingest::start(settings).await?;
+    serve(ingest, &salt_secret_id).await
 }

@@ -1,44 +1,95 @@
-//! Serves the Lambda Runtime API. The event bypasses the runtime's JSON parser.
+//! Serves the Lambda Runtime API. The event bypasses the runtime's JSON parser. After a batch that failed because the
+//! salt changed, the process ends.
 //!
 //! The runtime would read the whole event as JSON and copy it before the handler reads it again: 17 % of
 //! the processor time of a large batch. So a layer takes the event out of the invocation, and the runtime
 //! reads `null`. The event reaches the handler as a task-local value, because no type of the runtime between
 //! layer and handler can carry it.
 
+use std::cell::Cell;
 use std::mem;
 use std::task::{Context, Poll};
 
+use aws_lambda_events::sqs::SqsBatchResponse;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Map;
 use lambda_runtime::tower::Layer;
-use lambda_runtime::{Error, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, LambdaInvocation, Runtime, Service, service_fn};
+use serde::Serialize;
 use tokio::task::futures::TaskLocalFuture;
 
+use crate::error::BatchError;
 use crate::handler::Ingest;
+use crate::salt_question::{self, SaltFingerprints};
+use crate::store::error::StoreError;
 
 tokio::task_local! {
-    /// The event of the current invocation.
-    static EVENT: Bytes;
+    static INVOCATION: Invocation;
 }
 
-/// Handles invocations until Lambda ends the process.
+/// The current invocation.
+struct Invocation {
+    event: Bytes,
+    /// Whether the batch failed because the salt changed.
+    salt_changed: Cell<bool>,
+}
+
+/// The answer to an event.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Batch(SqsBatchResponse),
+    Salt(SaltFingerprints),
+}
+
+/// Ends the runtime. A process keeps the salt that it started with; only a new process fetches the salt again.
+#[derive(Debug, thiserror::Error)]
+#[error("the salt changed")]
+struct SaltChanged;
+
+/// Handles invocations until Lambda ends the process, or until a batch failed because the salt changed. Lambda then
+/// starts a new process.
 ///
 /// # Errors
 ///
 /// The runtime's own errors: the Runtime API is out of reach, or refuses a response.
-pub async fn serve(ingest: Ingest) -> Result<(), Error> {
+pub async fn serve(ingest: Ingest, salt_secret_id: &str) -> Result<(), Error> {
     let handle = async |event: LambdaEvent<()>| {
-        let raw_event = EVENT.get();
-        ingest.handle(&raw_event, &event.context).await
+        let raw_event = INVOCATION.with(|invocation| invocation.event.clone());
+        if salt_question::is_asked(&raw_event) {
+            let salt = salt_question::answer(salt_secret_id, ingest.salt_fingerprint()).await?;
+            return Ok(Answer::Salt(salt));
+        }
+        let answer = ingest.handle(&raw_event, &event.context).await;
+        let salt_changed = matches!(answer, Err(BatchError::Store(StoreError::SaltChanged)));
+        INVOCATION.with(|invocation| invocation.salt_changed.set(salt_changed));
+        answer.map(Answer::Batch).map_err(Diagnostic::from)
     };
     // Boxed, because this future contains the futures of all stages: many kilobytes.
-    Box::pin(Runtime::new(service_fn(handle)).layer(RawEventLayer).run()).await
+    match Box::pin(Runtime::new(service_fn(handle)).layer(RawEventLayer).run()).await {
+        Err(error) if error.is::<SaltChanged>() => {
+            tracing::warn!("the process ends; the next process fetches the salt again");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Ends the runtime after the response was sent.
+fn end_after_changed_salt(sent: Result<(), Error>) -> Result<(), Error> {
+    sent?;
+    if INVOCATION.with(|invocation| invocation.salt_changed.get()) {
+        return Err(SaltChanged.into());
+    }
+    Ok(())
 }
 
 /// Wraps the runtime's service in a [`RawEventService`].
 #[derive(Clone, Copy)]
 struct RawEventLayer;
 
-/// Keeps the event in [`EVENT`], and leaves `null` in its place.
+/// Keeps the event in [`INVOCATION`], and leaves `null` in its place.
 struct RawEventService<S>(S);
 
 impl<S> Layer<S> for RawEventLayer {
@@ -49,10 +100,12 @@ impl<S> Layer<S> for RawEventLayer {
     }
 }
 
-impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawEventService<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = TaskLocalFuture<Bytes, S::Future>;
+impl<S: Service<LambdaInvocation, Response = (), Error = Error>> Service<LambdaInvocation>
+    for RawEventService<S>
+{
+    type Response = ();
+    type Error = Error;
+    type Future = TaskLocalFuture<Invocation, Map<S::Future, fn(Result<(), Error>) -> Result<(), Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
@@ -60,6 +113,7 @@ impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for RawEventService
 
     fn call(&mut self, mut invocation: LambdaInvocation) -> Self::Future {
         let event = mem::replace(&mut invocation.body, Bytes::from_static(b"null"));
-        EVENT.scope(event, self.0.call(invocation))
+        let response_sent = self.0.call(invocation).map(end_after_changed_salt as fn(_) -> _);
+        INVOCATION.scope(Invocation { event, salt_changed: Cell::new(false) }, response_sent)
     }
 }

@@ -13,11 +13,13 @@ use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
 use self::error::is_one_of;
 pub use self::error::{Finding, SchemaError};
+pub use self::status::{AcceptedSalt, SchemaStatus};
 
 mod error;
 mod history;
 mod preflight;
 mod proof;
+mod status;
 mod trust;
 mod writer_settings;
 
@@ -111,13 +113,18 @@ pub async fn migrate(
 ///
 /// # Errors
 ///
-/// [`SchemaError::Postgres`]; also if another role granted `rds_iam` to the writer, because only that role
-/// can revoke it.
+/// [`SchemaError::MayNotRevokeIam`] if this role may not revoke `rds_iam`, and [`SchemaError::Postgres`]; also if
+/// another role granted `rds_iam` to the writer, because only that role can revoke it.
 pub async fn set_writer_password(
     transaction: &Transaction<'_>,
     password: &SecretString,
 ) -> Result<(), SchemaError> {
-    transaction.batch_execute(REVOKE_IAM_LOGIN).await?;
+    match transaction.batch_execute(REVOKE_IAM_LOGIN).await {
+        Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
+            return Err(SchemaError::MayNotRevokeIam);
+        }
+        outcome => outcome?,
+    }
     Ok(set_password(transaction, WRITER_ROLE, password).await?)
 }
 
@@ -144,12 +151,18 @@ pub async fn set_reader_login(
 ///
 /// # Errors
 ///
-/// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, and [`SchemaError::Postgres`].
+/// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, [`SchemaError::MayNotGrantIam`] if this role may not
+/// grant it, and [`SchemaError::Postgres`].
 pub async fn grant_writer_iam_login(client: &impl GenericClient) -> Result<(), SchemaError> {
     match client.batch_execute(GRANT_IAM_LOGIN).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Err(SchemaError::NoIam),
-        outcome => Ok(outcome?),
+        Err(error) if is_one_of(&error, &[SqlState::UNDEFINED_OBJECT]) => return Err(SchemaError::NoIam),
+        Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
+            return Err(SchemaError::MayNotGrantIam);
+        }
+        outcome => outcome?,
     }
+    // Nothing would rotate the password any more, and it would work again if the role were revoked.
+    Ok(client.batch_execute("ALTER ROLE login_writer PASSWORD NULL").await?)
 }
 
 /// Drops the ledger's entries whose messages SQS can no longer redeliver. Safe to skip and to repeat.
@@ -177,6 +190,16 @@ pub async fn users_with_many_tokens(client: &mut Client, schema: &str) -> Result
     transaction.batch_execute("SET LOCAL statement_timeout = '30s'").await?;
     let row = transaction.query_one(COUNT_USERS_WITH_MANY_TOKENS, &[]).await?;
     Ok(row.get::<_, i64>(0).unsigned_abs())
+}
+
+/// Reads which migrations are applied and which salt is accepted. No batch waits for it.
+///
+/// # Errors
+///
+/// [`SchemaError::NotReady`] if another role could act as this role, and [`SchemaError::Postgres`].
+pub async fn status(client: &mut Client, schema: &str) -> Result<SchemaStatus, SchemaError> {
+    let mut transaction = begin(client, schema).await?;
+    status::read(&mut transaction, schema).await
 }
 
 /// Accepts the salt with this fingerprint, and returns whether it differs from the salt before. From then on

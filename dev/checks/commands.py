@@ -36,6 +36,7 @@ RUN = {
 
 DOCUMENTS = "tests/e2e/test_documents.py"
 DATABASES = "tests/it/existing_databases.rs"
+IAM = "tests/it/iam.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
@@ -89,7 +90,9 @@ TESTED = {
     "make prepare": (PIPELINE, "packages.template"),
     "make smoke": ("tests/e2e/test_program.py", '"smoke"'),
     "make redrive": ("tests/e2e/test_program.py", '"redrive"'),
-    "make rotate": ("tests/e2e/test_deployment.py", "operate.rotate"),
+    "make rotate": ("tests/e2e/test_rotate.py", '"rotate"'),
+    "make status": ("tests/e2e/test_operator.py", '"status"'),
+    "make accept-salt": ("tests/e2e/test_operator.py", '"accept-salt"'),
     "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
     "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
@@ -106,7 +109,6 @@ TESTED = {
     "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
     "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
-    "SALT_SECRET_ID": ("tests/it/programs.rs", '"accept-salt"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (
@@ -126,6 +128,9 @@ TESTED = {
         "tests/e2e/test_iam.py",
         "pg_has_role('login_writer', 'rds_iam', 'MEMBER')",
     ),
+    "SQL: GRANT rds_iam TO login_writer": (IAM, "GRANT rds_iam TO login_writer"),
+    "SQL: GRANT rds_iam TO <owner>": (IAM, "GRANT rds_iam TO {name} WITH ADMIN OPTION"),
+    "SQL: REVOKE rds_iam FROM login_writer": (IAM, "REVOKE rds_iam FROM login_writer"),
     "SQL: ALTER ROLE login_writer LOGIN": (
         "tests/e2e/incidents.py",
         "ALTER ROLE login_writer LOGIN",
@@ -155,8 +160,9 @@ LEFT_OUT = {
     "make image": "needs Docker; the pipeline runs it",
     "make image-registry": "needs an AWS account",
     "make image-push": "needs Docker and an AWS account",
+    "make login-etl": "compiles the clients of AWS once more",
     "make logs": "needs an AWS account, and runs until it is interrupted",
-    "cargo install --locked --path crates/cli": "writes to the user's home",
+    "cargo install --locked --profile cli --path crates/cli": "writes to the user's home",
     "mkdir -p ~/.local/share/bash-completion": "goes with the `login-etl completions` below it",
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
     "aws rds": "needs RDS, or its arguments depend on the cluster",

@@ -30,6 +30,18 @@ pub enum SchemaError {
     /// The server is not RDS or Aurora.
     #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
     NoIam,
+    /// Since Postgres 16, the owner of a database may grant only roles on which it has ADMIN OPTION.
+    #[error(
+        "this role may not grant rds_iam: as a member of rds_superuser, run GRANT rds_iam TO login_writer (or grant \
+         rds_iam to this role WITH ADMIN OPTION), then run migrate again"
+    )]
+    MayNotGrantIam,
+    /// As [`MayNotGrantIam`](Self::MayNotGrantIam), when the writer returns to a password.
+    #[error(
+        "this role may not revoke rds_iam: as the role that granted it, run REVOKE rds_iam FROM login_writer, then \
+         run migrate again"
+    )]
+    MayNotRevokeIam,
 }
 
 /// A problem of the database and its solution. Both texts name objects and roles, never values of rows.

@@ -52,6 +52,22 @@ pub(super) async fn is_complete(transaction: &Transaction<'_>) -> Result<bool, t
     Ok(migrations().last().is_none_or(|newest| applied.iter().any(|row| row.version == newest.version())))
 }
 
+/// Returns the version of the newest migration that was applied to this schema.
+pub(super) async fn newest_applied(
+    transaction: &Transaction<'_>,
+) -> Result<Option<i32>, tokio_postgres::Error> {
+    if !exists(transaction).await? {
+        return Ok(None);
+    }
+    let applied = read(transaction, READ_HISTORY).await?;
+    Ok(applied.iter().map(|row| row.version).max())
+}
+
+/// Returns the version of this program's newest migration.
+pub(super) fn newest_known() -> Option<i32> {
+    migrations().last().map(Migration::version)
+}
+
 /// Creates the history if it is missing, and waits until no other run holds it.
 ///
 /// A new history starts with the rows of the old history, if that history is ours. The old table stays: an older

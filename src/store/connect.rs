@@ -16,7 +16,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
 use super::auth_guard::GuardedTls;
-use super::error::StoreError;
+use super::error::{StoreError, server_may_start};
 use super::tls::PendingTls;
 use crate::aws::secrets::{DatabaseCredentials, SecretError, Secrets};
 use crate::config::{
@@ -31,6 +31,9 @@ use crate::deadline::{Deadline, DeadlinePassed};
 ///
 /// [quota]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The pause between two attempts to connect to a server that may be about to start.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// The pool's manager: connects, and keeps the credentials that it fetched.
 pub struct Connector {
@@ -104,13 +107,47 @@ impl Connector {
     /// [`StoreError`].
     pub async fn connect(&self, config: &Config) -> Result<Connection, StoreError> {
         let tls = self.tls.ready().await?;
+        self.connect_once(config, tls).await.map_err(|error| self.connect_error(&error))
+    }
+
+    /// Connects, and tries again for this long if the server may be about to start: a paused Aurora database starts
+    /// within about 15 s of the first attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the last attempt.
+    pub async fn connect_within(
+        &self,
+        config: &Config,
+        patience: Duration,
+    ) -> Result<Connection, StoreError> {
+        let started = Instant::now();
+        let tls = self.tls.ready().await?;
+        loop {
+            let error = match self.connect_once(config, tls.clone()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let store_error = self.connect_error(&error);
+            if !server_may_start(&error) || started.elapsed() + RETRY_PAUSE > patience {
+                return Err(store_error);
+            }
+            tracing::warn!(error = %store_error, "waiting for Postgres to start");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn connect_once(
+        &self,
+        config: &Config,
+        tls: Option<GuardedTls>,
+    ) -> Result<Connection, tokio_postgres::Error> {
         let end = ConnectionEnd::default();
         // Boxed: the handshake would make every future that awaits it many kilobytes large.
-        let connected = match &tls {
+        let client = match &tls {
             None => Box::pin(open(config, NoTls, Arc::clone(&end))).await,
             Some(tls) => Box::pin(open(config, tls.clone(), Arc::clone(&end))).await,
-        };
-        let client = connected.map_err(|error| self.connect_error(&error))?;
+        }?;
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&end);
         let quoted_schema = escape_identifier(&self.schema);
         Ok(Connection { client, schema: self.schema.clone(), quoted_schema, tls, end })

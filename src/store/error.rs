@@ -1,6 +1,7 @@
 //! Why a batch could not be written.
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use tokio_postgres::error::SqlState;
 
@@ -277,6 +278,28 @@ impl From<&tokio_postgres::Error> for StoreError {
             _ => Self::StatementRefused { sqlstate },
         }
     }
+}
+
+/// Whether a server that could not be reached may be about to start: nothing listens yet, or it says that it is
+/// starting. A name that cannot be resolved, a wrong certificate and a wrong password stay wrong.
+pub(super) fn server_may_start(error: &tokio_postgres::Error) -> bool {
+    if let Some(sqlstate) = error.code() {
+        return matches!(
+            *sqlstate,
+            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN
+        );
+    }
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| {
+        matches!(
+            io.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::HostUnreachable
+                | ErrorKind::TimedOut
+                | ErrorKind::UnexpectedEof
+        )
+    })
 }
 
 /// Whether the error may concern some rows only, so that the other rows of the batch can be written.

@@ -1,14 +1,11 @@
 """The incidents of the runbook: each context causes an incident and repairs it by the runbook."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
 import psycopg
 
-from dev.local_system import DATABASE, MIGRATE
-from e2e import documented, function
+from e2e import documented, function, program
 from e2e.driver import Driver
 
 END_SESSIONS = """
@@ -74,14 +71,10 @@ def wrong_fingerprint(driver: Driver) -> Iterator[None]:
     """Change the salt fingerprint in the database, until the function's salt is accepted."""
     driver.execute("UPDATE salt_fingerprint SET fingerprint = 'of another salt'")
     yield
-    system = driver.system
-    environment = system.emulator.environment | {
-        "SALT_SECRET_ID": system.stack.salt_id,
-        "DATABASE_URL": system.postgres.url(database=DATABASE, sslmode="require"),
-        "DATABASE_CA_BUNDLE": str(system.postgres.certificate_authority),
-        "RUST_LOG": "warn",
-    }
-    subprocess.run([MIGRATE, "accept-salt"], check=True, env=environment | {"PATH": os.defpath})
+    accepted = program.run(
+        driver.system.emulator, "--stack", driver.system.stack.name, "--yes", "accept-salt"
+    )
+    assert accepted.status == 0, accepted
 
 
 @contextmanager
@@ -96,7 +89,6 @@ def wrong_salt(driver: Driver) -> Iterator[None]:
     finally:
         before = secrets.get_secret_value(**secret, VersionStage="AWSPREVIOUS")
         secrets.put_secret_value(**secret, SecretString=before["SecretString"])
-        driver.configure()
 
 
 @contextmanager

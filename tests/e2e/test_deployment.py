@@ -1,15 +1,12 @@
 """Stacks are created, updated, rolled back and deleted, with databases in every state."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from deploy import operate
 from dev import TARGET, stack
 from dev.emulator import Feature
 from dev.local_system import Services, running_services
@@ -167,7 +164,7 @@ def test_rotated_password_is_used_without_deployment(database: Database) -> None
     assert database.stores_login("before")
     old = stack.writer_password(database.emulator, database.stack)
 
-    assert operate.rotate(database.emulator.client, STACK) == 0
+    assert _rotate(database) == 0
     _end_sessions(database)
 
     assert stack.writer_password(database.emulator, database.stack) != old
@@ -181,7 +178,7 @@ def test_failed_rotation_logs_no_verifier(database: Database) -> None:
         with database.postgres.connect(DATABASE) as other:
             other.autocommit = False
             other.execute("ALTER ROLE login_writer CONNECTION LIMIT 100")
-            assert operate.rotate(database.emulator.client, STACK) == 1
+            assert _rotate(database) == 1
             other.rollback()
     finally:
         database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} RESET lock_timeout")
@@ -201,63 +198,10 @@ def test_password_that_cannot_be_set_is_discarded(database: Database) -> None:
         SecretId=OWNER, SecretString=json.dumps(owner)
     )
 
-    assert operate.rotate(database.emulator.client, STACK) == 1
+    assert _rotate(database) == 1
 
     assert stack.writer_password(database.emulator, database.stack) == old
     assert database.stores_login("after")
-
-
-class _InterruptionError(Exception):
-    """Stands for the end of the process that rotates."""
-
-
-class _InterruptedClient:
-    """A client of AWS whose process ends before its last call, or before the answer arrives."""
-
-    def __init__(
-        self, client: Callable[[str], BaseClient], calls: int, *, sends_last: bool
-    ) -> None:
-        """End at this number of calls of all services."""
-        self.client, self.calls, self.sends_last = client, calls, sends_last
-
-    def __call__(self, service: str) -> "_InterruptedClient":
-        """Return a client of this service."""
-        self.service = self.client(service)
-        return self
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        """Return the operation of the newest service."""
-        method = getattr(self.service, operation)
-
-        def call(**arguments: str) -> dict[str, Any]:
-            self.calls -= 1
-            if self.calls == 0:
-                if self.sends_last:
-                    method(**arguments)
-                raise _InterruptionError
-            return method(**arguments)
-
-        return call
-
-
-def test_interrupted_rotation_leaves_a_working_password(database: Database) -> None:
-    database.deploy()
-    assert database.stores_login("before")
-
-    for sends_last in (False, True):
-        calls = 0
-        while True:
-            calls += 1
-            client = _InterruptedClient(database.emulator.client, calls, sends_last=sends_last)
-            try:
-                assert operate.rotate(client, STACK) == 0
-                break
-            except _InterruptionError:
-                _restart_function(database, calls)
-                assert database.stores_login(f"after call {calls}, sent: {sends_last}")
-
-    # describe_stacks, invoke, get_secret_value, get_random_password, put_secret_value, invoke
-    assert calls == 7
 
 
 def test_failed_prune_fails_no_rotation(database: Database) -> None:
@@ -272,7 +216,7 @@ def test_failed_prune_fails_no_rotation(database: Database) -> None:
     )
     old = stack.writer_password(database.emulator, database.stack)
 
-    rotated = operate.rotate(database.emulator.client, STACK)
+    rotated = _rotate(database)
     _end_sessions(database)
 
     assert rotated == 0
@@ -282,12 +226,9 @@ def test_failed_prune_fails_no_rotation(database: Database) -> None:
         database.invoke({}, database.output("MigrateFunctionName"))
 
 
-def _restart_function(database: Database, megabytes: int) -> None:
-    """End the processes of the function, which know the password that they logged in with."""
-    database.emulator.client("lambda").update_function_configuration(
-        FunctionName=database.stack.function, MemorySize=256 + megabytes
-    )
-    _end_sessions(database)
+def _rotate(database: Database) -> int:
+    """Rotate the passwords of the stack; return the exit status of the program."""
+    return program.run(database.emulator, "--stack", STACK, "--yes", "rotate").status
 
 
 def _end_sessions(database: Database) -> None:

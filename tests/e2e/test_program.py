@@ -49,7 +49,7 @@ def test_denied_call_names_action_and_no_more(driver: Driver) -> None:
     assert key["SecretAccessKey"] not in done.progress
 
 
-@pytest.mark.parametrize("command", ["redrive", "smoke"])
+@pytest.mark.parametrize("command", ["accept-salt", "redrive", "rotate", "smoke", "status"])
 def test_make_target_runs_the_program(command: str) -> None:
     printed = _make(command, "ENV=blue")
     in_ci = _make(command, "ENV=blue", "CI=true", "LOGIN_ETL=./login-etl")

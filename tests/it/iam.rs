@@ -140,17 +140,42 @@ async fn set_password(owner: &mut Client, password: &str) -> Result<(), SchemaEr
     Ok(transaction.commit().await?)
 }
 
+/// Since Postgres 16, an owner without ADMIN OPTION on `rds_iam` is refused as this role is.
 #[tokio::test]
-async fn refused_grant_of_rds_iam_is_explained() {
+async fn refused_grant_of_rds_iam_names_its_remedy() {
     let _guard = WRITER_LOGIN_LOCK.lock().await;
     let database = Database::create().await;
     let name = &database.name;
-    let other = connect(superuser().user(name).password(name).dbname(name)).await;
+    let mut other = connect(superuser().user(name).password(name).dbname(name)).await;
     database.execute("CREATE ROLE rds_iam").await;
 
-    let outcome = schema::grant_writer_iam_login(&other).await;
+    let grant = schema::grant_writer_iam_login(&other).await;
+    database.execute("GRANT rds_iam TO login_writer").await;
+    let after_remedy = schema::grant_writer_iam_login(&other).await;
+    let revoke = set_password(&mut other, "new").await;
+    database.execute("REVOKE rds_iam FROM login_writer").await;
+    let after_revoke = set_password(&mut other, "new").await;
+
+    database.execute(&format!("GRANT rds_iam TO {name} WITH ADMIN OPTION")).await;
+    let with_admin_option = schema::grant_writer_iam_login(&other).await;
 
     database.execute("DROP ROLE rds_iam").await;
-    let refusal = outcome.unwrap_err().to_string();
-    assert!(refusal.starts_with("Postgres refused: ") && refusal.ends_with(", SQLSTATE 42501"), "{refusal}");
+    assert_eq!(
+        grant.unwrap_err().to_string(),
+        "this role may not grant rds_iam: as a member of rds_superuser, run GRANT rds_iam TO login_writer (or grant \
+         rds_iam to this role WITH ADMIN OPTION), then run migrate again"
+    );
+    assert_eq!(
+        revoke.unwrap_err().to_string(),
+        "this role may not revoke rds_iam: as the role that granted it, run REVOKE rds_iam FROM login_writer, then \
+         run migrate again"
+    );
+    // Nothing of rds_iam is left to do; this role may not change the password either.
+    for outcome in [after_remedy, after_revoke, with_admin_option] {
+        let refusal = outcome.unwrap_err();
+        assert!(
+            matches!(&refusal, SchemaError::Postgres(text) if text.ends_with("SQLSTATE 42501")),
+            "{refusal}"
+        );
+    }
 }

@@ -71,11 +71,13 @@ async fn planted_code_is_refused_and_not_run() {
                 .replace("{owner}", &format!("{name}_owner"));
         admin.batch_execute(&statements).await.unwrap();
 
+        let status = schema::status(&mut owner(&name).await, "public").await;
         let mut migrate = Command::new(env!("CARGO_BIN_EXE_migrate"));
         let output = migrate.env_clear().env("DATABASE_URL", url(&name, "owner")).output().unwrap();
 
         let log = String::from_utf8(output.stdout).unwrap();
         assert!(!is_called(&admin).await, "{plant}");
+        assert!(matches!(status, Err(SchemaError::NotReady(_))), "{status:?}");
         assert!(log.contains("the database is not ready: "), "{log}");
         assert_eq!(output.status.code(), Some(1));
     }
@@ -91,8 +93,9 @@ async fn right_to_create_ends_every_run() {
     let migrated = schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.map(drop);
     let pruned = schema::prune(&mut owner, "public").await;
     let accepted = schema::accept_salt(&mut owner, "public", &masker().salt_fingerprint()).await.map(drop);
+    let read = schema::status(&mut owner, "public").await.map(drop);
 
-    for outcome in [migrated, pruned, accepted] {
+    for outcome in [migrated, pruned, accepted, read] {
         let Err(SchemaError::NotReady(findings)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(findings[0].remedy, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     }

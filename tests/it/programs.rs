@@ -1,8 +1,10 @@
 //! The built programs: their settings, the texts of their errors, and their exit codes.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use login::pii::{DeviceId, Masker, Pii};
 use login_etl::aws::login_queue::LoginQueue;
@@ -11,11 +13,13 @@ use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
 use login_etl::store::Store;
 use login_etl::store::tls::PendingTls;
+use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
 use crate::support::{
-    Database, SALT, WRITER_LOGIN_LOCK, connect, secrets_manager, superuser, unique_name, variable,
+    Database, Proxy, SALT, WRITER_LOGIN_LOCK, batch, connect, login, secrets_manager, server_address,
+    superuser, unique_name, variable,
 };
 
 /// A database out of reach: nothing listens on port 9. `hunter2` stands for every secret in these tests.
@@ -69,6 +73,10 @@ pub(crate) async fn create_secret(text: &str) -> String {
     let name = unique_name();
     secrets_manager().await.create_secret().name(&name).secret_string(text).send().await.unwrap();
     name
+}
+
+async fn put_secret(name: &str, text: &str) {
+    secrets_manager().await.put_secret_value().secret_id(name).secret_string(text).send().await.unwrap();
 }
 
 /// Returns the URL with which the superuser logs in to a database.
@@ -605,7 +613,7 @@ async fn daily_migrate_prunes_and_counts_tokens() {
     database.execute(rows).await;
     let url = superuser_url(&database.name);
 
-    let for_rotation = run_in_lambda(&url, r#"{"prune": false}"#);
+    let for_rotation = run_in_lambda(&url, r#"{"action": "rotate"}"#);
     let left_by_rotation = database.fifo_ledger_entries().await;
     let daily = run_in_lambda(&url, "{}");
 
@@ -614,33 +622,257 @@ async fn daily_migrate_prunes_and_counts_tokens() {
     assert!(daily.contains("tokens counted") && daily.contains(r#""users_with_many_tokens":2"#), "{daily}");
 }
 
-/// Runs `migrate` as a Lambda function until it has answered one event, and returns its log.
-fn run_in_lambda(url: &str, event: &str) -> String {
-    let runtime_api = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = runtime_api.local_addr().unwrap().to_string();
-    let lambda = [
-        ("AWS_LAMBDA_RUNTIME_API", &*address),
-        ("AWS_LAMBDA_FUNCTION_NAME", "migrate"),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
-        ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
-        ("DATABASE_URL", url),
-    ];
-    let mut migrate = program(env!("CARGO_BIN_EXE_migrate"), &lambda).stdout(Stdio::piped()).spawn().unwrap();
-    let respond = |head: &str, body: &str| {
-        let (mut connection, _) = runtime_api.accept().unwrap();
-        let mut request = [0; 4096];
-        let length = connection.read(&mut request).unwrap();
-        let length_of_body = body.len();
-        write!(connection, "{head}\r\nConnection: close\r\nContent-Length: {length_of_body}\r\n\r\n{body}")
-            .unwrap();
-        String::from_utf8_lossy(&request[..length]).into_owned()
-    };
-    let next = "HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: request\r\nLambda-Runtime-Trace-Id: trace\r\n\
-                Lambda-Runtime-Invoked-Function-Arn: arn\r\nLambda-Runtime-Deadline-Ms: 32503680000000";
-    respond(next, event);
-    let answer = respond("HTTP/1.1 202 Accepted", "");
+#[tokio::test]
+async fn status_event_returns_schema_and_salt() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let status =
+        || serve_event(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)], r#"{"action": "status"}"#);
+
+    let before_the_first_row = status().response;
+    database.execute("INSERT INTO salt_fingerprint VALUES (true, 'abc', '2026-11-14T00:00:00Z')").await;
+    // A batch or another run of migrate holds these locks.
+    let mut other = connect(&url.parse().unwrap()).await;
+    let transaction = other.transaction().await.unwrap();
+    let locks = "LOCK TABLE user_logins IN SHARE MODE;
+                 LOCK TABLE login_etl_migrations, salt_fingerprint IN SHARE UPDATE EXCLUSIVE MODE";
+    transaction.batch_execute(locks).await.unwrap();
+    let with_rows = status().response;
+
+    let newest = before_the_first_row["newest_version"].as_i64().unwrap();
+    assert!(newest >= 10);
+    assert_eq!(
+        before_the_first_row,
+        json!({"version": newest, "newest_version": newest, "accepted_salt": null})
+    );
+    assert_eq!(
+        with_rows,
+        json!({
+            "version": newest,
+            "newest_version": newest,
+            "accepted_salt": {"fingerprint": "abc", "accepted_at": "2026-11-14T00:00:00Z"}
+        })
+    );
+}
+
+#[tokio::test]
+async fn status_before_the_first_migration_is_empty() {
+    let name = unique_name();
+    let server = connect(&superuser()).await;
+    server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+
+    let variables = [("DATABASE_URL", &*superuser_url(&name))];
+    let status = serve_event(env!("CARGO_BIN_EXE_migrate"), &variables, r#"{"action": "status"}"#).response;
+
+    assert_eq!((&status["version"], &status["accepted_salt"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn accept_salt_event_replaces_the_fingerprint() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let accept =
+        |event: &str| serve_event(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)], event).response;
+    let event = r#"{"action": "accept-salt", "fingerprint": "3b0a1a8fbcb7edc1"}"#;
+
+    let outcomes = [accept(event), accept(event)];
+    let refused = accept(r#"{"action": "accept-salt", "fingerprint": "hunter2"}"#);
+
+    assert_eq!(outcomes, [json!({"changed": true}), json!({"changed": false})]);
+    assert_eq!(refused["errorMessage"], "the fingerprint is not 16 lowercase hexadecimal digits");
+    let accepted = "SELECT fingerprint FROM salt_fingerprint";
+    let accepted: String = database.admin.query_one(accepted, &[]).await.unwrap().get(0);
+    assert_eq!(accepted, "3b0a1a8fbcb7edc1");
+}
+
+#[tokio::test]
+async fn unknown_migrate_event_changes_nothing() {
+    let name = unique_name();
+    let server = connect(&superuser()).await;
+    server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let url = superuser_url(&name);
+
+    let answered =
+        serve_event(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)], r#"{"prune": "hunter2"}"#);
+
+    let text = answered.response["errorMessage"].as_str().unwrap();
+    assert!(text.starts_with("the event is unknown; known are {}, "), "{text}");
+    assert!(!format!("{text}{}", answered.log).contains("hunter2"));
+    let tables = "SELECT FROM pg_class WHERE relname = 'user_logins'";
+    assert_eq!(connect(&url.parse().unwrap()).await.query(tables, &[]).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn function_returns_fingerprints_of_both_salts() {
+    let database = Database::create().await;
+    let salt = create_secret(SALT).await;
+    let url = database.url();
+    let variables = [("SALT_SECRET_ID", &*salt), ("DATABASE_URL", &*url)];
+    let api = RuntimeApi::start();
+    let mut function = start(env!("CARGO_BIN_EXE_bootstrap"), &variables, &api);
+    let event = r#"{"action": "salt-fingerprint"}"#;
+
+    api.send(event);
+    let before = api.response();
+    put_secret(&salt, "fedcba9876543210fedcba9876543210").await;
+    api.send(event);
+    let replaced = api.response();
+    put_secret(&salt, "hunter2").await;
+    api.send(event);
+    let too_short = api.response();
+    function.kill().unwrap();
+    let log = String::from_utf8(function.wait_with_output().unwrap().stdout).unwrap();
+
+    let of = |salt: &str| Masker::new(&salt.into()).unwrap().salt_fingerprint().as_str().to_owned();
+    let (old, new) = (of(SALT), of("fedcba9876543210fedcba9876543210"));
+    assert_eq!(before, json!({"current": old, "in_use": old}));
+    assert_eq!(replaced, json!({"current": new, "in_use": old}));
+    assert_eq!(too_short["errorType"], "SaltUnavailable");
+    assert_eq!(too_short["errorMessage"], "SALT_SECRET_ID: the salt has fewer than 32 bytes");
+    assert!(!log.contains("batch "), "{log}");
+}
+
+/// Lambda then starts a new process, which fetches the salt again.
+#[tokio::test]
+async fn process_ends_after_its_salt_changed() {
+    let database = Database::create().await;
+    let salt = create_secret(SALT).await;
+    let url = database.url();
+    let variables = [("SALT_SECRET_ID", &*salt), ("DATABASE_URL", &*url)];
+    let api = RuntimeApi::start();
+    let function = start(env!("CARGO_BIN_EXE_bootstrap"), &variables, &api);
+    let event = |user: &str| batch([login(user, user)]).to_string();
+
+    api.send(&event("before"));
+    let written = api.response();
+    database.execute("UPDATE salt_fingerprint SET fingerprint = 'fedcba9876543210'").await;
+    api.send(&event("refused"));
+    let refused = api.response();
+    let ended = function.wait_with_output().unwrap();
+
+    assert_eq!(written, json!({"batchItemFailures": []}));
+    assert_eq!(refused["errorType"], "SaltChanged");
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(last_log_text(&ended), "the process ends; the next process fetches the salt again");
+    assert_eq!(database.user_ids().await, ["before"]);
+}
+
+/// A paused Aurora database starts when the first client connects.
+#[tokio::test]
+async fn migrate_waits_for_a_starting_database() {
+    let database = Database::create().await;
+    let mut proxy = Proxy::start().await;
+    proxy.close();
+    let port = superuser().get_ports()[0];
+    let address = format!("@{}/", proxy.address());
+    let url = superuser_url(&database.name).replace(&format!("@127.0.0.1:{port}/"), &address);
+    assert!(url.contains(&address));
+    let variables = [("DATABASE_URL", &*url)];
+    let api = RuntimeApi::start();
+    let mut migrate = start(env!("CARGO_BIN_EXE_migrate"), &variables, &api);
+
+    api.send(r#"{"action": "status"}"#);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    proxy.open().await;
+    let response = tokio::task::spawn_blocking(move || api.response()).await.unwrap();
     migrate.kill().unwrap();
     let log = String::from_utf8(migrate.wait_with_output().unwrap().stdout).unwrap();
-    assert!(answer.starts_with("POST /2018-06-01/runtime/invocation/request/response "), "{answer}{log}");
-    log
+
+    assert_eq!(response["version"], response["newest_version"], "{log}");
+    assert!(log.contains("waiting for Postgres to start"), "{log}");
+}
+
+#[tokio::test]
+async fn migrate_does_not_wait_for_wrong_password() {
+    let database = Database::create().await;
+    let name = &database.name;
+    for url in [
+        format!("postgresql://{name}:hunter2@{}/{name}?sslmode=disable", server_address()),
+        format!("postgresql://{name}:{name}@nowhere.invalid/{name}?sslmode=disable"),
+    ] {
+        let served =
+            serve_event(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &url)], r#"{"action": "status"}"#);
+
+        let text = served.response["errorMessage"].as_str().unwrap();
+        assert!(text.starts_with("Postgres "), "{text}");
+        assert!(!served.log.contains("waiting for Postgres"), "{}", served.log);
+    }
+}
+
+/// Runs `migrate` as a Lambda function until it has responded to one event, and returns its log.
+fn run_in_lambda(url: &str, event: &str) -> String {
+    let served = serve_event(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", url)], event);
+    assert_eq!(served.response, Value::Null, "{}", served.log);
+    served.log
+}
+
+/// What a function did with one event.
+struct Served {
+    response: Value,
+    log: String,
+}
+
+/// Runs a function until it has responded to one event.
+fn serve_event(executable: &str, variables: &[(&str, &str)], event: &str) -> Served {
+    let api = RuntimeApi::start();
+    let mut function = start(executable, variables, &api);
+    api.send(event);
+    let response = api.response();
+    function.kill().unwrap();
+    Served { response, log: String::from_utf8(function.wait_with_output().unwrap().stdout).unwrap() }
+}
+
+/// Starts a program as a Lambda function.
+fn start(executable: &str, variables: &[(&str, &str)], api: &RuntimeApi) -> Child {
+    let address = api.0.local_addr().unwrap().to_string();
+    let mut program = program(executable, variables);
+    program.env("AWS_LAMBDA_RUNTIME_API", address).env("AWS_LAMBDA_FUNCTION_NAME", "function");
+    program.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    program.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Lambda's Runtime API, for one function.
+struct RuntimeApi(TcpListener);
+
+impl RuntimeApi {
+    fn start() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Waits until the function requests an event, and sends this event.
+    fn send(&self, event: &str) {
+        let head = "HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: request\r\nLambda-Runtime-Trace-Id: trace\r\n\
+                    Lambda-Runtime-Invoked-Function-Arn: arn\r\nLambda-Runtime-Deadline-Ms: 32503680000000";
+        let (request, _) = self.serve(head, event);
+        assert!(request.starts_with("GET /2018-06-01/runtime/invocation/next "), "{request}");
+    }
+
+    /// Waits for the response, or for the error with which the invocation failed.
+    fn response(&self) -> Value {
+        let (request, body) = self.serve("HTTP/1.1 202 Accepted", "");
+        assert!(request.starts_with("POST /2018-06-01/runtime/invocation/request/"), "{request}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Serves one request, and returns its first line and its body.
+    fn serve(&self, head: &str, body: &str) -> (String, Vec<u8>) {
+        let (connection, _) = self.0.accept().unwrap();
+        let mut reader = BufReader::new(connection);
+        let mut request = String::new();
+        reader.read_line(&mut request).unwrap();
+        let mut length = 0;
+        let mut header = String::new();
+        while reader.read_line(&mut header).unwrap() > 2 {
+            if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            header.clear();
+        }
+        let mut received = vec![0; length];
+        reader.read_exact(&mut received).unwrap();
+        let length = body.len();
+        let mut connection = reader.into_inner();
+        write!(connection, "{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        (request, received)
+    }
 }

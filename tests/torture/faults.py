@@ -270,12 +270,10 @@ async def secrets_throttled(world: World) -> bool:
 
 
 async def salt_changed(world: World) -> bool:
-    """Replace the salt, restore it, and restart all functions, as the runbook says."""
+    """Replace the salt, and restore it: a function that started with the wrong salt ends itself."""
     await asyncio.to_thread(world.servers.store_salt, new_secret())
     await _cold_start(world, 0.5, 2)
     await asyncio.to_thread(world.servers.store_salt, world.servers.salt)
-    for function in world.fleet.functions.values():
-        function.kill()
     return True
 
 

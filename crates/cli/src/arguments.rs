@@ -38,13 +38,36 @@ pub(crate) enum Command {
     OfStack(StackCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
-    /// Print the man page, in roff
-    Man,
+    /// Print the man page of the program or of one of its commands
+    Man {
+        /// The command; without it, the program
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+    },
 }
 
 /// The commands that look at a stack or change it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StackCommand {
+    /// Show the state of the queues, the functions, the schema and the salt
+    ///
+    /// Changes nothing. Exits with 1 if a part is not well or cannot be read, and
+    /// names the section of docs/operations.md that says what to do. It reads the
+    /// database, so a paused Aurora database starts.
+    #[command(verbatim_doc_comment)]
+    Status,
+    /// Give login_writer and login_analyst new database passwords
+    ///
+    /// Nothing is deployed, and open connections stay open. An interruption at any
+    /// place leaves a password that works: run it again.
+    #[command(verbatim_doc_comment)]
+    Rotate,
+    /// Accept the salt that is in Secrets Manager now
+    ///
+    /// Do this only if the salt was changed on purpose: new rows can never be joined
+    /// with older rows. It shows the fingerprints of both salts and asks first.
+    #[command(verbatim_doc_comment)]
+    AcceptSalt,
     /// Show what failed, from the functions' logs
     ///
     /// Prints only lines that the functions wrote themselves, which hold no personal

@@ -2,11 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "--help shows the texts of clap's types, and is not Markdown")]
 
+mod accept_salt;
 mod arguments;
 mod aws;
 mod completions;
 mod environment;
 mod error;
+mod invoke;
 mod log_lines;
 mod logs;
 mod man;
@@ -15,9 +17,12 @@ mod output;
 mod question;
 mod queue;
 mod redrive;
+mod rotate;
+mod salt;
 mod signals;
 mod smoke;
 mod stack;
+mod status;
 
 use std::process::ExitCode;
 
@@ -54,11 +59,14 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
     let printer = Printer { json };
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
-        Command::Man => return man::man(),
+        Command::Man { of } => return man::man(of.as_deref()),
         Command::OfStack(command) => command,
     };
     let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;
     match command {
+        StackCommand::Status => Box::pin(signals.interrupt(status::status(&stack, printer))).await,
+        StackCommand::Rotate => rotate::rotate(&stack, printer, &mut signals, yes).await,
+        StackCommand::AcceptSalt => signals.interrupt(accept_salt::accept_salt(&stack, printer, yes)).await,
         StackCommand::Logs(arguments) => signals.interrupt(logs::logs(&stack, arguments, printer)).await,
         StackCommand::Redrive(arguments) => {
             redrive::redrive(&stack, arguments, printer, &mut signals, yes).await

@@ -24,6 +24,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use hmac::{HmacReset, KeyInit, Mac};
 use secrecy::zeroize::Zeroize;
@@ -71,6 +72,11 @@ pub struct Masker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaltFingerprint(String);
 
+/// A text is not the fingerprint of a salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the fingerprint is not 16 lowercase hexadecimal digits")]
+pub struct NotAFingerprint;
+
 /// The salt is too easy to guess to protect what it masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WeakSalt {
@@ -109,6 +115,16 @@ impl SaltFingerprint {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for SaltFingerprint {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_fingerprint = text.len() == 16 && text.bytes().all(is_digit);
+        if is_fingerprint { Ok(Self(text.to_owned())) } else { Err(NotAFingerprint) }
     }
 }
 

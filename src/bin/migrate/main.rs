@@ -1,15 +1,16 @@
 //! Applies the migrations, sets how `login_writer` and `login_analyst` log in, and drops old entries of the ledger.
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. Lambda runs it for three events: the daily event, after which it also counts the users with
-//! many tokens; a request of CloudFormation, to which it responds; and the event `{"prune": false}` of a rotation.
-//! The last two drop no old entries, because a locked ledger must not fail them. A `Delete` request changes nothing.
+//! tables and roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with
+//! many tokens. A deployment and a rotation drop no old entries, because a locked ledger must not fail them. A
+//! `Delete` request of CloudFormation changes nothing.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
-use login::pii::Masker;
+use login::pii::{Masker, SaltFingerprint};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
@@ -18,15 +19,18 @@ use login_etl::config::{
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::memory;
-use login_etl::schema::{self, Finding, READER_LOGIN, WRITER_ROLE, WriterLogin};
+use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
 use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::{error, info, warn};
+
+use self::event::MigrateEvent;
+
+mod event;
 
 /// The target of this program's log lines. Only targets within `login_etl` are logged.
 const LOG_TARGET: &str = "login_etl::migrate";
@@ -34,7 +38,11 @@ const LOG_TARGET: &str = "login_etl::migrate";
 /// Lambda sets it for every program that it starts.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
-type Outcome = Result<(), lambda_runtime::Error>;
+/// How long a run in Lambda waits for a database that is starting. A paused Aurora database takes about 15 s, or 30 s
+/// and more after a day of sleep. The rest of the 300 s is for the migrations.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+type Outcome<T = ()> = Result<T, lambda_runtime::Error>;
 
 /// Applies the migrations of the login database, and drops old entries of the ledger.
 #[derive(Parser)]
@@ -83,22 +91,33 @@ async fn serve() -> Outcome {
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
-/// Handles one event. The settings are read here and not at the start: CloudFormation then receives their
-/// errors, and does not wait for a response until its timeout.
-async fn handle(event: LambdaEvent<Value>) -> Outcome {
+/// Handles one event, and returns the answer. The settings are read here and not at the start: CloudFormation then
+/// receives their errors, and does not wait for a response until its timeout.
+async fn handle(event: LambdaEvent<Value>) -> Outcome<Value> {
     let deadline = Deadline::before(event.context.deadline());
-    if event.payload.get("RequestType").is_none() {
-        let prune =
-            if event.payload.get("prune") == Some(&Value::Bool(false)) { Prune::No } else { Prune::Yes };
-        migrate_within(deadline, prune).await?;
-        if prune == Prune::Yes {
+    match MigrateEvent::read(event.payload)? {
+        MigrateEvent::Daily => {
+            migrate_within(deadline, Prune::Yes).await?;
             report_users_with_many_tokens(&event.context, deadline).await;
+            Ok(Value::Null)
         }
-        return Ok(());
+        MigrateEvent::Deployment(request) => deploy(&request, deadline).await.map(|()| Value::Null),
+        MigrateEvent::Rotate => migrate_within(deadline, Prune::No).await.map(|()| Value::Null),
+        MigrateEvent::Status => {
+            let status = deadline.timeout(Box::pin(status())).await??;
+            Ok(serde_json::to_value(status)?)
+        }
+        MigrateEvent::AcceptSalt(fingerprint) => {
+            let settings = DatabaseSettings::read(environment)?;
+            let secrets = Secrets::from_env().await;
+            let changed =
+                deadline.timeout(Box::pin(accept_fingerprint(settings, secrets, &fingerprint))).await??;
+            Ok(json!({ "changed": changed }))
+        }
     }
-    // The parser's error is dropped: it may quote values.
-    let request = CustomResourceRequest::deserialize(event.payload)
-        .map_err(|_| "the event is not a request of CloudFormation")?;
+}
+
+async fn deploy(request: &CustomResourceRequest, deadline: Deadline) -> Outcome {
     let outcome = match request.request_type {
         RequestType::Create | RequestType::Update => migrate_within(deadline, Prune::No).await,
         // The data outlive the stack.
@@ -112,6 +131,13 @@ async fn handle(event: LambdaEvent<Value>) -> Outcome {
         error!(target: LOG_TARGET, error = %error, "the answer was not sent");
     }
     Ok(response?)
+}
+
+async fn status() -> Outcome<SchemaStatus> {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    Ok(schema::status(connection.client_mut(), &schema).await?)
 }
 
 async fn migrate_within(deadline: Deadline, prune: Prune) -> Outcome {
@@ -202,11 +228,20 @@ async fn accept_salt() -> Outcome {
     let secrets = Secrets::from_env().await;
     let salt = secrets.salt(&settings.salt_secret_id).await?;
     let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
-    let schema = settings.database.schema.clone();
-    let mut connection = connect(settings.database, secrets).await?;
-    let changed = schema::accept_salt(connection.client_mut(), &schema, &salt_fingerprint).await?;
+    accept_fingerprint(settings.database, secrets, &salt_fingerprint).await.map(drop)
+}
+
+/// Returns whether the salt differs from the salt that was accepted before.
+async fn accept_fingerprint(
+    settings: DatabaseSettings,
+    secrets: Secrets,
+    salt_fingerprint: &SaltFingerprint,
+) -> Outcome<bool> {
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets).await?;
+    let changed = schema::accept_salt(connection.client_mut(), &schema, salt_fingerprint).await?;
     info!(target: LOG_TARGET, changed, "the salt is accepted");
-    Ok(())
+    Ok(changed)
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -219,8 +254,10 @@ fn start() -> Outcome {
     Ok(memory::keep_private()?)
 }
 
-async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Result<Connection, lambda_runtime::Error> {
+/// Connects. In Lambda, this waits for a database that is starting; a person at a terminal can run the program again.
+async fn connect(settings: DatabaseSettings, secrets: Secrets) -> Outcome<Connection> {
     let tls = PendingTls::start(&settings)?;
     let connector = Connector::new(settings, tls, secrets);
-    Ok(connector.connect(&connector.config().await?).await?)
+    let patience = if environment(RUNTIME_API).is_some() { PATIENCE } else { Duration::ZERO };
+    Ok(connector.connect_within(&connector.config().await?, patience).await?)
 }

@@ -1,0 +1,61 @@
+//! `login-etl accept-salt`: accepts the salt that is in Secrets Manager.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{Error, Outcome};
+use crate::invoke::Invoker;
+use crate::output::Printer;
+use crate::question;
+use crate::salt;
+use crate::stack::Stack;
+
+/// The result: fingerprints, never a salt.
+#[derive(Debug, Serialize)]
+struct AcceptedSalt {
+    stack: String,
+    /// `None` if no row was written yet.
+    before: Option<String>,
+    accepted: String,
+    changed: bool,
+}
+
+/// Accepts the salt in Secrets Manager, after asking.
+pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> Result<Outcome, Error> {
+    let invoker = Invoker::new(&stack.aws);
+    let current = salt::fingerprints(&invoker, stack).await?.current;
+    let accepted = salt::schema_status(&invoker, stack).await?.accepted_salt;
+    let before = accepted.as_ref().map(|salt| salt.fingerprint.clone());
+    let changed = before.as_ref() != Some(&current);
+    if changed {
+        question::ask(&change(&stack.name, accepted.as_ref(), &current), yes).await?;
+        salt::accept(&invoker, stack, &current).await?;
+    }
+    printer.print(&AcceptedSalt { stack: stack.name.clone(), before, accepted: current, changed })?;
+    Ok(Outcome::Good)
+}
+
+fn change(stack: &str, accepted: Option<&salt::AcceptedSalt>, current: &str) -> String {
+    let accepted = accepted.map_or("accepts no salt yet".to_owned(), |salt| {
+        format!("accepts the salt with the fingerprint {} since {}", salt.fingerprint, salt.accepted_at)
+    });
+    format!(
+        "{stack} {accepted}. The salt in Secrets Manager has the fingerprint {current}. If it is accepted, new rows can \
+         never be joined with older rows."
+    )
+}
+
+impl fmt::Display for AcceptedSalt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stack, accepted, .. } = self;
+        if self.changed {
+            write!(
+                f,
+                "{stack} accepts the salt with the fingerprint {accepted}. Messages that wait are written with it."
+            )
+        } else {
+            write!(f, "{stack} accepts the salt in Secrets Manager already: its fingerprint is {accepted}.")
+        }
+    }
+}

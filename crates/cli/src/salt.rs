@@ -1,0 +1,57 @@
+//! The events of the two functions that concern the salt and the schema, and their answers.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::invoke::Invoker;
+use crate::stack::Stack;
+
+/// The answer of the migrate function to `status`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct SchemaStatus {
+    pub(crate) version: Option<i32>,
+    pub(crate) newest_version: Option<i32>,
+    pub(crate) accepted_salt: Option<AcceptedSalt>,
+}
+
+/// The salt that the database accepts.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct AcceptedSalt {
+    pub(crate) fingerprint: String,
+    pub(crate) accepted_at: String,
+}
+
+/// The answer of the ingest function: the fingerprints of two salts.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct SaltFingerprints {
+    /// Of the salt in Secrets Manager.
+    pub(crate) current: String,
+    /// Of the salt of the process that answered.
+    pub(crate) in_use: String,
+}
+
+/// Reads the state of the schema.
+pub(crate) async fn schema_status(invoker: &Invoker, stack: &Stack) -> Result<SchemaStatus, Error> {
+    ask_migrate(invoker, stack, &json!({ "action": "status" })).await
+}
+
+/// Accepts a salt.
+pub(crate) async fn accept(invoker: &Invoker, stack: &Stack, fingerprint: &str) -> Result<(), Error> {
+    let event = json!({ "action": "accept-salt", "fingerprint": fingerprint });
+    ask_migrate::<Value>(invoker, stack, &event).await.map(drop)
+}
+
+/// Asks the ingest function for the fingerprints. Only this function may read the salt.
+pub(crate) async fn fingerprints(invoker: &Invoker, stack: &Stack) -> Result<SaltFingerprints, Error> {
+    let function = stack.output("FunctionName")?;
+    invoker.invoke(function, &json!({ "action": "salt-fingerprint" })).await
+}
+
+async fn ask_migrate<A: serde::de::DeserializeOwned>(
+    invoker: &Invoker,
+    stack: &Stack,
+    event: &Value,
+) -> Result<A, Error> {
+    invoker.invoke(stack.output("MigrateFunctionName")?, event).await
+}

@@ -1,0 +1,132 @@
+//! The events of the migrate function.
+
+use login::pii::{NotAFingerprint, SaltFingerprint};
+use login_etl::aws::custom_resource::CustomResourceRequest;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// An event of the migrate function.
+pub(crate) enum MigrateEvent {
+    /// The event of the schedule, which has no key.
+    Daily,
+    /// A request of CloudFormation.
+    Deployment(CustomResourceRequest),
+    /// `{"action": "rotate"}`: set the passwords that the secrets hold.
+    Rotate,
+    /// `{"action": "status"}`: return the version of the schema and the accepted salt.
+    Status,
+    /// `{"action": "accept-salt", "fingerprint": "…"}`: replace the accepted salt.
+    AcceptSalt(SaltFingerprint),
+}
+
+/// Why an event cannot be read. The texts quote nothing of the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MigrateEventError {
+    /// The event has the key `RequestType`, but not the other keys of such a request.
+    #[error("the event is not a request of CloudFormation")]
+    NotARequest,
+    /// No known event has these keys and values.
+    #[error(
+        "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"status\"}}, \
+         {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}} and the requests of CloudFormation"
+    )]
+    Unknown,
+    /// The salt's fingerprint has the wrong form.
+    #[error(transparent)]
+    WrongFingerprint(#[from] NotAFingerprint),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+enum Action {
+    Rotate {},
+    Status {},
+    AcceptSalt { fingerprint: String },
+}
+
+impl MigrateEvent {
+    /// Reads an event. The parser's errors are dropped: they may quote values, such as CloudFormation's signed URL.
+    ///
+    /// # Errors
+    ///
+    /// [`MigrateEventError`].
+    pub(crate) fn read(event: Value) -> Result<Self, MigrateEventError> {
+        // An invocation without a payload is null in some emulators.
+        if event.is_null() || event.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Ok(Self::Daily);
+        }
+        if event.get("RequestType").is_some() {
+            let request = CustomResourceRequest::deserialize(event);
+            return request.map(Self::Deployment).map_err(|_| MigrateEventError::NotARequest);
+        }
+        match Action::deserialize(event).map_err(|_| MigrateEventError::Unknown)? {
+            Action::Rotate {} => Ok(Self::Rotate),
+            Action::Status {} => Ok(Self::Status),
+            Action::AcceptSalt { fingerprint } => Ok(Self::AcceptSalt(fingerprint.parse()?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn name(event: Value) -> Result<String, MigrateEventError> {
+        MigrateEvent::read(event).map(|event| match event {
+            MigrateEvent::Daily => "daily".to_owned(),
+            MigrateEvent::Deployment(_) => "deployment".to_owned(),
+            MigrateEvent::Rotate => "rotate".to_owned(),
+            MigrateEvent::Status => "status".to_owned(),
+            MigrateEvent::AcceptSalt(fingerprint) => fingerprint.as_str().to_owned(),
+        })
+    }
+
+    #[test]
+    fn each_event_has_its_meaning() {
+        let request = json!({"RequestType": "Create", "RequestId": "r", "StackId": "s", "LogicalResourceId": "l",
+            "ResponseURL": "https://example.com", "ResourceProperties": {"Version": "10"}});
+        let accept_salt = json!({"action": "accept-salt", "fingerprint": "3b0a1a8fbcb7edc1"});
+
+        assert_eq!(name(json!({})).as_deref(), Ok("daily"));
+        assert_eq!(name(Value::Null).as_deref(), Ok("daily"));
+        assert_eq!(name(request).as_deref(), Ok("deployment"));
+        assert_eq!(name(json!({"action": "rotate"})).as_deref(), Ok("rotate"));
+        assert_eq!(name(json!({"action": "status"})).as_deref(), Ok("status"));
+        assert_eq!(name(accept_salt).as_deref(), Ok("3b0a1a8fbcb7edc1"));
+    }
+
+    #[test]
+    fn other_events_are_errors_without_values() {
+        let unknown = [
+            json!({"action": "hunter2"}),
+            json!({"action": "status", "hunter2": 1}),
+            json!({"action": "rotate", "prune": true}),
+            json!({"action": "accept-salt"}),
+            json!({"action": ["status"]}),
+            json!({"prune": false}),
+            json!({"Records": []}),
+            json!("status"),
+            json!([]),
+        ];
+        for event in unknown {
+            assert_eq!(name(event), Err(MigrateEventError::Unknown));
+        }
+        assert_eq!(name(json!({"RequestType": "hunter2"})), Err(MigrateEventError::NotARequest));
+        for fingerprint in ["hunter2", "", "3B0A1A8FBCB7EDC1", "3b0a1a8fbcb7edc10", "3b0a1a8fbcb7edcé"] {
+            let event = json!({"action": "accept-salt", "fingerprint": fingerprint});
+            assert_eq!(name(event), Err(MigrateEventError::WrongFingerprint(NotAFingerprint)));
+        }
+    }
+
+    #[test]
+    fn unknown_event_error_names_known_events() {
+        let text = MigrateEventError::Unknown.to_string();
+
+        assert_eq!(
+            text,
+            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"} and the requests of CloudFormation"#
+        );
+    }
+}
