@@ -87,7 +87,8 @@ class Emulator:
             aws_access_key_id=self.key,
             aws_secret_access_key=self.key,
             # Some tests expect an invocation to fail; a retry would invoke the function again.
-            config=Config(retries={"total_max_attempts": 1}),
+            # `migrate` may run for 300 s, for example to wait until Postgres starts.
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=330),
         )
 
     def stop(self) -> None:
