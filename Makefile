@@ -205,7 +205,7 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint
 	$(SAM) validate --lint --template target/packages/image.json --region eu-central-1
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
-	for template in template.yaml target/validate/with-database.yaml; do \
+	for template in template.yaml target/validate/with-database.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 
