@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import boto3
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dev import ROOT
 
@@ -62,10 +62,17 @@ def main() -> int:
     """Read samconfig.toml, and print what protects the stack of an environment."""
     parser = argparse.ArgumentParser(prog="deploy.protection", description=__doc__)
     parser.add_argument("environment")
+    environment = parser.parse_args().environment
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
-    where = settings[parser.parse_args().environment]["global"]["parameters"]
+    if environment not in settings:
+        parser.error(f"samconfig.toml has no environment {environment}")
+    where = settings[environment]["global"]["parameters"]
     session = boto3.Session(region_name=where["region"])
-    reasons = protections(session.client, where["stack_name"])
+    try:
+        reasons = protections(session.client, where["stack_name"])
+    except (BotoCoreError, ClientError) as error:
+        print(error, file=sys.stderr)
+        return 1
     if reasons:
         print(*reasons, "Nothing was deleted.", sep="\n", file=sys.stderr)
     return 1 if reasons else 0
