@@ -84,7 +84,7 @@ def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_pa
     zips = {name: _zip(database, tmp_path, program) for name, program in PROGRAMS.items()}
     template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
 
-    _sam(database, *_deployment(database, _write(template, tmp_path / "template.json")))
+    _sam(database, *_deployment(database, _write(database, template, tmp_path / "template.json")))
 
     functions = database.emulator.client("lambda")
     resources = _resources(database)
@@ -104,7 +104,8 @@ def test_image_recipe_builds_and_deploys_an_image_function(database: Database) -
     _run(database, *write)
     _run(database, *build, "--build-dir", BUILT, "--parameter-overrides", architecture)
     _add_ca(database, "MigrateFunction")
-    template = _write(yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json")
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    template = _write(database, built, BUILT / "adapted.json")
     _run(database, *deploy, *_deployment(database, template)[1:], "--region", "us-east-1")
 
     # The emulator runs images in Docker only, so nothing invokes the function.
@@ -157,7 +158,8 @@ def _adapt_to_the_emulator(database: Database) -> Path:
     """Add Postgres's CA certificate to the packages, and allow requests without TLS."""
     for function in PROGRAMS:
         _add_ca(database, function)
-    return _write(yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json")
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    return _write(database, built, BUILT / "adapted.json")
 
 
 def _add_ca(database: Database, function: str) -> None:
@@ -165,10 +167,10 @@ def _add_ca(database: Database, function: str) -> None:
     (BUILT / function / CA_BUNDLE).write_bytes(bundle)
 
 
-def _write(template: dict[str, Any], path: Path) -> Path:
-    """Write a template that allows requests without TLS."""
+def _write(database: Database, template: dict[str, Any], path: Path) -> Path:
+    """Write a template for the emulator, which has no TLS."""
     del template["Resources"]["QueuePolicy"]
-    path.write_text(json.dumps(template))
+    path.write_text(stack.for_emulator(database.emulator.kind, json.dumps(template)))
     return path
 
 
