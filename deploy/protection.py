@@ -41,12 +41,22 @@ def protections(client: Client, stack: str) -> list[str]:
         for resource in page["StackResourceSummaries"]
         if resource["ResourceType"] == "AWS::RDS::DBCluster" and "PhysicalResourceId" in resource
     ]
+    status = found["StackStatus"]
     return reasons + [
-        f"The database {cluster} has deletion protection: "
-        "deploy with DatabaseDeletionProtection=false first"
+        f"The database {cluster} has deletion protection: {way_to_unprotect(cluster, status)}"
         for cluster in clusters
         if _is_protected(client, cluster)
     ]
+
+
+def way_to_unprotect(cluster: str, status: str) -> str:
+    """Return how to end the protection of a database whose stack has a status."""
+    # CloudFormation updates no stack after one of these.
+    if status in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"}:
+        return (
+            "aws rds modify-db-cluster --no-deletion-protection --db-cluster-identifier " + cluster
+        )
+    return "deploy with DatabaseDeletionProtection=false first"
 
 
 def _is_protected(client: Client, cluster: str) -> bool:
