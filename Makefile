@@ -218,7 +218,7 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and 
 	$(LINT) --template target/packages/image.json target/validate/image.json
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
-	for template in template.yaml target/validate/with-database.yaml; do \
+	for template in template.yaml target/validate/with-database.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 
