@@ -31,6 +31,9 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
+LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
+# Nobody answers questions in CI.
+LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
@@ -137,6 +140,7 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 
 .PHONY: test-localstack
 test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
+	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
@@ -214,7 +218,7 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and 
 	$(LINT) --template target/packages/image.json target/validate/image.json
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
-	for template in template.yaml target/validate/with-database.yaml; do \
+	for template in template.yaml target/validate/with-database.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 
@@ -344,17 +348,27 @@ else
 	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
 
+# Writes target/cli/login-etl.
+.PHONY: login-etl
+login-etl:
+	cargo build --locked --profile cli --package login-etl-cli
+
+# With CHECKSUMS=…, the program that another job built.
+ifdef CHECKSUMS
+smoke: LOGIN_ETL := target/cli/login-etl
+endif
 .PHONY: smoke
-smoke: $(DEPLOY) ## Send test messages through a deployed stack; check the result
-	@$(TOOLS)/deploy/bin/python -m deploy.smoke login-etl-$(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
+smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed stack; check the result
+	@$(if $(CHECKSUMS),$(PACKAGES) verify $(VERIFIED) cli/login-etl)
+	$(LOGIN_ETL_COMMAND) smoke
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow the logs of the functions
 	$(SAM) logs $(WHERE) --tail
 
 .PHONY: redrive
-redrive: $(VENV) ## Write the dead letters to the table; bad messages stay
-	@python -m deploy.operate redrive $(ENV)
+redrive: ## Write the dead letters to the table; bad messages stay
+	$(LOGIN_ETL_COMMAND) redrive
 
 .PHONY: rotate
 rotate: $(VENV) ## Give login_writer a new database password
@@ -382,7 +396,7 @@ image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 
 .PHONY: load-image
 load-image: $(DEPLOY)
-	@$(PACKAGES) verify $(VERIFIED)
+	@$(PACKAGES) verify $(VERIFIED) image/$(ARCH).tar
 	docker load --input $(IMAGE).tar
 
 .PHONY: image-registry

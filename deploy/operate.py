@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Callable
 from functools import partial
-from time import monotonic, sleep
 
 import boto3
 from botocore.client import BaseClient
@@ -18,33 +17,7 @@ from botocore.config import Config
 
 from dev import ROOT
 
-PATIENCE_S = 30
-
 Client = Callable[[str], BaseClient]
-
-
-def redrive(client: Client, stack: str, patience_s: float = PATIENCE_S) -> int:
-    """Write the dead letters: let the function read their queue until no more of them succeed.
-
-    `patience_s` is the time without progress after which it stops. Exits with 1 if any are left.
-    """
-    outputs = _outputs(client, stack)
-    queue, mapping = outputs["DeadLetterQueueUrl"], outputs["RedriveMappingId"]
-    left = _count(client, queue)
-    print(f"{left} dead letter(s) in the queue")
-    client("lambda").update_event_source_mapping(UUID=mapping, Enabled=True)
-    try:
-        give_up_at = monotonic() + patience_s
-        while monotonic() < give_up_at:
-            sleep(patience_s / 15)
-            if (now := _count(client, queue)) != left:
-                left, give_up_at = now, monotonic() + patience_s
-                print(f"{left} left")
-    finally:
-        client("lambda").update_event_source_mapping(UUID=mapping, Enabled=False)
-    if left:
-        print(f"{left} dead letter(s) failed again; the log {outputs['LogGroupName']} shows why")
-    return 1 if left else 0
 
 
 def rotate(client: Client, stack: str) -> int:
@@ -89,20 +62,13 @@ def _outputs(client: Client, stack: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
-def _count(client: Client, queue_url: str) -> int:
-    """Count the messages in a queue, including those in flight."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    answer = client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)
-    return sum(int(answer["Attributes"][name]) for name in names)
-
-
 def main() -> int:
     """Run the command that the command line names."""
     environments = tomllib.loads((ROOT / "samconfig.toml").read_text())
     del environments["version"]
     parser = argparse.ArgumentParser(prog="deploy.operate", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (redrive, rotate):
+    for function in (rotate,):
         summary = function.__doc__.splitlines()[0]
         command = commands.add_parser(function.__name__, help=summary)
         command.add_argument("environment", choices=environments)

@@ -19,8 +19,15 @@ from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
 
-# `make zip` and `make image` write these files.
-PACKAGES = ("zip/{0}/bootstrap/bootstrap.zip", "zip/{0}/migrate/bootstrap.zip", "image/{0}.tar")
+# The program for the smoke test, built for the machine that runs it.
+PROGRAM = "cli/login-etl"
+# `make zip`, `make image` and `make login-etl` write these files.
+PACKAGES = (
+    "zip/{0}/bootstrap/bootstrap.zip",
+    "zip/{0}/migrate/bootstrap.zip",
+    "image/{0}.tar",
+    PROGRAM,
+)
 # The template whose functions are the packages; `make deploy` deploys it.
 TEMPLATE = TARGET / "packages" / "template.json"
 # The template whose ingest function is an image; `make deploy IMAGE_URI=…` builds and deploys it.
@@ -44,16 +51,24 @@ def checksums(architecture: str, target: Path = TARGET) -> str:
     return " ".join(f"{path}={_sha256(target / path)}" for path in built)
 
 
-def verify(expected: str, target: Path = TARGET) -> list[str]:
-    """Compare the packages with checksums that `checksums` returned; return their paths."""
+def verify(expected: str, target: Path = TARGET, needed: str | None = None) -> list[str]:
+    """Compare the packages with checksums that `checksums` returned; return their paths.
+
+    Fails also if there is no checksum of the package that the caller needs.
+    """
     sums = dict(entry.split("=") for entry in expected.split())
     if not sums:
         raise PackageError("there is no checksum to compare with")
+    if needed and needed not in sums:
+        raise PackageError(f"there is no checksum of {needed}")
     for path, checksum in sums.items():
         if not (target / path).is_file():
             raise PackageError(f"{path} is missing")
         if _sha256(target / path) != checksum:
             raise PackageError(f"{path} is not the package that was built: its SHA-256 differs")
+    if PROGRAM in sums:
+        # An artifact of GitHub has lost this bit.
+        (target / PROGRAM).chmod(0o755)
     return list(sums)
 
 
@@ -113,7 +128,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy.packages", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("checksums", help="print the checksums").add_argument("architecture")
-    commands.add_parser("verify", help="compare the packages").add_argument("checksums")
+    compare = commands.add_parser("verify", help="compare the packages")
+    compare.add_argument("checksums")
+    compare.add_argument("needed", help="path of the package that will be used")
     prepare = commands.add_parser("prepare", help="compare the packages, and write the template")
     prepare.add_argument("environment")
     prepare.add_argument("checksums")
@@ -125,7 +142,7 @@ def main() -> int:
             case "checksums":
                 print(f"{arguments.architecture}={checksums(arguments.architecture)}")
             case "verify":
-                print("\n".join(verify(arguments.checksums)))
+                verify(arguments.checksums, needed=arguments.needed)
             case "prepare":
                 _write(template(arguments.environment, arguments.checksums), TEMPLATE)
             case "image":

@@ -28,7 +28,8 @@ SHELLS = {"sh", "bash", "shell", "console"}
 NOT_COMMANDS = {"text", "json", "yaml", "toml", "rust", "python", "dockerfile", "diff"}
 PROGRAMS = {
     *("make", "cargo", "rustup", "rustc", "python", "python3", "pytest", "pip", "ruff"),
-    *("aws", "sam", "docker", "localstack", "awslocal", "migrate", "psql", "pg_dump", "openssl"),
+    *("aws", "sam", "docker", "localstack", "awslocal", "psql", "pg_dump", "openssl"),
+    *("login-etl", "migrate"),
     *("printf", "echo", "curl", "git", "export", "apt-get", "dnf", "brew", "kill"),
 }
 STATEMENTS = {

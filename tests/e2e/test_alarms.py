@@ -23,12 +23,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from deploy import operate
 from dev import EVENTS, stack
 from dev.emulator import Feature
 from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
-from e2e import documented, emf, incidents, insights
+from e2e import documented, emf, incidents, insights, program
 from e2e.cloudwatch import ALARMS, INSTANCE, OF_DATABASE, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.mappings import mapping_disabled
@@ -332,4 +331,7 @@ def _redrive(driver: Driver) -> None:
     _settle(driver)
     emulator, deployed = driver.system.emulator, driver.system.stack
     if stack.count(emulator, deployed.dead_letter_queue_url):
-        assert operate.redrive(emulator.client, deployed.name, patience_s=3) == 0
+        done = program.run(
+            emulator, "--stack", deployed.name, "--yes", "redrive", "--patience", "3"
+        )
+        assert done.status == 0, done

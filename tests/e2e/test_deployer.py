@@ -35,6 +35,7 @@ pytestmark = pytest.mark.needs(Feature.ROLES)
 DEPLOYER = "login-etl-staging-deployer"
 STACK = "login-etl-staging"
 ACCOUNT = "000000000000"
+STACK_ARN = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK}"
 SAM = "AWS::Serverless-2016-10-31"
 SUBJECT = "repo:OWNER/REPOSITORY"
 GITHUB = "token.actions.githubusercontent.com"
@@ -290,9 +291,31 @@ def test_pipeline_role_reads_no_secret(ministack: Emulator) -> None:
     assert not _allowed(policies, "kms:Decrypt", key, **via)
 
 
+def test_pipeline_role_may_run_smoke_test(ministack: Emulator) -> None:
+    policies = _policies(ministack, "PipelineRole")
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{STACK}"
+    function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{STACK}"
+    groups = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group"
+    via = {"kms:viaservice": f"sqs.{REGION}.amazonaws.com"}
+
+    for action, resource in (
+        ("cloudformation:DescribeStacks", f"{STACK_ARN}/1"),
+        ("lambda:InvokeFunction", f"{function}-IngestFunction-1"),
+        ("sqs:SendMessage", f"{queue}-logins"),
+        ("sqs:GetQueueAttributes", f"{queue}-logins"),
+        ("kms:GenerateDataKey", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"),
+        ("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"),
+        ("logs:FilterLogEvents", f"{groups}:{STACK}-IngestLogGroup-1:*"),
+        ("logs:FilterLogEvents", f"{groups}:/aws/lambda/{STACK}-IngestFunction-1:*"),
+    ):
+        assert _allowed(policies, action, resource, **via), action
+    assert not _allowed(policies, "lambda:InvokeFunction", f"{function}-MigrateFunction-1")
+    assert not _allowed(policies, "sqs:SendMessage", f"{queue}-DeadLetterQueue-1")
+
+
 def test_pipeline_deploys_with_deployment_role_only(ministack: Emulator) -> None:
     policies = _policies(ministack, "PipelineRole")
-    stack = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK}/1"
+    stack = f"{STACK_ARN}/1"
     role = _outputs(ministack)["DeploymentRoleArn"]
     create = "cloudformation:CreateChangeSet"
 

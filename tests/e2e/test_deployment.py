@@ -14,6 +14,7 @@ from dev import TARGET, stack
 from dev.emulator import Feature
 from dev.local_system import Services, running_services
 from dev.logins import failed, login, record
+from e2e import program
 from e2e.deployment import DATABASE, OWNER, STACK, Database
 
 pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES)
@@ -314,9 +315,10 @@ def test_redrive_writes_missing_rows_and_keeps_bad_messages(database: Database) 
     event = record(lost["Body"], messageId=lost["MessageId"], attributes=lost["Attributes"])
     assert database.invoke({"Records": [event]}) == failed()
 
-    code = operate.redrive(database.emulator.client, STACK, patience_s=6)
+    arguments = ("--stack", STACK, "--json", "--yes", "redrive", "--patience", "6")
+    done = program.run(database.emulator, *arguments)
 
-    assert code == 1
+    assert (done.status, done.result["left"], done.result["failed_again"]) == (1, 1, 1), done
     assert database.users() == ["answer lost", "not written"]
     database.wait_for_dead_letters(1)
 

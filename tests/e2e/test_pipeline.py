@@ -86,7 +86,7 @@ def test_production_follows_staging_and_staging_the_tests() -> None:
     assert jobs["staging"]["needs"] == "build"
     assert jobs["build"]["uses"] == "$/.github/workflows/build.yml"
     assert build.keys() == {"check", "test", "package"}
-    assert jobs["staging"]["steps"][-1]["run"] == "make smoke ENV=staging"
+    assert jobs["staging"]["steps"][-1]["run"] == 'make smoke ENV=staging CHECKSUMS="$CHECKSUMS"'
     assert "staging" in jobs["production"]["needs"]
 
 
@@ -251,6 +251,32 @@ def test_missing_or_unlisted_package_is_not_deployed(tmp_path: Path) -> None:
     missing.unlink()
     with pytest.raises(PackageError, match=r"zip/arm64/migrate/bootstrap\.zip is missing"):
         packages.template("staging", checksums, tmp_path)
+
+
+def test_changed_program_is_not_run(tmp_path: Path) -> None:
+    _write_packages(tmp_path)
+    program = tmp_path / "cli" / "login-etl"
+    program.parent.mkdir()
+    program.write_bytes(b"program")
+    program.chmod(0o644)
+    checksums = packages.checksums("x86_64", tmp_path)
+
+    assert packages.verify(checksums, tmp_path) == ["cli/login-etl"]
+    assert os.access(program, os.X_OK)
+    with pytest.raises(PackageError, match="there is no checksum of image/x86_64"):
+        packages.verify(checksums, tmp_path, needed="image/x86_64.tar")
+    program.write_bytes(b"another program")
+    with pytest.raises(PackageError, match="cli/login-etl is not the package that was built"):
+        packages.verify(checksums, tmp_path)
+
+
+def test_smoke_test_runs_program_of_build() -> None:
+    [upload] = [step for step in _jobs()["package"]["steps"] if "upload" in step.get("uses", "")]
+
+    assert "target/cli/login-etl" in upload["with"]["path"].split()
+    commands = _dry_run("smoke", "ENV=staging", "CHECKSUMS=x").splitlines()
+    assert commands[-1].startswith("target/cli/login-etl --env staging")
+    assert shlex.split(commands[-2])[-4:] == ["deploy.packages", "verify", "x", "cli/login-etl"]
 
 
 def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::logs::LogsArguments;
 use crate::redrive::RedriveArguments;
+use crate::smoke::SmokeArguments;
+use crate::stack::StackOptions;
 
 /// Operates a deployed stack of login-etl
 ///
@@ -17,29 +20,15 @@ use crate::redrive::RedriveArguments;
 #[command(name = "login-etl", version, verbatim_doc_comment)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pub global: GlobalOptions,
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The options of all commands.
-#[derive(Debug, Args)]
-pub(crate) struct GlobalOptions {
-    /// Environment of ./samconfig.toml, which has the name and the region of the stack
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "stack")]
-    pub env: Option<String>,
-    /// Name of the stack
-    #[arg(long, global = true, value_name = "NAME")]
-    pub stack: Option<String>,
-    /// Region of the stack; without it, the region of --env, of AWS_REGION or of the profile
-    #[arg(long, global = true, value_name = "REGION")]
-    pub region: Option<String>,
+    pub stack: StackOptions,
     /// Print the result as one JSON document
     #[arg(long, global = true)]
     pub json: bool,
     /// Do not ask before a change
     #[arg(long, global = true)]
     pub yes: bool,
+    #[command(subcommand)]
+    pub command: Command,
 }
 
 /// A module each, of the same name.
@@ -56,6 +45,12 @@ pub(crate) enum Command {
 /// The commands that look at a stack or change it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StackCommand {
+    /// Show what failed, from the functions' logs
+    ///
+    /// Prints only lines that the functions wrote themselves, which hold no personal
+    /// values. Exits with 1 if anything failed.
+    #[command(verbatim_doc_comment)]
+    Logs(LogsArguments),
     /// Write the dead letters to the table; bad messages stay
     ///
     /// Turns the mapping of the dead-letter queue on, so that the function reads
@@ -63,16 +58,65 @@ pub(crate) enum StackCommand {
     /// after a signal. If it was killed, run it again.
     #[command(verbatim_doc_comment)]
     Redrive(RedriveArguments),
+    /// Send test messages through the stack; check the result
+    ///
+    /// Passes a bad message to the function, which must report it. Sends ten logins
+    /// through the queue, which must be written. Ten rows remain, whose users are
+    /// called smoke-….
+    #[command(verbatim_doc_comment)]
+    Smoke(SmokeArguments),
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Arg, CommandFactory};
 
     use super::*;
+
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+    /// Returns the rows of the document's table with this header.
+    fn documented(header: &str) -> Vec<Vec<&'static str>> {
+        let (_, table) = OPERATIONS.split_once(header).unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    /// Returns how `--help` spells an option or a positional argument.
+    fn spelling(argument: &Arg) -> String {
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value = value.map(|names| format!("<{}>", names[0]));
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        format!("`{}`", [long, value].into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+
+    fn help_of(argument: &Arg) -> String {
+        argument.get_help().map(ToString::to_string).unwrap_or_default()
+    }
 
     #[test]
     fn definition_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn document_lists_every_command_and_option() {
+        let program = Arguments::command();
+        let mut commands: Vec<Vec<String>> = program
+            .get_subcommands()
+            .map(|command| {
+                let options: Vec<_> = command.get_arguments().map(spelling).collect();
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                vec![format!("`{}`", command.get_name()), about, options.join(", ")]
+            })
+            .collect();
+        let options: Vec<Vec<String>> =
+            program.get_arguments().map(|argument| vec![spelling(argument), help_of(argument)]).collect();
+
+        let mut documented_commands = documented("| command | what it does | its options |");
+        documented_commands.sort_unstable();
+        commands.sort_unstable();
+        assert_eq!(documented_commands, commands);
+        assert_eq!(documented("| option | meaning |"), options);
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
@@ -11,8 +12,10 @@ use aws_sdk_cloudformation::operation::RequestId;
 
 use crate::error::Error;
 
-/// Time limit of one attempt of a call. A command that invokes a function sets its own.
+/// Time limit of one attempt of a call.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit of an invocation: `migrate` may run for 5 minutes.
+const INVOCATION_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Errors whose text names rights, stacks and functions only. The text of any other error is dropped: it may quote
 /// what was sent.
@@ -77,6 +80,15 @@ impl Aws {
     /// Makes a client of Lambda.
     pub(crate) fn lambda(&self) -> aws_sdk_lambda::Client {
         aws_sdk_lambda::Client::new(&self.sdk)
+    }
+
+    /// Makes a client of Lambda that invokes functions: it waits for the longest of them, and sends nothing twice.
+    pub(crate) fn invoking_lambda(&self) -> aws_sdk_lambda::Client {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(INVOCATION_TIMEOUT).build();
+        let config = aws_sdk_lambda::config::Builder::from(&self.sdk)
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::disabled());
+        aws_sdk_lambda::Client::from_conf(config.build())
     }
 
     /// Makes a client of CloudWatch Logs.

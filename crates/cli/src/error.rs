@@ -1,8 +1,7 @@
 //! How the program ends.
 
+use std::fmt;
 use std::process::ExitCode;
-
-use crate::signals::Signal;
 
 /// How a command ended that did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +26,16 @@ pub(crate) enum Error {
     Interrupted(Signal),
 }
 
+/// A signal that ends the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// The terminal was closed.
+    Hangup,
+    /// Ctrl-C.
+    Interrupt,
+    Terminate,
+}
+
 impl Error {
     /// Returns the exit status: as clap's for wrong use, as a shell's after a signal.
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -44,5 +53,26 @@ impl From<Outcome> for ExitCode {
             Outcome::Good => Self::SUCCESS,
             Outcome::Bad => 1.into(),
         }
+    }
+}
+
+impl Signal {
+    /// Returns the exit status of a process that this signal ended, as shells report it.
+    fn exit_status(self) -> u8 {
+        match self {
+            Self::Hangup => 129,
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hangup => "SIGHUP",
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
     }
 }

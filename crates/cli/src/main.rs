@@ -1,11 +1,14 @@
 //! `login-etl`: the program for whoever operates a deployed stack. `login-etl --help` lists its commands.
 
+#![expect(clippy::doc_markdown, reason = "--help shows the texts of clap's types, and is not Markdown")]
+
 mod arguments;
 mod aws;
 mod completions;
 mod environment;
 mod error;
 mod log_lines;
+mod logs;
 mod man;
 mod mapping;
 mod output;
@@ -13,6 +16,7 @@ mod question;
 mod queue;
 mod redrive;
 mod signals;
+mod smoke;
 mod stack;
 
 use std::process::ExitCode;
@@ -45,19 +49,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { global, command }: Arguments) -> Result<Outcome, Error> {
+async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outcome, Error> {
     let mut signals = Signals::listen()?;
-    let printer = Printer { json: global.json };
-    let yes = global.yes;
+    let printer = Printer { json };
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
         Command::Man => return man::man(),
         Command::OfStack(command) => command,
     };
-    let stack = signals.interrupt(Stack::find(&global)).await?;
+    let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;
     match command {
+        StackCommand::Logs(arguments) => signals.interrupt(logs::logs(&stack, arguments, printer)).await,
         StackCommand::Redrive(arguments) => {
             redrive::redrive(&stack, arguments, printer, &mut signals, yes).await
+        }
+        StackCommand::Smoke(arguments) => {
+            signals.interrupt(smoke::smoke(&stack, arguments, printer, yes)).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the program prints: results on standard output, progress on standard error.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -62,7 +62,8 @@ pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
         if character != '\n' && (character.is_control() || reorders_text(character)) {
-            printable.push_str(&format!("\\u{:04x}", u32::from(character)));
+            // Writing to a text cannot fail.
+            let _ = write!(printable, "\\u{:04x}", u32::from(character));
         } else {
             printable.push(character);
         }

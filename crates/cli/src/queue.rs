@@ -50,15 +50,15 @@ pub(crate) async fn describe(aws: &Aws, url: &str) -> Result<Described, Error> {
     let attributes = answer.attributes.unwrap_or_default();
     Ok(Described {
         counts: Counts {
-            waiting: number(&attributes, ApproximateNumberOfMessages)?
-                + number(&attributes, ApproximateNumberOfMessagesDelayed)?,
-            in_flight: number(&attributes, ApproximateNumberOfMessagesNotVisible)?,
+            waiting: number(&attributes, &ApproximateNumberOfMessages)?
+                + number(&attributes, &ApproximateNumberOfMessagesDelayed)?,
+            in_flight: number(&attributes, &ApproximateNumberOfMessagesNotVisible)?,
         },
-        visibility_timeout: Duration::from_secs(number(&attributes, VisibilityTimeout)?),
+        visibility_timeout: Duration::from_secs(number(&attributes, &VisibilityTimeout)?),
     })
 }
 
-fn number(attributes: &HashMap<QueueAttributeName, String>, name: QueueAttributeName) -> Result<u64, Error> {
-    let text = attributes.get(&name).map_or("", String::as_str);
+fn number(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> Result<u64, Error> {
+    let text = attributes.get(name).map_or("", String::as_str);
     text.parse().map_err(|_| Error::Failed(format!("SQS did not return the attribute {}", name.as_str())))
 }

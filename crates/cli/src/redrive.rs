@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_lambda::types::ScalingConfig;
 use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -44,13 +45,13 @@ pub(crate) struct Report {
     /// Of those left: nothing in the log says that the function tried them.
     not_tried: Option<u64>,
     /// Why letters failed again: number of letters for each reason.
-    reasons: Vec<Reason>,
+    reasons: Vec<FailedLetters>,
     /// Batches that failed as a whole.
     failed_batches: Vec<FailedBatches>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Reason {
+struct FailedLetters {
     reason: String,
     field: Option<String>,
     letters: u64,
@@ -153,7 +154,7 @@ async fn check_concurrency(stack: &Stack) -> Result<(), Error> {
     let mut maximums = Vec::new();
     while let Some(mapping) = pages.next().await {
         let mapping = mapping.map_err(|error| aws::failure("ListEventSourceMappings", &error))?;
-        maximums.extend(mapping.scaling_config().and_then(|config| config.maximum_concurrency()));
+        maximums.extend(mapping.scaling_config().and_then(ScalingConfig::maximum_concurrency));
     }
     match problem_of_concurrency(reserved, &maximums) {
         Some(problem) => Err(Error::Failed(problem)),
@@ -287,7 +288,11 @@ impl Report {
         }
         self.reasons = reasons
             .into_iter()
-            .map(|((reason, field), letters)| Reason { reason: reason.unwrap_or_default(), field, letters })
+            .map(|((reason, field), letters)| FailedLetters {
+                reason: reason.unwrap_or_default(),
+                field,
+                letters,
+            })
             .collect();
         let mut error_types = BTreeMap::<_, (u64, u64)>::new();
         for batch in batches {

@@ -1,21 +1,10 @@
 //! The signals that end the program. A command that changes something puts it back before it ends.
 
-use std::fmt;
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-use crate::error::Error;
-
-/// A signal that ends the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// The terminal was closed.
-    Hangup,
-    /// Ctrl-C.
-    Interrupt,
-    Terminate,
-}
+use crate::error::{Error, Signal};
 
 /// Receives the signals. From then on, they no longer end the process by themselves.
 #[derive(Debug)]
@@ -23,27 +12,6 @@ pub(crate) struct Signals {
     hangup: unix::Signal,
     interrupt: unix::Signal,
     terminate: unix::Signal,
-}
-
-impl Signal {
-    /// Returns the exit status of a process that this signal ended, as shells report it.
-    pub(crate) fn exit_status(self) -> u8 {
-        match self {
-            Self::Hangup => 129,
-            Self::Interrupt => 130,
-            Self::Terminate => 143,
-        }
-    }
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hangup => "SIGHUP",
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
-        })
-    }
 }
 
 impl Signals {

@@ -3,11 +3,25 @@
 use std::collections::HashMap;
 
 use aws_sdk_cloudformation::error::ProvideErrorMetadata;
+use clap::Args;
 
-use crate::arguments::GlobalOptions;
 use crate::aws::{self, Aws};
 use crate::environment::Environment;
 use crate::error::Error;
+
+/// The options that name the stack.
+#[derive(Debug, Args)]
+pub(crate) struct StackOptions {
+    /// Environment of ./samconfig.toml, which has the name and the region of the stack
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "stack")]
+    pub env: Option<String>,
+    /// Name of the stack
+    #[arg(long, global = true, value_name = "NAME")]
+    pub stack: Option<String>,
+    /// Region of the stack; without it, the region of --env, of AWS_REGION or of the profile
+    #[arg(long, global = true, value_name = "REGION")]
+    pub region: Option<String>,
+}
 
 /// A deployed stack.
 #[derive(Debug)]
@@ -24,7 +38,7 @@ impl Stack {
     /// # Errors
     ///
     /// [`Error::Usage`] if the options name no stack or no region, [`Error::Failed`] if AWS has no such stack.
-    pub(crate) async fn find(options: &GlobalOptions) -> Result<Self, Error> {
+    pub(crate) async fn find(options: &StackOptions) -> Result<Self, Error> {
         let (name, region) = match (&options.env, &options.stack) {
             (Some(env), _) => {
                 let environment = Environment::read(env)?;
@@ -67,7 +81,7 @@ async fn outputs(aws: &Aws, name: &str) -> Result<HashMap<String, String>, Error
         }
         _ => aws::failure("DescribeStacks", &error),
     })?;
-    let outputs = answer.stacks().iter().flat_map(|stack| stack.outputs());
+    let outputs = answer.stacks().iter().flat_map(aws_sdk_cloudformation::types::Stack::outputs);
     Ok(outputs
         .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
         .collect())
