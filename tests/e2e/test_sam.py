@@ -104,9 +104,8 @@ def test_image_recipe_builds_and_deploys_an_image_function(database: Database) -
     _run(database, *write)
     _run(database, *build, "--build-dir", BUILT, "--parameter-overrides", architecture)
     _add_ca(database, "MigrateFunction")
-    template = _write(
-        database, yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json"
-    )
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    template = _write(database, built, BUILT / "adapted.json")
     _run(database, *deploy, *_deployment(database, template)[1:], "--region", "us-east-1")
 
     # The emulator runs images in Docker only, so nothing invokes the function.
