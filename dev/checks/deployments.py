@@ -125,6 +125,9 @@ def deployments(template: Json) -> list[Deployment]:
         if name in defaults and name not in choices and value not in {"", defaults[name]}:
             choices[name] = [defaults[name], value]
     empty = [name for name, value in defaults.items() if not value]
+    for name, example in _examples(empty).items():
+        if not re.fullmatch(parameters[name].get("AllowedPattern", ".*"), example):
+            raise ValueError(f"AllowedPattern of {name} refuses {example}")
     # Sorted by size: the first set that the rules permit is the smallest, the last the largest.
     among = [name for name in empty if name in ruled]
     sizes = range(len(among) + 1)
@@ -331,7 +334,7 @@ def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bo
 def _examples(names: Iterable[str]) -> dict[str, str]:
     names = [*names]
     if missing := [name for name in names if name not in EXAMPLES]:
-        raise KeyError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
+        raise ValueError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
     return {name: EXAMPLES[name] for name in names}
 
 
