@@ -26,6 +26,7 @@ from dev.emulator import REGION, Emulator, Kind
 from dev.stack import CA_BUNDLE, PROGRAMS, Stack
 
 STACK = "login-etl-localstack"
+FAILED_CREATION = (STACK, "ROLLBACK_COMPLETE")
 # The bucket has the stack's name.
 OWNER_SECRET = f"{STACK}/database"
 ENDPOINT = "http://localhost:4566"
@@ -75,6 +76,7 @@ def deploy() -> int:
     """Create the stack, or update it, and bring the schema up to date."""
     database, parameters = _database(), _parameters()
     localstack = _localstack()
+    _refuse_failed_creation(localstack)
     print(f"Deploying {STACK} to {localstack.endpoint}, with the database {database}", flush=True)
     secret = _store_owner(localstack, database)
     template = _package(database.ca)
@@ -129,9 +131,11 @@ def send() -> int:
 def delete() -> int:
     """Delete the stack; the salt, its key and the rows stay."""
     localstack = _localstack()
-    salt = _describe(localstack).salt_id
+    # A stack that could not be created has no outputs.
+    salt = _outputs(localstack).get("SaltSecretArn")
     stack.delete(localstack, STACK, OWNER_SECRET)
-    print(f"{STACK} is deleted. The rows stay, and so does the salt that masked them: {salt}")
+    kept = f" The rows stay, and so does the salt that masked them: {salt}" if salt else ""
+    print(f"{STACK} is deleted.{kept}")
     return 0
 
 
@@ -141,8 +145,14 @@ def _localstack() -> Emulator:
 
 
 def _describe(localstack: Emulator) -> Stack:
+    _refuse_failed_creation(localstack)
+    _outputs(localstack)
+    return stack.describe(localstack, STACK, OWNER_SECRET)
+
+
+def _outputs(localstack: Emulator) -> dict[str, str]:
     try:
-        return stack.describe(localstack, STACK, OWNER_SECRET)
+        return stack.outputs(localstack, STACK)
     except ClientError:
         where = localstack.endpoint
         raise SystemExit(f"There is no {STACK} at {where}: make deploy ENV=localstack") from None
@@ -257,7 +267,21 @@ def _sam_deploy(localstack: Emulator, template: Path, parameters: dict[str, Any]
     environment.pop("PGPASSWORD", None)
     status = subprocess.run(command, check=False, env=environment).returncode
     if status:
+        _refuse_failed_creation(localstack)
         raise SystemExit(status)
+
+
+def _refuse_failed_creation(localstack: Emulator) -> None:
+    """Refuse to deploy again after a failed creation, as CloudFormation does.
+
+    LocalStack deletes nothing in a rollback: a second creation finds the queue's name taken.
+    """
+    stacks = localstack.client("cloudformation").describe_stacks()["Stacks"]
+    if any((one["StackName"], one["StackStatus"]) == FAILED_CREATION for one in stacks):
+        raise SystemExit(
+            f"{STACK} could not be created. Remove the cause, then delete and deploy the stack:\n\n"
+            "    make delete ENV=localstack\n    make deploy ENV=localstack"
+        )
 
 
 def _move(localstack: Emulator, queue: str, to: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from botocore.exceptions import ClientError, WaiterError
@@ -155,8 +156,21 @@ def describe(emulator: Emulator, name: str, database_secret_id: str) -> Stack:
 def delete(emulator: Emulator, name: str, database_secret_id: str) -> None:
     """Delete a stack, its packages and the owner's secret; its policy retains the salt."""
     _delete_bucket(emulator, name)
-    _delete_stack(emulator, name)
+    delete_stack(emulator, name)
     _delete_secret(emulator, database_secret_id)
+
+
+def delete_stack(emulator: Emulator, name: str) -> None:
+    """Delete only the stack."""
+    formation = emulator.client("cloudformation")
+    formation.delete_stack(StackName=name)
+    waiter = formation.get_waiter("stack_delete_complete")
+    try:
+        waiter.wait(StackName=name, WaiterConfig=WAITER_CONFIG)
+    except WaiterError:
+        # LocalStack shows DELETE_FAILED while it deletes a stack that it could not create.
+        sleep(1)
+        waiter.wait(StackName=name, WaiterConfig=WAITER_CONFIG)
 
 
 def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
@@ -174,7 +188,7 @@ def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
     with absent:
         _delete_bucket(emulator, name)
     with absent:
-        _delete_stack(emulator, name)
+        delete_stack(emulator, name)
     with absent:
         _delete_secret(emulator, f"{name}/database")
     if salt_id:
@@ -204,7 +218,7 @@ def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=bucket)
     for program in PROGRAMS.values():
-        s3.put_object(Bucket=bucket, Key=program, Body=_package(program, ca))
+        s3.put_object(Bucket=bucket, Key=program, Body=package(program, ca))
 
 
 def upload_template(emulator: Emulator, bucket: str, body: str) -> str:
@@ -286,12 +300,6 @@ def _delete_bucket(emulator: Emulator, name: str) -> None:
     s3.delete_bucket(Bucket=name)
 
 
-def _delete_stack(emulator: Emulator, name: str) -> None:
-    formation = emulator.client("cloudformation")
-    formation.delete_stack(StackName=name)
-    formation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=WAITER_CONFIG)
-
-
 def _delete_secret(emulator: Emulator, secret_id: str) -> None:
     secrets = emulator.client("secretsmanager")
     secrets.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
@@ -320,10 +328,10 @@ def binary(program: str) -> Path:
     return path
 
 
-def _package(program: str, ca: Path) -> bytes:
+def package(program: str, ca: Path) -> bytes:
     """Zip a built program and the CA bundle, as `sam package` does."""
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.write(binary(program), "bootstrap")
         archive.write(ca, CA_BUNDLE)
-    return package.getvalue()
+    return zipped.getvalue()

@@ -69,14 +69,15 @@ class Database:
 
     def delete_stack(self) -> None:
         """Delete only the stack."""
-        self.formation.delete_stack(StackName=STACK)
-        self.formation.get_waiter("stack_delete_complete").wait(
-            StackName=STACK, WaiterConfig=WAITER_CONFIG
-        )
+        stack.delete_stack(self.emulator, STACK)
 
     def drop(self) -> None:
-        """Delete session_driver."""
+        """Delete the stack and the database."""
         stack.delete(self.emulator, STACK, self.parameters["DatabaseSecretArn"])
+        self.drop_database()
+
+    def drop_database(self) -> None:
+        """Delete only the database."""
         with self.postgres.connect() as admin:
             admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 

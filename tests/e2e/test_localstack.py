@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryFile
 from time import sleep
 
 import psutil
+import psycopg
 import pytest
 
 from deploy.localstack import OWNER_SECRET, STACK
@@ -19,6 +22,7 @@ from dev.emulator import Emulator, Feature, Kind
 from dev.emulator import start as start_emulator
 from dev.local_system import DATABASE, Services, running_services
 from dev.logins import token
+from dev.processes import free_port
 from dev.stack import Stack
 from e2e.test_compose import LOGIN_QUEUE, with_ready_script
 
@@ -81,6 +85,58 @@ def test_a_failed_migration_fails_the_command(services: Services) -> None:
     assert "SQLSTATE 28P01" in output
     assert "hunter2" not in output
     _run(services, "deploy")
+
+
+@pytest.fixture
+def database_url(services: Services) -> str:
+    """Delete the stack of the test before; create a database without its salt fingerprint."""
+    if STACK in _inventory(services)["stacks"]:
+        _run(services, "delete")
+    name = f"first_{token_hex(4)}"
+    with services.postgres.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    return f"postgresql://postgres@{services.postgres.host}:{services.postgres.port}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        # MigrateFunction is refused, then the mapping of IngestFunction, after Schema.
+        (f"LogFilter={'x' * 4096}", "environment variables you have provided exceeded the 4KB"),
+        ("BatchSize=11", "Maximum batch window in seconds must be greater than 0"),
+    ],
+)
+def test_failed_creation_is_deleted_and_repeated(
+    services: Services, database_url: str, parameters: str, reason: str, tmp_path: Path
+) -> None:
+    failed = _run(services, "deploy", status=1, DATABASE_URL=database_url, PARAMETERS=parameters)
+    refused = _run(services, "deploy", status=1, DATABASE_URL=database_url)
+    _run(services, "delete")
+    _run(services, "deploy", DATABASE_URL=database_url)
+
+    assert reason in _reasons(failed)
+    assert refused in failed
+    assert "make delete ENV=localstack" in refused
+    assert "1 sent: 1 written" in _run(services, "send", FILE=_one_login(tmp_path))
+
+
+def test_failed_migration_is_repeated_after_its_remedy(
+    services: Services, database_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database_url, password=services.postgres.password) as owner:
+        owner.execute('CREATE TABLE user_logins ("User_Id" varchar(128))')
+    away = database_url.replace(f":{services.postgres.port}/", f":{free_port()}/")
+
+    unreachable = _run(services, "deploy", status=1, DATABASE_URL=away)
+    refused = _run(services, "deploy", status=1, DATABASE_URL=database_url)
+    problems = refused.split("but migrate failed: ")[1].splitlines()[0]
+    with psycopg.connect(database_url, password=services.postgres.password) as owner:
+        for remedy in re.findall(r": (ALTER TABLE [^;]+)", problems):
+            owner.execute(remedy)
+    _run(services, "deploy", DATABASE_URL=database_url)
+
+    assert "but migrate failed: Postgres cannot be reached" in unreachable
+    assert "1 sent: 1 written" in _run(services, "send", FILE=_one_login(tmp_path))
 
 
 def test_delete_leaves_salt_and_rows(services: Services) -> None:
@@ -165,6 +221,8 @@ def _run(services: Services, command: str, status: int = 0, **variables: str) ->
         "DATABASE_URL": f"postgresql://postgres@{postgres.host}:{postgres.port}/{DATABASE}",
         "DATABASE_CA": str(postgres.certificate_authority),
         "PGPASSWORD": postgres.password,
+        # In seconds, instead of 5.
+        "SAM_CLI_POLL_DELAY": "1",
         **variables,
     }
     listed: set[str] = set()
@@ -188,6 +246,18 @@ def _run(services: Services, command: str, status: int = 0, **variables: str) ->
     assert postgres.password not in text
     assert postgres.password not in services.emulator.log.read_text()
     return text
+
+
+def _reasons(output: str) -> str:
+    """Join the last column of SAM's table of events, which wraps its texts."""
+    return " ".join(line[75:].strip() for line in output.splitlines() if line[75:].strip())
+
+
+def _one_login(directory: Path) -> str:
+    """Write a file with one of the sample messages."""
+    file = directory / "login.jsonl"
+    file.write_text((EVENTS / "login-queue.jsonl").read_text().splitlines()[0])
+    return str(file)
 
 
 def _describe(services: Services) -> Stack:
