@@ -207,7 +207,7 @@ pipeline: $(VENV)
 # checkov evaluates conditions with the default parameters only. It reads the template twice, the second time
 # with CreateDatabase=true; otherwise it would skip the database and the network.
 .PHONY: validate
-validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and our calls by AWS's rules, offline
+validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's rules
 	python -m dev.checks.policies
 	python -m dev.checks.xray_names
 	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
@@ -218,7 +218,7 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and 
 	$(LINT) --template target/packages/image.json target/validate/image.json
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
-	for template in template.yaml target/validate/with-database.yaml; do \
+	for template in template.yaml target/validate/with-database.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 

@@ -6,6 +6,7 @@ has the same image, and fails if ECR has another.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path, PurePath
 
 import boto3
 from botocore.client import BaseClient
+from botocore.exceptions import BotoCoreError, ClientError
 
 REPOSITORY = "login-etl"
 # Without these, ECR would convert the manifest.
@@ -44,11 +46,24 @@ def push(ecr: BaseClient, registry: str, tag: str, image: Path, local_name: str)
     return uri
 
 
+def _region(registry: str) -> str:
+    """Read the region in the host of a registry of ECR."""
+    found = re.fullmatch(r"\d{12}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", registry)
+    if found is None:
+        raise ImageError(f"{registry} is not the host of a registry in ECR")
+    return found[1]
+
+
 def _pushed_configuration(ecr: BaseClient, tag: str) -> str | None:
     """Return the digest of an image's configuration in ECR, or None if the tag does not exist."""
-    answer = ecr.batch_get_image(
-        repositoryName=REPOSITORY, imageIds=[{"imageTag": tag}], acceptedMediaTypes=MANIFESTS
-    )
+    try:
+        answer = ecr.batch_get_image(
+            repositoryName=REPOSITORY, imageIds=[{"imageTag": tag}], acceptedMediaTypes=MANIFESTS
+        )
+    except ecr.exceptions.RepositoryNotFoundException:
+        raise ImageError(
+            f"ECR has no repository {REPOSITORY}: create it with make image-registry"
+        ) from None
     manifests = [json.loads(image["imageManifest"]) for image in answer["images"]]
     if not manifests:
         codes = {failure["failureCode"] for failure in answer["failures"]}
@@ -78,13 +93,14 @@ def main() -> int:
     parser.add_argument("image", type=Path, help="file that docker save wrote")
     parser.add_argument("local_name", help="name of the image in Docker")
     arguments = parser.parse_args()
-    # 111122223333.dkr.ecr.eu-central-1.amazonaws.com
-    region = arguments.registry.split(".")[3]
     try:
-        print(push(boto3.client("ecr", region_name=region), **vars(arguments)))
-    except ImageError as error:
+        ecr = boto3.client("ecr", region_name=_region(arguments.registry))
+        print(push(ecr, **vars(arguments)))
+    except (BotoCoreError, ClientError, ImageError) as error:
         print(error, file=sys.stderr)
         return 1
+    except subprocess.CalledProcessError as error:  # Docker has said why
+        return error.returncode
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import boto3
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dev import ROOT
 
@@ -41,12 +41,22 @@ def protections(client: Client, stack: str) -> list[str]:
         for resource in page["StackResourceSummaries"]
         if resource["ResourceType"] == "AWS::RDS::DBCluster" and "PhysicalResourceId" in resource
     ]
+    status = found["StackStatus"]
     return reasons + [
-        f"The database {cluster} has deletion protection: "
-        "deploy with DatabaseDeletionProtection=false first"
+        f"The database {cluster} has deletion protection: {way_to_unprotect(cluster, status)}"
         for cluster in clusters
         if _is_protected(client, cluster)
     ]
+
+
+def way_to_unprotect(cluster: str, status: str) -> str:
+    """Return how to end the protection of a database whose stack has a status."""
+    # CloudFormation updates no stack after one of these.
+    if status in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"}:
+        return (
+            "aws rds modify-db-cluster --no-deletion-protection --db-cluster-identifier " + cluster
+        )
+    return "deploy with DatabaseDeletionProtection=false first"
 
 
 def _is_protected(client: Client, cluster: str) -> bool:
@@ -62,10 +72,17 @@ def main() -> int:
     """Read samconfig.toml, and print what protects the stack of an environment."""
     parser = argparse.ArgumentParser(prog="deploy.protection", description=__doc__)
     parser.add_argument("environment")
+    environment = parser.parse_args().environment
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
-    where = settings[parser.parse_args().environment]["global"]["parameters"]
+    if environment not in settings:
+        parser.error(f"samconfig.toml has no environment {environment}")
+    where = settings[environment]["global"]["parameters"]
     session = boto3.Session(region_name=where["region"])
-    reasons = protections(session.client, where["stack_name"])
+    try:
+        reasons = protections(session.client, where["stack_name"])
+    except (BotoCoreError, ClientError) as error:
+        print(error, file=sys.stderr)
+        return 1
     if reasons:
         print(*reasons, "Nothing was deleted.", sep="\n", file=sys.stderr)
     return 1 if reasons else 0

@@ -16,8 +16,8 @@ NEEDED = ("s3", "secretsmanager", "sqs")
 # their endpoints.
 JUDGED = [region for region in REGIONS if "-iso" not in region]
 
-# In China, these services have another prefix. `aws ec2 describe-vpc-endpoint-services` lists the
-# names there: https://docs.amazonaws.cn/en_us/vpc/latest/privatelink/vpce-interface.html
+# In China, these services have another prefix: see getDefaultEndpointPrefix in AWS's CDK,
+# https://github.com/aws/aws-cdk/blob/main/packages/aws-cdk-lib/aws-ec2/lib/vpc-endpoint.ts
 CHINA = {"sqs", "xray"}
 
 

@@ -68,7 +68,7 @@ class Quotas(CloudFormationLintRule):
     id = "E9009"
     shortdesc = "Names, texts, policies and environments are within AWS's quotas"
     description = (
-        "Judged with the longest name of a stack and with each parameter as long as allowed"
+        "Judged with the longest name of a stack, and 255 characters in a parameter for any text"
     )
     source_url = "https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html"
     tags = ("resources", "limits")

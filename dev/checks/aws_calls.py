@@ -1,7 +1,7 @@
 """Validates the calls of AWS that we make, without sending them: part of `make validate`.
 
-- The `aws` commands of the documents, of the Makefile and of the stack's outputs: the AWS command
-  line parses them and validates their parameters, as it does before it sends a request.
+- The `aws` commands of the documents, the Makefile, the stack's outputs and login-etl's messages:
+  the AWS command line parses them and validates their parameters, as it does before it sends.
 - The calls of boto3 in our Python code: botocore's models have the operation and its parameters.
 
 The Rust SDK needs no check: it is generated from the same models, so a wrong call does not compile.
@@ -42,6 +42,11 @@ def commands() -> dict[str, str]:
     }
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     found |= dict.fromkeys(re.findall(r"^\t@?(aws .*)", makefile, re.MULTILINE), "Makefile")
+    for path in (ROOT / "crates").rglob("*.rs"):
+        # What login-etl prints for people to run. A backslash continues a text on the next line.
+        text = re.sub(r"\\\n\s*", "", path.read_text())
+        for command in re.findall(r"\baws [\w-]+ [\w-]+ --[^\"`]+", text):
+            found[re.sub(r"\{\w*\}", "<value>", command)] = str(path.relative_to(ROOT))
     template = yaml_parse((ROOT / "template.yaml").read_text())
     for deployment in deployments(template):
         for name, output in resolve(template, deployment)["Outputs"].items():

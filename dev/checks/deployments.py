@@ -1,7 +1,7 @@
 """Resolves a template as CloudFormation does, for each kind of stack that its parameters allow.
 
-AWS is not asked, so names and ids are invented, with the length and the form that AWS gives them.
-A function, or a parameter, that this module does not know is an error: it must not pass unread.
+Nothing is sent to AWS: names and ids are made up, in the form that AWS gives them. An unknown
+function, or a parameter without an example, is an error, because a judge would not see its value.
 """
 
 import json
@@ -29,8 +29,8 @@ EXAMPLES = {
     "DatabaseHost": f"logins.cluster-abcdefghijkl.{REGION}.rds.amazonaws.com",
     "DatabaseResourceId": "cluster-ABCDEFGHIJKL01234567890123",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{_HERE}:secret:owner-AbCdEf",
-    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
+    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "ExpectedEnvelopes": "sns,eventbridge",
     "GitHubEnvironment": "production",
     "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
@@ -125,6 +125,9 @@ def deployments(template: Json) -> list[Deployment]:
         if name in defaults and name not in choices and value not in {"", defaults[name]}:
             choices[name] = [defaults[name], value]
     empty = [name for name, value in defaults.items() if not value]
+    for name, example in _examples(empty).items():
+        if not re.fullmatch(parameters[name].get("AllowedPattern", ".*"), example):
+            raise ValueError(f"AllowedPattern of {name} refuses {example}")
     # Sorted by size: the first set that the rules permit is the smallest, the last the largest.
     among = [name for name in empty if name in ruled]
     sizes = range(len(among) + 1)
@@ -331,7 +334,7 @@ def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bo
 def _examples(names: Iterable[str]) -> dict[str, str]:
     names = [*names]
     if missing := [name for name in names if name not in EXAMPLES]:
-        raise KeyError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
+        raise ValueError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
     return {name: EXAMPLES[name] for name in names}
 
 

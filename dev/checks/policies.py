@@ -157,6 +157,7 @@ def findings(template: Json) -> Iterator[str]:
     for stack in stacks(template):
         yield from _of_sources(stack)
         yield from _of_senders(stack)
+        yield from _of_log_groups(stack)
         for role, resource in stack.resources.items():
             if resource["Type"] != "AWS::IAM::Role":
                 continue
@@ -270,6 +271,24 @@ def _of_senders(stack: Stack) -> Iterator[str]:
                 if does != should:
                     verb = "may" if does else "may not"
                     yield f"{resource}: {sender} {verb} {action} to {queue}"
+
+
+def _of_log_groups(stack: Stack) -> Iterator[str]:
+    """Check that CloudWatch Logs may use the key for the log groups of the stack, and no other.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    service = f"logs.{REGION}.amazonaws.com"
+    groups = ("IngestLogGroup", "MigrateLogGroup", "another logs")
+    for key, group in product(("Key", "SecretsKey"), groups):
+        should = key == "Key" and group != "another logs"
+        keys = {"kms:encryptioncontext:aws:logs:arn": stack.arns[group].partition(":log-stream")[0]}
+        for action in ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey"):
+            context = _context("", action, stack.arns[key], keys)
+            policy = _policy(stack, key)
+            does = evaluate_resource_policy(policy, context, service).decision == "Allow"
+            if does != should:
+                yield f"{key}: {service} {'may' if does else 'may not'} {action} for {group}"
 
 
 def _listed(stack: Stack, parameter: str) -> list[str]:

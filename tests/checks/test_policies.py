@@ -99,6 +99,14 @@ def _add_a_role(template: Json) -> None:
     template["Resources"]["OtherRole"] = template["Resources"]["UpkeepRole"]
 
 
+def _encrypt_every_log(template: Json) -> None:
+    del _statement(template, "Key", "EncryptTheLogs")["Condition"]
+
+
+def _encrypt_no_log(template: Json) -> None:
+    _statement(template, "Key", "EncryptTheLogs")["Principal"]["Service"] = "logs.amazonaws.com"
+
+
 def _take_no_sources(template: Json) -> None:
     for name in ("Key", "QueuePolicy"):
         statements = _statements(template, name)
@@ -111,6 +119,8 @@ FAULTS = [
     (_name_no_service_in_the_queue, "QueuePolicy: sns.amazonaws.com may not sqs:SendMessage"),
     (_name_no_service_in_the_key, "Key: events.amazonaws.com may not kms:GenerateDataKey"),
     (_admit_every_topic, "QueuePolicy: sns.amazonaws.com may sqs:SendMessage"),
+    (_encrypt_every_log, "Key: logs.eu-central-1.amazonaws.com may kms:Encrypt for another logs"),
+    (_encrypt_no_log, "Key: logs.eu-central-1.amazonaws.com may not kms:Encrypt for Ingest"),
     (_take_no_sources, "there is no parameter SourceArns"),
     (_read_every_secret, "the function's code may secretsmanager:GetSecretValue on another"),
     (_read_messages, "the function's code may sqs:ReceiveMessage on LoginQueue"),

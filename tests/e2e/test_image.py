@@ -120,6 +120,8 @@ def test_second_push_of_commit_pushes_nothing(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     try:
         ecr = started.client("ecr")
+        with pytest.raises(ImageError, match="ECR has no repository login-etl"):
+            image.push(ecr, REGISTRY, "0123-arm64", one, "login-etl:arm64")
         ecr.create_repository(repositoryName="login-etl", imageTagMutability="IMMUTABLE")
 
         first = image.push(ecr, REGISTRY, "0123-arm64", one, "login-etl:arm64")

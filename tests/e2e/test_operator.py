@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -26,17 +27,12 @@ FINGERPRINT = re.compile(r"\b[0-9a-f]{16}\b")
 
 @pytest.fixture(autouse=True)
 def _healthy(driver: Driver) -> None:
-    """Write a row, and end what other tests left: alarms, and a mapping that is on."""
-    functions, redrive = (
-        driver.system.emulator.client("lambda"),
-        driver.system.stack.redrive_mapping,
-    )
-    functions.update_event_source_mapping(UUID=redrive, Enabled=False)
+    """Write a row, and end what other tests left: alarms, and wrong states of mappings.
 
-    def state() -> str:
-        return functions.get_event_source_mapping(UUID=redrive)["State"]
-
-    wait_until(lambda: state() == "Disabled", state)
+    MiniStack starts the redrive mapping, and LocalStack calls the other one Disabled.
+    """
+    for mapping in _mappings(driver):
+        _enable(driver, mapping["UUID"], enabled=mapping["EventSourceArn"].endswith("-logins"))
     alarms = driver.system.emulator.client("cloudwatch").describe_alarms()["MetricAlarms"]
     for alarm in alarms:
         _set_alarm(driver, alarm["AlarmName"], "OK")
@@ -115,15 +111,12 @@ def test_unreadable_part_does_not_hide_others(driver: Driver) -> None:
 
 
 def test_status_names_the_redrive_mapping_that_is_on(driver: Driver) -> None:
-    functions, redrive = (
-        driver.system.emulator.client("lambda"),
-        driver.system.stack.redrive_mapping,
-    )
-    functions.update_event_source_mapping(UUID=redrive, Enabled=True)
+    redrive = driver.system.stack.redrive_mapping
+    _enable(driver, redrive, enabled=True)
     try:
         shown = _status(driver)
     finally:
-        functions.update_event_source_mapping(UUID=redrive, Enabled=False)
+        _enable(driver, redrive, enabled=False)
 
     assert "the redrive mapping is on" in shown.output
     assert shown.status == 1
@@ -153,6 +146,22 @@ def _status(driver: Driver, *options: str) -> Run:
 def _accept_salt(driver: Driver, *options: str) -> Run:
     name = driver.system.stack.name
     return program.run(driver.system.emulator, "--stack", name, *options, "accept-salt")
+
+
+def _mappings(driver: Driver) -> list[dict[str, Any]]:
+    functions = driver.system.emulator.client("lambda")
+    answer = functions.list_event_source_mappings(FunctionName=driver.system.stack.function)
+    return answer["EventSourceMappings"]
+
+
+def _enable(driver: Driver, mapping: str, *, enabled: bool) -> None:
+    functions = driver.system.emulator.client("lambda")
+    functions.update_event_source_mapping(UUID=mapping, Enabled=enabled)
+
+    def state() -> str:
+        return functions.get_event_source_mapping(UUID=mapping)["State"]
+
+    wait_until(lambda: state() == ("Enabled" if enabled else "Disabled"), state)
 
 
 def _ends_itself(driver: Driver) -> None:

@@ -9,6 +9,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 
+from deploy.protection import way_to_unprotect
 from dev import ROOT, TARGET, emulator
 from dev.emulator import Emulator, Feature, Kind
 from dev.local_system import make_directory
@@ -78,6 +79,14 @@ def test_unprotected_stack_is_deleted(ministack: Emulator) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert _client(ministack, "sqs").list_queues().get("QueueUrls", []) == []
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_stack_without_updates_names_another_way(status: str) -> None:
+    way = "aws rds modify-db-cluster --no-deletion-protection --db-cluster-identifier one"
+
+    assert way_to_unprotect("one", status) == way
+    assert way_to_unprotect("one", "UPDATE_COMPLETE").startswith("deploy with")
 
 
 def _client(ministack: Emulator, service: str) -> BaseClient:
