@@ -129,6 +129,7 @@ def test_failed_migration_is_repeated_after_its_remedy(
 
     unreachable = _run(services, "deploy", status=1, DATABASE_URL=away)
     refused = _run(services, "deploy", status=1, DATABASE_URL=database_url)
+    assert "but migrate failed: the database is not ready: " in refused
     problems = refused.split("but migrate failed: ")[1].splitlines()[0]
     with psycopg.connect(database_url, password=services.postgres.password) as owner:
         for remedy in re.findall(r": (ALTER TABLE [^;]+)", problems):
