@@ -31,12 +31,14 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-
 BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
-# The pipeline sets LOGIN_ETL to a program that it built before it had credentials.
 LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
 # Nobody answers questions in CI.
 LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
+
+# I3042: no ARN names a partition.
+LINT := cfn-lint --append-rules deploy/rules --include-checks I3042
 
 # The section of samconfig.toml that ENV names.
 WHERE = --config-env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
@@ -182,9 +184,14 @@ python: $(VENV)
 documents: $(VENV)
 	python -m dev.checks.documents
 
+# IAM is the same in each region, and cfn-lint reads long policies for each again: deployer.yaml would take 27 s. The
+# image changes nothing that differs between regions.
 .PHONY: template
 template: $(VENV)
-	cfn-lint template.yaml deploy/registry.yaml
+	@mkdir -p target/validate
+	python -m dev.checks.transform template.yaml > target/validate/transformed.json
+	$(LINT) --regions ALL_REGIONS --template template.yaml target/validate/transformed.json deploy/registry.yaml
+	$(LINT) --template deploy/deployer.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -200,11 +207,18 @@ pipeline: $(VENV)
 # checkov evaluates conditions with the default parameters only. It reads the template twice, the second time
 # with CreateDatabase=true; otherwise it would skip the database and the network.
 .PHONY: validate
-validate: template $(DEPLOY) $(CHECKOV) ## Check the template with SAM, cfn-lint and checkov
+validate: template $(DEPLOY) $(CHECKOV) ## Check the template, its policies and our calls by AWS's rules, offline
+	python -m dev.checks.policies
+	python -m dev.checks.xray_names
+	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
 	$(SAM) validate --lint --template template.yaml --region eu-central-1
+	$(PACKAGES) image 111122223333.dkr.ecr.eu-central-1.amazonaws.com/login-etl:tag
+	$(SAM) validate --lint --template target/packages/image.json --region eu-central-1
+	python -m dev.checks.transform target/packages/image.json > target/validate/image.json
+	$(LINT) --template target/packages/image.json target/validate/image.json
 	@mkdir -p target/validate
 	sed '0,/Default: "false"/s//Default: "true"/' template.yaml > target/validate/with-database.yaml
-	for template in template.yaml target/validate/with-database.yaml; do \
+	for template in template.yaml target/validate/with-database.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
 
@@ -313,15 +327,25 @@ checksums: $(VENV)
 prepare: $(DEPLOY)
 	@$(PACKAGES) prepare $(or $(ENV),$(error ENV=… is missing: staging or prod)) $(VERIFIED)
 
+# SAM looks for samconfig.toml beside the template.
+CONFIG = --config-file $(CURDIR)/samconfig.toml
+
+# IMAGE_URI=… deploys the ingest function as this container image. SAM requires a repository for images, but pushes
+# nothing when the image is in ECR already. ROLE_ARN=… is the role with which CloudFormation deploys, DeploymentRole of
+# deploy/deployer.yaml.
 .PHONY: deploy
 deploy: $(if $(CHECKSUMS),prepare,$(VENV) $(DEPLOY)) ## Build and deploy the stack of ENV=dev, staging, prod or localstack
 ifeq ($(ENV),localstack)
 	@$(BUILD)
 	@$(LOCALSTACK_STACK) deploy
 else
-	$(if $(CHECKSUMS),,$(SAM) build $(WHERE))
+	$(if $(and $(IMAGE_URI),$(CHECKSUMS)),$(error CHECKSUMS=… deploys zip packages, IMAGE_URI=… an image: set only one))
+	$(if $(IMAGE_URI),$(PACKAGES) image "$(IMAGE_URI)")
+	$(if $(CHECKSUMS),,$(SAM) build $(WHERE) $(if $(IMAGE_URI),--template target/packages/image.json $(CONFIG)))
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
-	    $(if $(CHECKSUMS),--template-file target/packages/template.json --config-file $(CURDIR)/samconfig.toml)
+	    $(if $(ROLE_ARN),--role-arn "$(ROLE_ARN)") \
+	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
+	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
 endif
 
 # Writes target/cli/login-etl.
@@ -329,8 +353,13 @@ endif
 login-etl:
 	cargo build --locked --profile cli --package login-etl-cli
 
+# With CHECKSUMS=…, the program that another job built.
+ifdef CHECKSUMS
+smoke: LOGIN_ETL := target/cli/login-etl
+endif
 .PHONY: smoke
-smoke: ## Send test messages through a deployed stack; check the result
+smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed stack; check the result
+	@$(if $(CHECKSUMS),$(PACKAGES) verify $(VERIFIED) cli/login-etl)
 	$(LOGIN_ETL_COMMAND) smoke
 
 .PHONY: logs
@@ -342,7 +371,7 @@ redrive: ## Write the dead letters to the table; bad messages stay
 	$(LOGIN_ETL_COMMAND) redrive
 
 .PHONY: status
-status: ## Show what is not well in a deployed stack
+status: ## Show what is not well in a stack
 	$(LOGIN_ETL_COMMAND) status
 
 .PHONY: rotate
@@ -350,7 +379,7 @@ rotate: ## Give login_writer and login_analyst new database passwords
 	$(LOGIN_ETL_COMMAND) rotate
 
 .PHONY: accept-salt
-accept-salt: ## Accept the salt in Secrets Manager; older rows then match no new row
+accept-salt: ## Accept the salt in Secrets Manager; older rows match no new row
 	$(LOGIN_ETL_COMMAND) accept-salt
 
 .PHONY: delete
@@ -358,11 +387,12 @@ delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data st
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else
+	@$(TOOLS)/deploy/bin/python -m deploy.protection $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 	$(SAM) delete $(WHERE)
 endif
 
 IMAGE := target/image/$(ARCH)
-TAG = $(REGISTRY)/login-etl:$(shell git rev-parse HEAD)-$(ARCH)
+TAG = $(shell git rev-parse HEAD)-$(ARCH)
 
 # Lambda rejects an image index, which a second platform or a provenance attestation would create.
 .PHONY: image
@@ -374,7 +404,7 @@ image: $(VENV) ## Build a container image for ARCH=…; needs Docker
 
 .PHONY: load-image
 load-image: $(DEPLOY)
-	@$(PACKAGES) verify $(VERIFIED)
+	@$(PACKAGES) verify $(VERIFIED) image/$(ARCH).tar
 	docker load --input $(IMAGE).tar
 
 .PHONY: image-registry
@@ -383,9 +413,9 @@ image-registry: ## Create the ECR registry for images
 	    --no-fail-on-empty-changeset
 
 .PHONY: image-push
-image-push: $(if $(CHECKSUMS),load-image,image) ## Push the image to REGISTRY=…
-	docker tag login-etl:$(ARCH) $(or $(and $(REGISTRY),$(TAG)),$(error REGISTRY=… is missing))
-	docker push $(TAG)
+image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to REGISTRY=…
+	@$(TOOLS)/deploy/bin/python -m deploy.image $(or $(REGISTRY),$(error REGISTRY=… is missing)) $(TAG) \
+	    $(IMAGE).tar login-etl:$(ARCH)
 
 # Tools
 

@@ -241,7 +241,8 @@ def _package(ca: Path | None) -> Path:
         if ca:
             shutil.copyfile(ca, folder / CA_BUNDLE)
     template = BUILT / "template.json"
-    template.write_text(stack.template_with({function: function for function in PROGRAMS}))
+    body = stack.template_with({function: function for function in PROGRAMS})
+    template.write_text(stack.for_emulator(Kind.LOCALSTACK, body))
     return template
 
 

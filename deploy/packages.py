@@ -2,11 +2,14 @@
 
 The pipeline builds in a job that has no AWS credentials. This job passes on the checksums of its
 packages; a job that deploys builds nothing and accepts only packages with these checksums.
+
+The command `image` writes the template whose ingest function is a container image.
 """
 
 import argparse
 import hashlib
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -16,10 +19,25 @@ from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT, TARGET
 
-# `make zip` and `make image` write these files.
-PACKAGES = ("zip/{0}/bootstrap/bootstrap.zip", "zip/{0}/migrate/bootstrap.zip", "image/{0}.tar")
+# The program for the smoke test, built for the machine that runs it.
+PROGRAM = "cli/login-etl"
+# `make zip`, `make image` and `make login-etl` write these files.
+PACKAGES = (
+    "zip/{0}/bootstrap/bootstrap.zip",
+    "zip/{0}/migrate/bootstrap.zip",
+    "image/{0}.tar",
+    PROGRAM,
+)
 # The template whose functions are the packages; `make deploy` deploys it.
 TEMPLATE = TARGET / "packages" / "template.json"
+# The template whose ingest function is an image; `make deploy IMAGE_URI=…` builds and deploys it.
+IMAGE_TEMPLATE = TARGET / "packages" / "image.json"
+# Lambda and SAM refuse these properties for a container image. The template sets them in Globals.
+ZIP_ONLY = ("CodeUri", "Handler", "Runtime", "Layers")
+# An image in ECR. SAM would look for any other image in the local Docker.
+IMAGE_URI = re.compile(
+    r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[\w./-]+(:[\w.-]+|@sha256:[0-9a-f]{64})"
+)
 
 
 class PackageError(Exception):
@@ -33,16 +51,24 @@ def checksums(architecture: str, target: Path = TARGET) -> str:
     return " ".join(f"{path}={_sha256(target / path)}" for path in built)
 
 
-def verify(expected: str, target: Path = TARGET) -> list[str]:
-    """Compare the packages with checksums that `checksums` returned; return their paths."""
+def verify(expected: str, target: Path = TARGET, needed: str | None = None) -> list[str]:
+    """Compare the packages with checksums that `checksums` returned; return their paths.
+
+    Fails also if there is no checksum of the package that the caller needs.
+    """
     sums = dict(entry.split("=") for entry in expected.split())
     if not sums:
         raise PackageError("there is no checksum to compare with")
+    if needed and needed not in sums:
+        raise PackageError(f"there is no checksum of {needed}")
     for path, checksum in sums.items():
         if not (target / path).is_file():
             raise PackageError(f"{path} is missing")
         if _sha256(target / path) != checksum:
             raise PackageError(f"{path} is not the package that was built: its SHA-256 differs")
+    if PROGRAM in sums:
+        # An artifact of GitHub has lost this bit.
+        (target / PROGRAM).chmod(0o755)
     return list(sums)
 
 
@@ -62,11 +88,34 @@ def template(environment: str, expected: str, target: Path = TARGET) -> dict[str
     return found
 
 
+def image_template(image_uri: str) -> dict[str, Any]:
+    """Return the template with an image in ECR as the ingest function; `migrate` stays a zip."""
+    if not IMAGE_URI.fullmatch(image_uri):
+        raise PackageError(f"{image_uri} is not the URI of an image in ECR, with a tag or a digest")
+    found = yaml_parse((ROOT / "template.yaml").read_text())
+    settings = found["Globals"]["Function"]
+    zip_only = {name: settings.pop(name) for name in ZIP_ONLY}
+    # Relative to the template, which is written to another folder.
+    zip_only["CodeUri"] = str(ROOT)
+    for name, resource in found["Resources"].items():
+        if name == "IngestFunction":
+            resource["Properties"] |= {"PackageType": "Image", "ImageUri": image_uri}
+            del resource["Metadata"]["BuildMethod"], resource["Metadata"]["BuildProperties"]
+        elif resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"] |= zip_only
+    return found
+
+
 def _architecture(environment: str) -> str | None:
     """Return the architecture that samconfig.toml sets for an environment."""
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())
     overrides = settings[environment]["global"]["parameters"]["parameter_overrides"]
     return dict(override.split("=", 1) for override in overrides).get("Architecture")
+
+
+def _write(found: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
 
 
 def _sha256(path: Path) -> str:
@@ -79,21 +128,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy.packages", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("checksums", help="print the checksums").add_argument("architecture")
-    commands.add_parser("verify", help="compare the packages").add_argument("checksums")
+    compare = commands.add_parser("verify", help="compare the packages")
+    compare.add_argument("checksums")
+    compare.add_argument("needed", help="path of the package that will be used")
     prepare = commands.add_parser("prepare", help="compare the packages, and write the template")
     prepare.add_argument("environment")
     prepare.add_argument("checksums")
+    image = commands.add_parser("image", help="write the template with an image in ECR")
+    image.add_argument("image_uri")
     arguments = parser.parse_args()
     try:
         match arguments.command:
             case "checksums":
                 print(f"{arguments.architecture}={checksums(arguments.architecture)}")
             case "verify":
-                print("\n".join(verify(arguments.checksums)))
+                verify(arguments.checksums, needed=arguments.needed)
             case "prepare":
-                TEMPLATE.parent.mkdir(parents=True, exist_ok=True)
-                prepared = template(arguments.environment, arguments.checksums)
-                TEMPLATE.write_text(json.dumps(prepared))
+                _write(template(arguments.environment, arguments.checksums), TEMPLATE)
+            case "image":
+                _write(image_template(arguments.image_uri), IMAGE_TEMPLATE)
     except PackageError as error:
         print(error, file=sys.stderr)
         return 1

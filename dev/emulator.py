@@ -31,6 +31,7 @@ class Feature(Flag):
     BAD_ANSWERS = auto()  # a malformed answer fails the batch
     REDRIVES = auto()  # StartMessageMoveTask moves dead letters
     ALARMS = auto()  # CloudWatch has the metrics of queues, and evaluates alarms
+    IMAGES = auto()  # creates a function that is a container image; none runs it without Docker
     INIT_SCRIPTS = auto()  # runs scripts when it is ready
 
 
@@ -43,7 +44,7 @@ class Kind(StrEnum):
     @property
     def features(self) -> Feature:
         """The features of this emulator."""
-        ministack = Feature.ROLES | Feature.CUSTOM_RESOURCES | Feature.LOG_GROUPS
+        ministack = Feature.ROLES | Feature.CUSTOM_RESOURCES | Feature.LOG_GROUPS | Feature.IMAGES
         return ministack if self is Kind.MINISTACK else ~ministack
 
 

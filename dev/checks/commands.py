@@ -40,7 +40,10 @@ IAM = "tests/it/iam.rs"
 # Runs each `aws` command of docs/operations.md.
 OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
+DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
+CREATED = "tests/e2e/test_created_database.py"
+RESTORE = 'commands("A database that the stack created")'
 
 # Run by the file beside them, which contains this text.
 TESTED = {
@@ -52,11 +55,34 @@ TESTED = {
     "make test-localstack": (".ci/run", "make test-localstack\n"),
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
+    "make deploy ENV=dev IMAGE_URI": ("tests/e2e/test_sam.py", "IMAGE_URI={IMAGE_URI}"),
+    "make deploy ENV=staging ROLE_ARN": (DEPLOYER, "--role-arn"),
+    "aws cloudformation deploy --stack-name login-etl-staging-deployer": (
+        DEPLOYER,
+        "aws cloudformation deploy --stack-name {DEPLOYER}",
+    ),
     "make delete": ("tests/e2e/test_sam.py", '"delete"'),
     "make deploy ENV=localstack": (LOCALSTACK, '"deploy"'),
     "make send ENV=localstack": (LOCALSTACK, '"send"'),
     "make delete ENV=localstack": (LOCALSTACK, '"delete"'),
     "make test-localstack ENDPOINT": (LOCALSTACK, "E2E_ENDPOINT_URL"),
+    "aws cloudformation continue-update-rollback": (
+        "tests/e2e/test_stuck_rollbacks.py",
+        'commands("If a later deployment fails"',
+    ),
+    "aws cloudformation describe-stack-resources": (CREATED, RESTORE),
+    "aws cloudformation set-stack-policy": (CREATED, "set-stack-policy"),
+    "aws cloudformation update-termination-protection": (
+        CREATED,
+        "update-termination-protection",
+    ),
+    "aws rds restore-db-cluster-to-point-in-time --source-db-cluster-identifier": (
+        CREATED,
+        RESTORE,
+    ),
+    "aws rds wait": (CREATED, RESTORE),
+    "aws rds create-db-cluster-snapshot": (CREATED, RESTORE),
+    "aws rds delete-db-cluster": (CREATED, RESTORE),
     "make audit": ("Makefile", "versions test-names audit ##"),
     "make audit-python": (PIPELINE, '"make audit-python"'),
     "make authorities": ("tests/checks/test_authorities.py", "authorities.only_in"),
@@ -70,6 +96,7 @@ TESTED = {
     "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
     "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
+    "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
     "printf 'ip:199.172.111.135' | openssl": (DOCUMENTS, "Verify a token"),
@@ -138,7 +165,10 @@ LEFT_OUT = {
     "cargo install --locked --profile cli --path crates/cli": "writes to the user's home",
     "mkdir -p ~/.local/share/bash-completion": "goes with the `login-etl completions` below it",
     "rustup target add": "changes the machine's toolchain; the pipeline runs it",
-    "aws rds": "needs RDS, which no emulator has",
+    "aws rds": "needs RDS, or its arguments depend on the cluster",
+    "aws cloudformation delete-stack --stack-name login-etl-dev --retain-resources": (
+        "no emulator fails to delete a custom resource"
+    ),
     "aws logs delete-log-group --log-group-name /aws/rds": "needs RDS, which no emulator has",
     "aws logs describe-query-definitions": "needs saved queries, which no emulator has",
     "docker": "needs Docker",

@@ -3,6 +3,7 @@
 - Each command is run by `make commands` or by a test, or has a reason in commands.py why not.
 - Each relative link leads to a file, and each anchor to a heading.
 - The table of commands in README.md is what `make help` prints, and README.md stays short.
+- The tables of costs in docs/deployment.md are what `python -m dev.costs` prints.
 """
 
 import re
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dev import ROOT
+from dev import ROOT, costs
 from dev.checks import markdown
 from dev.checks.commands import LEFT_OUT, RUN, TESTED, key
 
@@ -69,6 +70,14 @@ def wrong_table() -> Iterator[str]:
             yield f"{README} and `make help` differ in `make {target}`"
 
 
+def wrong_costs() -> Iterator[str]:
+    """Compare the tables of costs with those that are computed."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    for table in costs.tables():
+        if f"\n\n{table}\n\n" not in text:
+            yield f"docs/deployment.md lacks this table of `python -m dev.costs`:\n{table}"
+
+
 def too_long() -> Iterator[str]:
     """Check the length of README.md."""
     text = (ROOT / README).read_text()
@@ -86,6 +95,7 @@ def main() -> int:
         *lost_tests(),
         *broken_links(),
         *wrong_table(),
+        *wrong_costs(),
         *too_long(),
     ]
     for problem in problems:

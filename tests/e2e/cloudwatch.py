@@ -21,7 +21,8 @@ from dev.stack import read_template
 from e2e import emf
 from e2e.driver import Driver, wait_until
 
-RESOURCES = read_template()["Resources"]
+TEMPLATE = read_template()
+RESOURCES = TEMPLATE["Resources"]
 ALARMS = {
     resource["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-"): resource[
         "Properties"
@@ -29,7 +30,23 @@ ALARMS = {
     for resource in RESOURCES.values()
     if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
-WIDGETS = json.loads(RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+# The alarms of a database that the stack creates.
+OF_DATABASE = {name for name, alarm in ALARMS.items() if alarm["Namespace"] == "AWS/RDS"}
+# The instance of this database: the tests' stack creates none.
+INSTANCE = "created-database"
+
+
+def dashboard(*, database: bool) -> str:
+    """Return the body of the dashboard, of a stack that creates a database or does not."""
+    text, parts = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    for name, part in parts.items():
+        condition, yes, no = part["Fn::If"]
+        assert condition == "CreatesDatabase"
+        text = text.replace(f"${{{name}}}", yes["Fn::Sub"] if database else no)
+    return text
+
+
+WIDGETS = json.loads(dashboard(database=True))["widgets"]
 
 
 @dataclass
@@ -94,6 +111,10 @@ class CloudWatch:
         self._wait_for_queue_metrics()
         settings = self.client.meta.service_model.operation_model("PutMetricAlarm").input_shape
         for alarm in self.alarms().values():
+            # Without data, CloudWatch keeps the state of such an alarm. LocalStack loses the state
+            # of an alarm that is put again.
+            if alarm["TreatMissingData"] == "ignore" and not self._data_of(alarm):
+                continue
             kept = settings.members.keys() & alarm.keys()
             self.client.put_metric_alarm(**{key: alarm[key] for key in kept})
 
@@ -103,6 +124,27 @@ class CloudWatch:
         wait_until(lambda: "INSUFFICIENT_DATA" not in now().values(), now)
         return now()
 
+    def create_database_alarms(self) -> None:
+        """Create the alarms of a created database, which the tests' stack does not have."""
+        for name in OF_DATABASE:
+            alarm = ALARMS[name]
+            threshold = alarm["Threshold"]
+            if isinstance(threshold, dict):
+                threshold = TEMPLATE["Parameters"][threshold["Ref"]]["Default"]
+            changed = {
+                "AlarmName": f"{self.driver.system.stack.name}-{name}",
+                "Dimensions": _pairs({"DBInstanceIdentifier": INSTANCE}),
+                "Threshold": threshold,
+            }
+            actions = {"AlarmActions", "OKActions"}
+            kept = {key: value for key, value in alarm.items() if key not in actions}
+            self.client.put_metric_alarm(**kept | changed)
+
+    def delete_database_alarms(self) -> None:
+        """Delete what `create_database_alarms` created."""
+        stack = self.driver.system.stack.name
+        self.client.delete_alarms(AlarmNames=[f"{stack}-{name}" for name in OF_DATABASE])
+
     def raised(self) -> set[str]:
         """Return the names of the alarms in the state ALARM."""
         return {name for name, state in self.states().items() if state == "ALARM"}
@@ -111,8 +153,7 @@ class CloudWatch:
         """Whether an alarm's metric is above its threshold in the period that ends now."""
         self.publish_metrics()
         alarm = self.alarms()[name]
-        metric = {key: alarm[key] for key in ("Namespace", "MetricName", "Dimensions")}
-        [latest] = self._data(metric, alarm["Statistic"], alarm["Period"]) or [0]
+        [latest] = self._data_of(alarm, periods=1) or [0]
         return latest > alarm["Threshold"]
 
     def highest_point(self, title: str, label: str) -> float:
@@ -122,6 +163,7 @@ class CloudWatch:
         names = {
             "${LoginQueue.QueueName}": queue_name(stack.queue_url),
             "${IngestFunction}": stack.function,
+            "${DatabaseInstance}": INSTANCE,
         }
         widgets = [widget["properties"] for widget in WIDGETS]
         [graph] = [widget for widget in widgets if widget["title"] == title]
@@ -143,6 +185,13 @@ class CloudWatch:
             "Dimensions": _pairs(queue),
         }
         wait_until(lambda: bool(self._data(metric, "Maximum", 60)), lambda: metric)
+
+    def _data_of(self, alarm: dict[str, Any], periods: int = 0) -> list[float]:
+        """Return the values of an alarm's metric, by default in all periods LocalStack reads."""
+        evaluated = alarm["EvaluationPeriods"]
+        metric = {key: alarm[key] for key in ("Namespace", "MetricName", "Dimensions")}
+        seen = periods or evaluated + max(evaluated // 3, 2)
+        return self._data(metric, alarm["Statistic"], alarm["Period"], seen)
 
     def _data(
         self, metric: dict[str, Any], statistic: str, period_s: int, periods: int = 1

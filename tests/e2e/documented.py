@@ -23,3 +23,11 @@ def sql(heading: str, document: str = "operations.md") -> str:
     """Return the SQL query in the section with this heading."""
     section = (ROOT / "docs" / document).read_text().split(f"\n## {heading}\n")[1]
     return re.search(r"^```sql\n(.+?)^```", section, re.DOTALL | re.MULTILINE)[1]
+
+
+def commands(heading: str, document: str = "operations.md") -> list[str]:
+    """Return the shell commands in the section with this heading, each on one line."""
+    text = (ROOT / "docs" / document).read_text()
+    section = re.split(r"^#+ ", text.split(f"# {heading}\n")[1], flags=re.MULTILINE)[0]
+    blocks = re.findall(r"^```sh\n(.+?)^```", section, re.DOTALL | re.MULTILINE)
+    return "".join(blocks).replace("\\\n", "").splitlines()

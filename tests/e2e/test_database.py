@@ -81,6 +81,27 @@ def test_restart_between_batches_causes_no_failure(driver: Driver) -> None:
     assert len(driver.rows()) == 2
 
 
+def test_idle_session_that_postgres_ended_causes_no_failure(driver: Driver) -> None:
+    # As a database that pauses: DatabaseParameters in template.yaml.
+    driver.execute("ALTER DATABASE logins SET idle_session_timeout = '100ms'")
+    try:
+        driver.system.postgres.restart()
+        assert driver.invoke(record(login())) == failed()
+        wait_until(lambda: sessions(driver) == [], lambda: sessions(driver))
+
+        assert driver.invoke(record(login())) == failed()
+    finally:
+        driver.execute("ALTER DATABASE logins RESET idle_session_timeout")
+        driver.system.postgres.restart()
+
+    assert len(driver.rows()) == 2
+
+
+def sessions(driver: Driver) -> list[tuple[int]]:
+    """Return the sessions of the function."""
+    return driver.query("SELECT pid FROM pg_stat_activity WHERE usename = %s", "login_writer")
+
+
 def test_writer_may_only_insert_and_read_the_ledger(driver: Driver) -> None:
     assert set(driver.query(PRIVILEGES, "login_writer")) == {
         ("user_logins", "INSERT"),

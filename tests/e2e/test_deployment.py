@@ -328,6 +328,12 @@ def test_deleted_stack_leaves_salt_key_and_data(database: Database) -> None:
             },
             "CreateDatabase=true creates a database: remove DatabaseResourceId",
         ),
+        # Without endpoints, migrate cannot answer CloudFormation: nothing ends such a stack.
+        ({"CreateDatabase": "true", "VpcEndpoints": "none"}, "VpcEndpoints"),
+        (
+            EXISTING_DATABASE | {"DatabaseHost": "db", "DatabaseSnapshot": "before"},
+            "DatabaseSnapshot is only for CreateDatabase=true",
+        ),
         (
             EXISTING_DATABASE | {"DatabaseHost": "db", "BatchingWindow": 0, "BatchSize": 11},
             "BatchSize is more than 10",

@@ -18,6 +18,8 @@ from dev import ROOT
 from dev.checks.versions import number
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+PIPELINE = ROOT / ".github" / "workflows" / "pipeline.yml"
+BUILD = ROOT / ".github" / "workflows" / "build.yml"
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 # The commands that install the tools which make cannot install.
 INSTALL = (
@@ -48,7 +50,9 @@ def test_every_command_is_make_or_installs() -> None:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 def test_actions_are_pinned_to_a_commit_and_version(workflow: Path) -> None:
-    used = [line.strip("- ") for line in workflow.read_text().splitlines() if "uses: " in line]
+    lines = [line.strip("- ") for line in workflow.read_text().splitlines() if "uses: " in line]
+    # A workflow of this repository has the commit of its caller.
+    used = [line for line in lines if not line.startswith("uses: $/.github/")]
 
     assert used != []
     assert [line for line in used if not PINNED.match(line)] == []
@@ -76,21 +80,45 @@ def test_only_main_is_deployed() -> None:
 
 
 def test_production_follows_staging_and_staging_the_tests() -> None:
-    jobs = _jobs()
+    jobs = _read(PIPELINE)["jobs"]
 
-    assert jobs["staging"]["needs"] == ["check", "test", "package"]
-    assert jobs["staging"]["steps"][-1]["run"] == "make smoke ENV=staging"
+    build = _read(BUILD)["jobs"]
+    assert jobs["staging"]["needs"] == "build"
+    assert jobs["build"]["uses"] == "$/.github/workflows/build.yml"
+    assert build.keys() == {"check", "test", "package"}
+    assert jobs["staging"]["steps"][-1]["run"] == 'make smoke ENV=staging CHECKSUMS="$CHECKSUMS"'
     assert "staging" in jobs["production"]["needs"]
 
 
+def test_waiting_for_reviewers_stops_no_build() -> None:
+    pipeline = _read(PIPELINE)
+    build = pipeline["jobs"]["build"]
+
+    # A group of the whole run would be held while the run waits.
+    assert "concurrency" not in pipeline
+    assert build["concurrency"]["group"] == "${{ github.workflow }}-${{ github.ref }}"
+    assert "environment" not in build
+
+
+def test_deployments_neither_overlap_nor_are_cancelled() -> None:
+    groups = {name: _jobs()[name]["concurrency"] for name in _deploying()}
+
+    assert groups == {
+        name: {"group": name, "cancel-in-progress": False}
+        for name in ("staging", "production", "image")
+    }
+
+
 def test_deploying_jobs_verify_before_they_get_credentials() -> None:
-    outputs = _jobs()["package"]["outputs"]
+    build = _read(BUILD)
+    outputs = build[True]["workflow_call"]["outputs"]
+    assert outputs.keys() == build["jobs"]["package"]["outputs"].keys()
     for name in _deploying():
         job = _jobs()[name]
         before, _ = _around_credentials(job)
-        used = re.findall(r"\$\{\{ needs\.package\.outputs\.(\w+) \}\}", job["env"]["CHECKSUMS"])
+        used = re.findall(r"\$\{\{ needs\.build\.outputs\.(\w+) \}\}", job["env"]["CHECKSUMS"])
 
-        assert "package" in job["needs"]
+        assert "build" in job["needs"]
         assert used != []
         assert set(used) <= outputs.keys()
         assert before[-2]["uses"].startswith("actions/download-artifact@")
@@ -128,18 +156,18 @@ def test_packages_are_built_without_a_cache() -> None:
 
 
 def test_jobs_that_build_use_one_rust_version() -> None:
-    pipeline = _read(ROOT / ".github" / "workflows" / "pipeline.yml")
-    pinned = pipeline["env"]["RUSTUP_TOOLCHAIN"]
+    workflow = _read(BUILD)
+    pinned = workflow["env"]["RUSTUP_TOOLCHAIN"]
     package = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
     building = {
         name
-        for name, job in pipeline["jobs"].items()
+        for name, job in workflow["jobs"].items()
         if any(step.get("run", "").startswith("rustup toolchain install") for step in job["steps"])
     }
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", pinned)
     assert number(pinned) >= number(package["rust-version"])
-    assert building == pipeline["jobs"].keys() - _deploying()
+    assert building == workflow["jobs"].keys()
 
 
 def test_each_python_package_has_version_and_checksum() -> None:
@@ -225,6 +253,32 @@ def test_missing_or_unlisted_package_is_not_deployed(tmp_path: Path) -> None:
         packages.template("staging", checksums, tmp_path)
 
 
+def test_changed_program_is_not_run(tmp_path: Path) -> None:
+    _write_packages(tmp_path)
+    program = tmp_path / "cli" / "login-etl"
+    program.parent.mkdir()
+    program.write_bytes(b"program")
+    program.chmod(0o644)
+    checksums = packages.checksums("x86_64", tmp_path)
+
+    assert packages.verify(checksums, tmp_path) == ["cli/login-etl"]
+    assert os.access(program, os.X_OK)
+    with pytest.raises(PackageError, match="there is no checksum of image/x86_64"):
+        packages.verify(checksums, tmp_path, needed="image/x86_64.tar")
+    program.write_bytes(b"another program")
+    with pytest.raises(PackageError, match="cli/login-etl is not the package that was built"):
+        packages.verify(checksums, tmp_path)
+
+
+def test_smoke_test_runs_program_of_build() -> None:
+    [upload] = [step for step in _jobs()["package"]["steps"] if "upload" in step.get("uses", "")]
+
+    assert "target/cli/login-etl" in upload["with"]["path"].split()
+    commands = _dry_run("smoke", "ENV=staging", "CHECKSUMS=x").splitlines()
+    assert commands[-1].startswith("target/cli/login-etl --env staging")
+    assert shlex.split(commands[-2])[-4:] == ["deploy.packages", "verify", "x", "cli/login-etl"]
+
+
 def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None:
     _write_packages(tmp_path)
 
@@ -246,7 +300,9 @@ def _read(workflow: Path) -> dict[str, Any]:
 
 
 def _jobs() -> dict[str, dict[str, Any]]:
-    return {name: job for path in WORKFLOWS for name, job in _read(path)["jobs"].items()}
+    """Return the jobs that have steps; the others call a workflow of this repository."""
+    jobs = {name: job for path in WORKFLOWS for name, job in _read(path)["jobs"].items()}
+    return {name: job for name, job in jobs.items() if "steps" in job}
 
 
 def _steps() -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from deploy import packages
 from dev import ROOT, TARGET, stack
-from dev.emulator import Kind
+from dev.emulator import Feature, Kind
 from dev.local_system import running_services
 from dev.logins import Row, row
 from dev.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
@@ -31,6 +31,7 @@ from e2e.driver import wait_until
 
 TOOLS = TARGET / "tools" / "deploy" / "bin"
 BUILT = TARGET / "e2e-sam" / "build"
+IMAGE_URI = "111122223333.dkr.ecr.us-east-1.amazonaws.com/login-etl:0123abc-arm64"
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_pa
     zips = {name: _zip(database, tmp_path, program) for name, program in PROGRAMS.items()}
     template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
 
-    _sam(database, *_deployment(database, _write(template, tmp_path / "template.json")))
+    _sam(database, *_deployment(database, _write(database, template, tmp_path / "template.json")))
 
     functions = database.emulator.client("lambda")
     resources = _resources(database)
@@ -93,6 +94,44 @@ def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_pa
     }
     built = {name: hashlib.sha256(path.read_bytes()).digest() for name, path in zips.items()}
     assert running == {name: base64.b64encode(digest).decode() for name, digest in built.items()}
+
+
+@pytest.mark.needs(Feature.IMAGES)
+def test_image_recipe_builds_and_deploys_an_image_function(database: Database) -> None:
+    write, build, deploy = _make_deploy(f"IMAGE_URI={IMAGE_URI}")
+    architecture = f"Architecture={stack.architecture()}"
+
+    _run(database, *write)
+    _run(database, *build, "--build-dir", BUILT, "--parameter-overrides", architecture)
+    _add_ca(database, "MigrateFunction")
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    template = _write(database, built, BUILT / "adapted.json")
+    _run(database, *deploy, *_deployment(database, template)[1:], "--region", "us-east-1")
+
+    # The emulator runs images in Docker only, so nothing invokes the function.
+    functions = database.emulator.client("lambda")
+    resources = _resources(database)
+    image = functions.get_function(FunctionName=resources["IngestFunction"])
+    migrate = functions.get_function(FunctionName=resources["MigrateFunction"])
+    assert image["Configuration"]["PackageType"] == "Image"
+    assert image["Code"]["ImageUri"] == IMAGE_URI
+    processed = database.formation.get_template(StackName=STACK, TemplateStage="Processed")
+    properties = processed["TemplateBody"]["Resources"]["IngestFunction"]["Properties"]
+    assert {"Runtime", "Handler", "Layers"} & properties.keys() == set()
+    assert migrate["Configuration"]["Runtime"] == "provided.al2023"
+    assert database.users() == []
+
+
+def _make_deploy(*words: str) -> list[list[str]]:
+    """Return the commands of `make deploy`, without the environment's section of samconfig.toml."""
+    command = ["make", "--dry-run", "deploy", "ENV=dev", *words]
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.replace("\\\n", " ").replace("SAM_CLI_TELEMETRY=0 ", "").splitlines()
+    commands = [shlex.split(line.replace("--config-env dev", "")) for line in lines]
+    return [words for words in commands if words[0].startswith(str(TOOLS))]
 
 
 def _deployment(database: Database, template: Path) -> list[object]:
@@ -118,15 +157,20 @@ def _zip(database: Database, target: Path, program: str) -> Path:
 def _adapt_to_the_emulator(database: Database) -> Path:
     """Add Postgres's CA certificate to the packages, and allow requests without TLS."""
     for function in PROGRAMS:
-        bundle = database.postgres.certificate_authority.read_bytes()
-        (BUILT / function / CA_BUNDLE).write_bytes(bundle)
-    return _write(yaml_parse((BUILT / "template.yaml").read_text()), BUILT / "adapted.json")
+        _add_ca(database, function)
+    built = yaml_parse((BUILT / "template.yaml").read_text())
+    return _write(database, built, BUILT / "adapted.json")
 
 
-def _write(template: dict[str, Any], path: Path) -> Path:
-    """Write a template that allows requests without TLS."""
+def _add_ca(database: Database, function: str) -> None:
+    bundle = database.postgres.certificate_authority.read_bytes()
+    (BUILT / function / CA_BUNDLE).write_bytes(bundle)
+
+
+def _write(database: Database, template: dict[str, Any], path: Path) -> Path:
+    """Write a template for the emulator, which has no TLS."""
     del template["Resources"]["QueuePolicy"]
-    path.write_text(json.dumps(template))
+    path.write_text(stack.for_emulator(database.emulator.kind, json.dumps(template)))
     return path
 
 

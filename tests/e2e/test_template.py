@@ -2,22 +2,51 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from dev import ROOT
 from dev.stack import TEMPLATE, read_template
 
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 NO_VALUE = {"Ref": "AWS::NoValue"}
+# The environments of samconfig.toml.
+SAMCONFIG = ("dev", "staging", "prod")
+
+# Names of endpoints, from the list of the CDK. AWS publishes no list that a program could read:
+# https://github.com/aws/aws-cdk/blob/main/packages/aws-cdk-lib/aws-ec2/lib/vpc-endpoint.ts
+ENDPOINTS = {
+    "S3Endpoint": "s3",
+    "SecretsManagerEndpoint": "secretsmanager",
+    "SqsEndpoint": "sqs",
+    "KmsEndpoint": "kms",
+    "LogsEndpoint": "logs",
+    "XRayEndpoint": "xray",
+}
+# In China these begin with "cn". S3 does so too, but its gateway does not.
+NAMED_OTHERWISE_IN_CHINA = {"SqsEndpoint", "XRayEndpoint"}
+
+# They hold data, or what is needed to read data.
+STATEFUL = {
+    "AWS::EC2::VPC",  # a database cannot move to another network
+    "AWS::KMS::Key",
+    "AWS::RDS::DBCluster",
+    "AWS::SecretsManager::Secret",
+    "AWS::SQS::Queue",
+}
 
 # Statements with the resource "*": AWS supports no narrower resource, or the policy belongs to a
 # resource, which "*" then means. The template has the reason beside each statement.
 FOR_EVERY_RESOURCE = {
     "TheAccountDecides",
     "EncryptTheLogs",
+    "SourcesEncryptMessages",
+    "SendersEncryptMessages",
     "SendTraces",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
@@ -59,10 +88,14 @@ def test_every_parameter_is_documented_with_its_default(default: dict[str, Any])
     assert rows == [(name, str(value)) for name, value in default.items()]
 
 
-def test_visibility_timeout_follows_the_advice_of_aws(default: dict[str, Any]) -> None:
-    advised = 6 * default["FunctionTimeout"] + default["BatchingWindow"]
+@pytest.mark.parametrize("environment", ["", *SAMCONFIG])
+def test_visibility_timeout_follows_the_advice_of_aws(
+    default: dict[str, Any], environment: str
+) -> None:
+    settings = default | (_overrides(environment) if environment else {})
+    advised = 6 * int(settings["FunctionTimeout"]) + int(settings["BatchingWindow"])
 
-    assert default["VisibilityTimeout"] >= advised
+    assert int(settings["VisibilityTimeout"]) >= advised
 
 
 def test_one_hour_outage_makes_no_dead_letter(default: dict[str, Any]) -> None:
@@ -79,12 +112,12 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
     )
     on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
-    alarms = [
-        resource["Properties"]
-        for resource in resources.values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    watching = [
+        alarm
+        for alarm in _alarms(resources).values()
+        if alarm["MetricName"] in on_failures
+        and alarm["Dimensions"][0]["Value"] == {"Ref": "IngestFunction"}
     ]
-    watching = [alarm for alarm in alarms if alarm["MetricName"] in on_failures]
 
     assert len(watching) == len(on_failures)
     for alarm in watching:
@@ -92,11 +125,71 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
         assert alarm["DatapointsToAlarm"] * returns_after_s <= watched_s
 
 
-def test_dead_letters_are_kept_for_14_days(resources: dict[str, Any]) -> None:
-    queue = resources["DeadLetterQueue"]["Properties"]
+def test_messages_are_kept_for_14_days(resources: dict[str, Any]) -> None:
+    queues = [resources[name]["Properties"] for name in ("LoginQueue", "DeadLetterQueue")]
 
-    assert queue["MessageRetentionPeriod"] == 14 * 24 * HOUR_S
-    assert queue["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+    # SQS's maximum. Without this property SQS deletes waiting logins after 4 days.
+    assert [queue["MessageRetentionPeriod"] for queue in queues] == [14 * DAY_S, 14 * DAY_S]
+    assert queues[1]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
+
+
+def test_ledger_outlasts_every_message(resources: dict[str, Any]) -> None:
+    prune = (ROOT / "src" / "schema" / "prune.sql").read_text()
+    emptied_after_days = int(re.search(r"FOR age IN (\d+)\.\.30 LOOP", prune)[1])
+    kept_s = max(
+        resources[name]["Properties"]["MessageRetentionPeriod"]
+        for name in ("LoginQueue", "DeadLetterQueue")
+    )
+
+    # A message keeps the time at which it was sent in both queues. One day for clock errors.
+    assert emptied_after_days * DAY_S >= kept_s + DAY_S
+
+
+def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None:
+    # SQS sends no metrics of a queue that was not used for hours, and migrate runs once a day:
+    # the last value is still true. All other metrics are missing when nothing happens.
+    states = {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateAgeOfOldestMessage",
+        "users_with_many_tokens",
+    }
+    alarms = _alarms(resources)
+
+    ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
+    assert ignoring == {"MigrateErrorsAlarm"} | {
+        name for name, alarm in alarms.items() if alarm["MetricName"] in states
+    }
+    others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}
+    assert others == {"notBreaching"}
+
+
+def test_alarms_respect_the_limits_of_cloudwatch(resources: dict[str, Any]) -> None:
+    for alarm in _alarms(resources).values():
+        evaluated_s = alarm["Period"] * alarm["EvaluationPeriods"]
+
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+        assert evaluated_s <= (7 * DAY_S if alarm["Period"] >= HOUR_S else DAY_S)
+        assert alarm["Period"] % 60 == 0
+        assert len(alarm["Dimensions"]) <= 30
+        assert len(alarm["AlarmDescription"]) <= 1024
+
+
+def test_names_of_two_regions_differ(resources: dict[str, Any]) -> None:
+    # The names of these types are unique in an account, not in a region.
+    everywhere = {
+        "AWS::CloudWatch::Dashboard": "DashboardName",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+        "AWS::S3::Bucket": "BucketName",
+    }
+    named = [
+        resource["Properties"][everywhere[resource["Type"]]]
+        for resource in resources.values()
+        if everywhere.get(resource["Type"]) in resource["Properties"]
+    ]
+
+    assert named == [{"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}]
 
 
 def test_only_failed_messages_are_redelivered(resources: dict[str, Any]) -> None:
@@ -135,7 +228,8 @@ def test_salt_and_key_are_retained_and_not_rotated(
 ) -> None:
     for name in ("Salt", "SecretsKey", "Key"):
         kept = resources[name]["DeletionPolicy"], resources[name]["UpdateReplacePolicy"]
-        assert kept == ("Retain", "Retain")
+        # Retain would also keep those of a first deployment that failed, for ever.
+        assert kept == ("RetainExceptOnCreate", "Retain")
     salt = resources["Salt"]["Properties"]
     assert salt["GenerateSecretString"]["PasswordLength"] == 64
     assert salt["KmsKeyId"] == {"Fn::GetAtt": ["SecretsKey", "Arn"]}
@@ -145,6 +239,19 @@ def test_salt_and_key_are_retained_and_not_rotated(
         if resource["Type"] == "AWS::SecretsManager::RotationSchedule"
     ]
     assert rotations == []
+
+
+def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) -> None:
+    outliving = {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
+    }
+
+    # The next stack of this name could not create a second resource of the same name.
+    assert set(outliving) == {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    for properties in outliving.values():
+        assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier"})
 
 
 def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
@@ -214,9 +321,11 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
 
 def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> None:
     policy = resources["QueuePolicy"]["Properties"]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    [statement, *optional] = policy["PolicyDocument"]["Statement"]
 
     assert policy["Queues"] == [{"Ref": "LoginQueue"}, {"Ref": "DeadLetterQueue"}]
+    # test_senders.py tests what these allow.
+    assert [one["Fn::If"][0] for one in optional] == ["HasSources", "HasSenders"]
     assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
@@ -227,8 +336,115 @@ def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]
 
     assert parameters["rds.force_ssl"] == "1"
     assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
-    assert cluster["Properties"]["StorageEncrypted"] is True
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
+    created = _resolve(cluster["Properties"], RestoresDatabase=False)
+    assert created["StorageEncrypted"] is True
+    assert created["MasterUsername"] == "login_owner"
+    assert "SnapshotIdentifier" not in created
+
+
+def test_restored_database_takes_owner_from_its_snapshot(resources: dict[str, Any]) -> None:
+    restored = _resolve(resources["DatabaseCluster"]["Properties"], RestoresDatabase=True)
+
+    assert restored["SnapshotIdentifier"] == {"Ref": "DatabaseSnapshot"}
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-rds-dbcluster.html
+    # says of these two: if you specify SnapshotIdentifier, don't specify this property.
+    assert restored.keys().isdisjoint({"MasterUsername", "StorageEncrypted"})
+    assert restored["ManageMasterUserPassword"] is True
+    assert restored["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
+
+
+def test_first_deployment_creates_no_protected_database(
+    resources: dict[str, Any], default: dict[str, Any]
+) -> None:
+    cluster = resources["DatabaseCluster"]["Properties"]
+
+    # A rollback cannot delete a protected database: the stack would stay in ROLLBACK_FAILED.
+    assert cluster["DeletionProtection"] == {"Ref": "DatabaseDeletionProtection"}
+    assert default["DatabaseDeletionProtection"] == "false"
+
+
+def test_idle_sessions_end_only_where_database_pauses(resources: dict[str, Any]) -> None:
+    group = resources["DatabaseParameters"]["Properties"]
+
+    pausing, awake = (
+        _resolve(group, PausesDatabase=pauses)["Parameters"] for pauses in (True, False)
+    )
+
+    assert pausing["idle_session_timeout"] == "60000"
+    assert "idle_session_timeout" not in awake
+
+
+def test_migrate_reaches_aws_in_every_created_network(resources: dict[str, Any]) -> None:
+    needed = [
+        name
+        for name, resource in resources.items()
+        if resource.get("Condition") == "CreatesDatabase"
+        and resource["Type"] == "AWS::EC2::VPCEndpoint"
+    ]
+    waits_for = json.dumps(resources["Schema"]["Properties"])
+
+    # Without S3, migrate cannot answer CloudFormation, neither to create nor to delete.
+    assert needed == ["S3Endpoint", "SecretsManagerEndpoint", "SqsEndpoint"]
+    assert '"S3Endpoint"' in waits_for
+    assert '"SecretsManagerEndpoint"' in waits_for
+
+
+@pytest.mark.parametrize(
+    ("region", "in_china"),
+    [
+        ("eu-central-1", False),
+        ("us-gov-west-1", False),
+        ("eusc-de-east-1", False),
+        ("cn-north-1", True),
+        ("cn-northwest-1", True),
+    ],
+)
+def test_endpoints_have_their_names_in_each_partition(
+    resources: dict[str, Any], region: str, in_china: bool
+) -> None:
+    names = {
+        name: _sub(resource["Properties"]["ServiceName"], region, in_china)
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::EC2::VPCEndpoint"
+    }
+
+    assert names == {
+        name: ("cn." if in_china and name in NAMED_OTHERWISE_IN_CHINA else "")
+        + f"com.amazonaws.{region}.{service}"
+        for name, service in ENDPOINTS.items()
+    }
+
+
+def test_parameters_that_replace_data_are_documented(template: dict[str, Any]) -> None:
+    section = (ROOT / "docs" / "configuration.md").read_text()
+    section = section.split("### Changes that replace or delete data")[1].split("\n#")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+    replacing = _replacing_parameters(template)
+
+    assert set(documented) == replacing
+    assert {"DatabaseName", "DatabaseSnapshot", "VpcCidr"} < replacing
+
+
+def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, Any]) -> None:
+    allow, deny = json.loads((ROOT / "deploy" / "stack-policy.json").read_text())["Statement"]
+
+    assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
+    assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
+    # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
+    passwords = {"WriterSecret", "ReaderSecret"}
+    assert set(deny["Resource"]) == {
+        f"LogicalResourceId/{name}"
+        for name, resource in resources.items()
+        if resource["Type"] in STATEFUL - {"AWS::EC2::VPC"} and name not in passwords
+    }
+
+
+def test_cloudformation_waits_longer_than_migrate_runs(resources: dict[str, Any]) -> None:
+    longest = resources["MigrateFunction"]["Properties"]["Timeout"]
+
+    assert resources["Schema"]["Properties"]["ServiceTimeout"] > longest
 
 
 def test_log_of_created_database_stays_encrypted(resources: dict[str, Any]) -> None:
@@ -242,6 +458,7 @@ def test_log_of_created_database_stays_encrypted(resources: dict[str, Any]) -> N
         "rds.force_ssl": "1",
         "log_error_verbosity": "terse",
         "rds.log_retention_period": str(3 * 24 * 60),
+        "idle_session_timeout": {"Fn::If": ["PausesDatabase", "60000", NO_VALUE]},
     }
 
 
@@ -257,7 +474,7 @@ def test_code_of_function_takes_no_messages(resources: dict[str, Any]) -> None:
         "ArnLike": {
             "lambda:SourceFunctionArn": {
                 "Fn::Sub": "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}"
-                ":function:${AWS::StackName}-*"
+                ":function:*"
             }
         }
     }
@@ -283,9 +500,11 @@ def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> No
 def test_only_listed_policies_use_wildcards(
     resources: dict[str, Any],
 ) -> None:
-    statements = list(_statements(resources))
+    optional = {"HasSources": True, "HasSenders": True, "UsesIam": True}
+    statements = list(_statements(_resolve(resources, **optional)))
 
     assert len(statements) > 10
+    assert {statement.get("Sid") for statement in statements} >= FOR_EVERY_RESOURCE
     for statement in statements:
         if statement.get("Sid") in FOR_EVERY_RESOURCE or _is_of_endpoint(statement):
             continue
@@ -411,6 +630,74 @@ def test_changed_authentication_runs_the_migration(template: dict[str, Any]) -> 
     )
 
     assert by_password["Properties"]["Writer"] != by_iam["Properties"]["Writer"]
+
+
+def _alarms(resources: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    }
+
+
+def _overrides(environment: str) -> dict[str, str]:
+    """Read the parameters of an environment in samconfig.toml."""
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    overrides = config[environment]["global"]["parameters"]["parameter_overrides"]
+    return dict(override.split("=", 1) for override in overrides)
+
+
+def _sub(text: dict[str, Any], region: str, in_china: bool) -> str:
+    """Substitute the variables of a Fn::Sub, with or without a list of its own."""
+    form = _resolve(text, InChina=in_china)["Fn::Sub"]
+    form, variables = form if isinstance(form, list) else (form, {})
+    variables = variables | {"AWS::Region": region}
+    return re.sub(r"\$\{([^}]+)\}", lambda found: variables[found[1]], form)
+
+
+def _replacing_parameters(template: dict[str, Any]) -> set[str]:
+    """Find the parameters whose change replaces or deletes a stateful resource."""
+    return set().union(
+        *(
+            _replaced_by(template, name)
+            for name, resource in template["Resources"].items()
+            if resource["Type"] in STATEFUL
+        )
+    )
+
+
+def _replaced_by(template: dict[str, Any], name: str) -> set[str]:
+    """Find the parameters in the properties that CloudFormation sets only at the creation."""
+    resource = template["Resources"][name]
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-central-1", resource["Type"]).schema
+    fixed = {
+        path.split("/")[2]
+        for kind in ("createOnlyProperties", "conditionalCreateOnlyProperties")
+        for path in schema.get(kind, [])
+    }
+    values = [value for key, value in resource["Properties"].items() if key in fixed]
+    return _parameters_in(template, [values, {"Condition": resource.get("Condition")}])
+
+
+def _parameters_in(template: dict[str, Any], value: Any) -> set[str]:  # noqa: ANN401 - JSON
+    """Find the parameters that a value depends on, also through conditions and other resources."""
+    if isinstance(value, list):
+        return set().union(*(_parameters_in(template, item) for item in value))
+    if not isinstance(value, dict):
+        return set()
+    found: set[str] = set()
+    for key, item in value.items():
+        if key == "Ref" and item in template["Parameters"]:
+            found.add(item)
+        elif key == "Ref" and item in template["Resources"]:
+            found |= _replaced_by(template, item)
+        elif key == "Condition" and item:
+            found |= _parameters_in(template, template["Conditions"][item])
+        elif key == "Fn::If":
+            found |= _parameters_in(template, [{"Condition": item[0]}, *item[1:]])
+        else:
+            found |= _parameters_in(template, item)
+    return found
 
 
 def _resolve(value: Any, **conditions: bool) -> Any:  # noqa: ANN401 - of all JSON types

@@ -1,0 +1,359 @@
+"""Resolves a template as CloudFormation does, for each kind of stack that its parameters allow.
+
+AWS is not asked, so names and ids are invented, with the length and the form that AWS gives them.
+A function, or a parameter, that this module does not know is an error: it must not pass unread.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, product
+from types import MappingProxyType
+from typing import Any
+
+ACCOUNT = "111122223333"
+OTHER_ACCOUNT = "444455556666"
+REGION = "eu-central-1"
+STACK = "login-etl-prod"
+# CloudFormation appends 12 characters to the names that it makes.
+SUFFIX = "1ABCDEFGHIJK"
+
+_HERE, _ELSEWHERE = f"{REGION}:{ACCOUNT}", f"arn:aws:iam::{OTHER_ACCOUNT}"
+# Values for the parameters that are empty by default, or have no default.
+EXAMPLES = {
+    "AlarmTopicArn": f"arn:aws:sns:{_HERE}:on-call",
+    "DatabaseCaBundle": "/opt/ca.pem",
+    "DatabaseCaLayerArn": f"arn:aws:lambda:{_HERE}:layer:ca:1",
+    "DatabaseHost": f"logins.cluster-abcdefghijkl.{REGION}.rds.amazonaws.com",
+    "DatabaseResourceId": "cluster-ABCDEFGHIJKL01234567890123",
+    "DatabaseSecretArn": f"arn:aws:secretsmanager:{_HERE}:secret:owner-AbCdEf",
+    "DatabaseSnapshot": "login-etl-prod-before-the-fault",
+    "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
+    "ExpectedEnvelopes": "sns,eventbridge",
+    "GitHubEnvironment": "production",
+    "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
+    "LogFilter": "login_etl=debug",
+    "ReservedConcurrency": "10",
+    "SecurityGroupIds": "sg-0123456789abcdef0",
+    "SenderArns": f"{_ELSEWHERE}:role/sender,{_ELSEWHERE}:user/sender",
+    "SourceArns": f"arn:aws:sns:{_HERE}:topic,arn:aws:events:{_HERE}:rule/rule",
+    "StackName": STACK,
+    "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+}
+
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html#arns-syntax
+PARTITIONS = {"cn-": ("aws-cn", "amazonaws.com.cn"), "us-gov-": ("aws-us-gov", "amazonaws.com")}
+PARTITIONS |= {"eusc-": ("aws-eusc", "amazonaws.eu")}
+
+# The property with the name of a resource, for those whose name the template sets.
+NAMES = {
+    "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::ECR::Repository": "RepositoryName",
+    "AWS::Logs::QueryDefinition": "Name",
+    "AWS::SQS::Queue": "QueueName",
+}
+# The resource in an ARN: service, then the text before the name. IAM has no region.
+ARNS = {
+    "AWS::CloudWatch::Alarm": ("cloudwatch", "alarm:"),
+    "AWS::IAM::ManagedPolicy": ("iam", "policy/"),
+    "AWS::IAM::Role": ("iam", "role/"),
+    "AWS::KMS::Key": ("kms", "key/"),
+    "AWS::Lambda::Alias": ("lambda", "function:"),
+    "AWS::Lambda::Function": ("lambda", "function:"),
+    "AWS::Logs::LogGroup": ("logs", "log-group:"),
+    "AWS::RDS::DBCluster": ("rds", "cluster:"),
+    "AWS::SecretsManager::Secret": ("secretsmanager", "secret:"),
+    "AWS::SQS::Queue": ("sqs", ""),
+}
+REF_IS_ARN = {"AWS::IAM::ManagedPolicy", "AWS::Lambda::Alias", "AWS::SecretsManager::Secret"}
+
+Json = Any
+NO_VALUE = object()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A stack: its parameters, its name and its region."""
+
+    parameters: dict[str, str]
+    # The values that differ from those of the other kinds of stack.
+    choice: str = ""
+    stack: str = STACK
+    region: str = REGION
+
+    @property
+    def partition(self) -> str:
+        """Return the partition of the region."""
+        return self._partition[0]
+
+    @property
+    def url_suffix(self) -> str:
+        """Return the domain of AWS in the region."""
+        return self._partition[1]
+
+    @property
+    def _partition(self) -> tuple[str, str]:
+        return next(
+            (value for start, value in PARTITIONS.items() if self.region.startswith(start)),
+            ("aws", "amazonaws.com"),
+        )
+
+    def __str__(self) -> str:
+        """Name what the stack's kind depends on."""
+        return self.choice
+
+
+def deployments(template: Json) -> list[Deployment]:
+    """Find the kinds of stack that the parameters allow.
+
+    These are all combinations of the values of which a condition or a rule knows, each with as few
+    and with as many of the empty parameters set as the rules permit.
+    """
+    parameters = template.get("Parameters", {})
+    read = set(_refs([template.get("Conditions", {}), template.get("Rules", {})]))
+    ruled = set(_refs(template.get("Rules", {})))
+    choices = {
+        name: [str(value) for value in parameter["AllowedValues"]]
+        for name, parameter in parameters.items()
+        if "AllowedValues" in parameter and name in read
+    }
+    defaults = {name: str(one.get("Default", "")) for name, one in parameters.items()}
+    for name, value in _compared(list(template.get("Conditions", {}).values())):
+        if name in defaults and name not in choices and value not in {"", defaults[name]}:
+            choices[name] = [defaults[name], value]
+    empty = [name for name, value in defaults.items() if not value]
+    # Sorted by size: the first set that the rules permit is the smallest, the last the largest.
+    among = [name for name in empty if name in ruled]
+    sizes = range(len(among) + 1)
+    sets = [_examples(names) for size in sizes for names in combinations(among, size)]
+    others = _examples(name for name in empty if name not in ruled)
+    found = []
+    for chosen in product(*choices.values()):
+        base = defaults | dict(zip(choices, chosen, strict=True))
+        smallest, largest = (
+            next((one for one in ordered if not broken_rules(template, base | one)), None)
+            for ordered in (sets, reversed(sets))
+        )
+        if smallest is not None and largest is not None:
+            choice = ", ".join(f"{name}={base[name]}" for name in choices)
+            found.append(Deployment(base | smallest, choice))
+            found.append(Deployment(base | largest | others, choice))
+    return found
+
+
+def stacks(
+    template: Json,
+    stack: str = STACK,
+    region: str = REGION,
+    values: Mapping[str, str] = MappingProxyType({}),
+) -> list[tuple[Deployment, Json]]:
+    """Return the resources of each kind of stack. `values` replace parameters that are set."""
+    return _stacks(json.dumps(template, default=str), stack, region, tuple(values.items()))
+
+
+@lru_cache(maxsize=4)  # several rules read the same stacks
+def _stacks(
+    text: str, stack: str, region: str, values: tuple[tuple[str, str], ...]
+) -> list[tuple[Deployment, Json]]:
+    template = json.loads(text)
+    found = []
+    for deployment in deployments(template):
+        given = {name: value for name, value in values if deployment.parameters[name]}
+        parameters = deployment.parameters | given
+        named = replace(deployment, parameters=parameters, stack=stack, region=region)
+        found.append((named, resolve(template, named)["Resources"]))
+    return found
+
+
+def broken_rules(template: Json, parameters: dict[str, str]) -> list[str]:
+    """Return the descriptions of the assertions that these parameters break."""
+    broken = []
+    for rule in template.get("Rules", {}).values():
+        if "RuleCondition" in rule and not _holds(rule["RuleCondition"], parameters, {}):
+            continue
+        broken += [
+            assertion["AssertDescription"]
+            for assertion in rule["Assertions"]
+            if not _holds(assertion["Assert"], parameters, {})
+        ]
+    return broken
+
+
+def resolve(template: Json, deployment: Deployment) -> Json:
+    """Return the resources and outputs of a stack, without functions and conditions."""
+    return _Resolver(template, deployment).resolve()
+
+
+def arns(template: Json, deployment: Deployment) -> dict[str, str]:
+    """Return the ARN of each resource of a stack whose type has a known form of ARN."""
+    resolver = _Resolver(template, deployment)
+    resources = resolver.resolve()["Resources"]
+    return {name: resolver.arn_of(name) for name in resources if resources[name]["Type"] in ARNS}
+
+
+class _Resolver:
+    def __init__(self, template: Json, deployment: Deployment) -> None:
+        self.template = template
+        self.deployment = deployment
+        self.resources = template["Resources"]
+        self.conditions = template.get("Conditions", {})
+        self.pseudo = {
+            "AWS::AccountId": ACCOUNT,
+            "AWS::NoValue": NO_VALUE,
+            "AWS::Partition": deployment.partition,
+            "AWS::Region": deployment.region,
+            "AWS::StackId": self.arn("cloudformation", f"stack/{deployment.stack}/{'0' * 36}"),
+            "AWS::StackName": deployment.stack,
+            "AWS::URLSuffix": deployment.url_suffix,
+        }
+
+    def resolve(self) -> Json:
+        sections = {}
+        for section in ("Resources", "Outputs"):
+            sections[section] = {
+                name: self.value(one)
+                for name, one in self.template.get(section, {}).items()
+                if "Condition" not in one or self.holds(one["Condition"])
+            }
+        return sections
+
+    def holds(self, name: str) -> bool:
+        values = self.deployment.parameters | self.pseudo
+        return _holds({"Condition": name}, values, self.conditions)
+
+    def value(self, value: Json) -> Json:
+        if isinstance(value, list):
+            return [one for one in map(self.value, value) if one is not NO_VALUE]
+        if not isinstance(value, dict):
+            return value
+        [*names] = value
+        if len(names) == 1 and names[0] in self.functions:
+            return self.functions[names[0]](value[names[0]])
+        if len(names) == 1 and names[0].startswith("Fn::"):
+            raise ValueError(f"{names[0]} is not known")
+        present = {name: self.value(one) for name, one in value.items()}
+        return {name: one for name, one in present.items() if one is not NO_VALUE}
+
+    @property
+    def functions(self) -> dict[str, Callable[[Json], Json]]:
+        return {
+            "Ref": self.ref,
+            "Fn::Cidr": lambda args: [f"{self.value(args[0])}#{n}" for n in range(int(args[1]))],
+            "Fn::GetAtt": self.attribute,
+            "Fn::GetAZs": lambda _: [f"{self.deployment.region}{zone}" for zone in "abc"],
+            "Fn::If": lambda args: self.value(args[1 if self.holds(args[0]) else 2]),
+            "Fn::Join": lambda args: args[0].join(map(str, self.value(args[1]))),
+            "Fn::Select": lambda args: self.value(args[1])[int(self.value(args[0]))],
+            "Fn::Split": lambda args: str(self.value(args[1])).split(args[0]),
+            "Fn::Sub": self.sub,
+        }
+
+    def ref(self, name: str) -> Json:
+        if name in self.pseudo:
+            return self.pseudo[name]
+        if name in self.deployment.parameters:
+            value = self.deployment.parameters[name]
+            of_list = self.template["Parameters"][name]["Type"].startswith(("Comma", "List"))
+            return [part.strip() for part in value.split(",")] if of_list else value
+        kind = self.resources[name]["Type"]
+        if kind in REF_IS_ARN:
+            return self.arn_of(name)
+        if kind == "AWS::SQS::Queue":
+            place = f"{self.deployment.region}.{self.deployment.url_suffix}"
+            return f"https://sqs.{place}/{ACCOUNT}/{self.name(name)}"
+        return self.name(name)
+
+    def attribute(self, args: Json) -> str:
+        name, attribute = args if isinstance(args, list) else args.split(".", 1)
+        if attribute.endswith("SecretArn"):
+            return self.arn("secretsmanager", f"secret:rds!cluster-{'0' * 36}-AbCdEf")
+        kind = self.resources[name]["Type"]
+        if attribute.endswith("Arn") or (attribute == "Id" and kind in REF_IS_ARN):
+            # The attribute of a log group ends in ":*": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-resource-logs-loggroup.html
+            return self.arn_of(name) + (":*" if kind == "AWS::Logs::LogGroup" else "")
+        return self.name(name) if attribute.endswith("Name") else f"{name}.{attribute}"
+
+    def sub(self, args: Json) -> str:
+        text, given = args if isinstance(args, list) else (args, {})
+
+        def resolved(found: re.Match[str]) -> str:
+            name = found[1]
+            if name.startswith("!"):
+                return f"${{{name[1:]}}}"
+            if name in given:
+                return str(self.value(given[name]))
+            return str(self.attribute(name) if "." in name else self.ref(name))
+
+        return re.sub(r"\$\{([^}]+)\}", resolved, text)
+
+    def name(self, name: str) -> str:
+        resource = self.resources[name]
+        given = resource.get("Properties", {}).get(NAMES.get(resource["Type"], ""))
+        return self.value(given) if given else f"{self.deployment.stack}-{name}-{SUFFIX}"
+
+    def arn_of(self, name: str) -> str:
+        kind = self.resources[name]["Type"]
+        service, start = ARNS.get(kind, (kind.split("::")[1].lower(), ""))
+        return self.arn(service, start + self.name(name))
+
+    def arn(self, service: str, resource: str) -> str:
+        region = "" if service == "iam" else self.deployment.region
+        return f"arn:{self.deployment.partition}:{service}:{region}:{ACCOUNT}:{resource}"
+
+
+def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bool:
+    def value(one: Json) -> str:
+        return values[one["Ref"]] if isinstance(one, dict) else str(one)
+
+    def holds(one: Json) -> bool:
+        return _holds(one, values, conditions)
+
+    [(function, args)] = expression.items()
+    match function:
+        case "Condition":
+            return holds(conditions[args])
+        case "Fn::And":
+            return all(map(holds, args))
+        case "Fn::Contains":
+            return value(args[1]) in map(str, args[0])
+        case "Fn::Equals":
+            return value(args[0]) == value(args[1])
+        case "Fn::Not":
+            return not holds(args[0])
+        case "Fn::Or":
+            return any(map(holds, args))
+    raise ValueError(f"{function} is not known")
+
+
+def _examples(names: Iterable[str]) -> dict[str, str]:
+    names = [*names]
+    if missing := [name for name in names if name not in EXAMPLES]:
+        raise KeyError(f"EXAMPLES in deployments.py has no value for {', '.join(missing)}")
+    return {name: EXAMPLES[name] for name in names}
+
+
+def _compared(value: Json) -> Iterator[tuple[str, str]]:
+    """Yield the parameters that are compared with a text, and the text."""
+    if isinstance(value, dict):
+        if isinstance(value.get("Fn::Equals"), list):
+            # cfn-lint sorts the two.
+            sides = value["Fn::Equals"]
+            names = [side["Ref"] for side in sides if isinstance(side, dict)]
+            yield from product(names, [str(side) for side in sides if not isinstance(side, dict)])
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _compared(one)
+
+
+def _refs(value: Json) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("Ref"), str):
+            yield value["Ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _refs(one)

@@ -1,0 +1,377 @@
+"""Decides what the policies of the template allow: part of `make validate`.
+
+MiniStack's evaluator decides: an explicit Deny wins, then an Allow counts. botocore's models name
+the actions of each service. Each action, on each resource of the stack and on others, must be
+allowed if `ROLES` grants it, and denied otherwise.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import botocore.session
+from botocore import xform_name
+from ministack.core.iam_evaluator import (
+    EvalContext,
+    ParsedStatement,
+    evaluate,
+    evaluate_resource_policy,
+    parse_policy_document,
+)
+
+from dev import ROOT
+from dev.checks.deployments import (
+    ACCOUNT,
+    OTHER_ACCOUNT,
+    REGION,
+    Deployment,
+    arns,
+    deployments,
+    resolve,
+)
+from dev.checks.transform import transformed
+
+Json = Any
+
+# Who uses the role of a function. AWS sets `lambda:SourceFunctionArn` for the code only:
+# https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+CODE, LAMBDA = "the function's code", "Lambda itself"
+FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:login-etl-prod-Function-1ABCDEFGHIJK"
+SECRETS_MANAGER = f"secretsmanager.{REGION}.amazonaws.com"
+SQS = f"sqs.{REGION}.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Actions that a role must have.
+
+    Without resources they are allowed on all, because AWS supports no narrower resource. `via` is
+    the only service through which KMS decrypts.
+    """
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...] = ()
+    users: tuple[str, ...] = (CODE, LAMBDA)
+    via: str | None = None
+
+
+TRACES = Grant(("xray:PutTraceSegments", "xray:PutTelemetryRecords"))
+WRITE_LOGS = ("logs:CreateLogStream", "logs:PutLogEvents")
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+NETWORK = Grant(
+    (
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    ),
+    users=(LAMBDA,),
+)
+
+# What each role needs. A resource that a stack does not have is left out.
+ROLES = {
+    "IngestRole": (
+        Grant(("secretsmanager:GetSecretValue",), ("Salt", "WriterSecret")),
+        Grant(("kms:Decrypt",), ("SecretsKey",), via=SECRETS_MANAGER),
+        Grant(("kms:Decrypt",), ("Key",), via=SQS),
+        Grant(("rds-db:connect",), ("login_writer",)),
+        # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+        Grant(
+            ("sqs:ReceiveMessage", "sqs:DeleteMessage"),
+            ("LoginQueue", "DeadLetterQueue"),
+            (LAMBDA,),
+        ),
+        Grant(("sqs:GetQueueAttributes",), ("LoginQueue", "DeadLetterQueue")),
+        Grant(("sqs:ChangeMessageVisibility",), ("LoginQueue",)),
+        Grant(WRITE_LOGS, ("IngestLogGroup",)),
+        TRACES,
+    ),
+    "MigrateRole": (
+        Grant(("secretsmanager:GetSecretValue",), ("WriterSecret", "ReaderSecret", "OwnerSecret")),
+        Grant(
+            ("kms:Decrypt",), ("SecretsKey", "OwnerKey", "KeyOfOwnerSecret"), via=SECRETS_MANAGER
+        ),
+        Grant(WRITE_LOGS, ("MigrateLogGroup",)),
+        TRACES,
+    ),
+    "UpkeepRole": (Grant(("lambda:InvokeFunction",), ("MigrateFunction",)),),
+}
+# The only service that assumes each role.
+TRUSTED = {
+    "IngestRole": "lambda.amazonaws.com",
+    "MigrateRole": "lambda.amazonaws.com",
+    "UpkeepRole": "scheduler.amazonaws.com",
+}
+OTHER_SERVICES = ("ec2", "events", "s3", "sns")
+
+# What senders need: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
+SENDING = {"Key": ("kms:GenerateDataKey", "kms:Decrypt"), "QueuePolicy": ("sqs:SendMessage",)}
+UNLISTED_SOURCE = f"arn:aws:sns:{REGION}:{OTHER_ACCOUNT}:unlisted"
+UNLISTED_SENDER = f"arn:aws:iam::{OTHER_ACCOUNT}:role/unlisted"
+
+# Resources of nobody's stack, by service.
+OTHERS = {
+    "ec2": "network-interface/eni-1",
+    "kms": "key/other",
+    "lambda": "function:other",
+    "logs": "log-group:other:log-stream:other",
+    "rds-db": "dbuser:cluster-OTHER/login_writer",
+    "secretsmanager": "secret:other",
+    "sqs": "other",
+    "xray": "group/other",
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A kind of stack, its resources, and the ARNs that policies name."""
+
+    deployment: Deployment
+    resources: Json
+    arns: dict[str, str]
+
+
+def stacks(template: Json) -> Iterator[Stack]:
+    """Yield the kinds of stack whose policies differ."""
+    seen = set()
+    for deployment in deployments(template):
+        resources = resolve(template, deployment)["Resources"]
+        named = {name: resources.get(name) for name in (*ROLES, *SENDING, "NetworkPolicy")}
+        if (text := json.dumps(named)) not in seen:
+            seen.add(text)
+            yield Stack(deployment, resources, _arns(template, deployment))
+
+
+def findings(template: Json) -> Iterator[str]:
+    """Yield what the policies allow without need, and what they do not allow in spite of need."""
+    for name in ("SourceArns", "SenderArns"):
+        if name not in template["Parameters"]:
+            yield f"there is no parameter {name}: no topic, rule or other account can send"
+    for stack in stacks(template):
+        yield from _of_sources(stack)
+        yield from _of_senders(stack)
+        for role, resource in stack.resources.items():
+            if resource["Type"] != "AWS::IAM::Role":
+                continue
+            if role in ROLES:
+                yield from _of_trust(stack, role)
+                yield from _of_role(stack, role)
+            else:
+                yield f"{role}: policies.py does not say what this role needs"
+
+
+def calls_without_grant() -> list[str]:
+    """Return the calls of the AWS SDK in src/ that no role grants to the code.
+
+    The Rust SDK is generated from the same models as botocore: the method has the operation's name.
+    """
+    granted = {
+        action
+        for grants in ROLES.values()
+        for grant in grants
+        for action in grant.actions
+        if CODE in grant.users
+    }
+    services = re.findall(r"^aws-sdk-(\w+) ?=", (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    text = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    called = {
+        _action(service, operation)
+        for service in services
+        for operation in _operations(service)
+        if f".{xform_name(operation)}()" in text
+    }
+    if not called:
+        return ["policies.py finds no call of the AWS SDK in src/"]
+    return [f"src/ calls {action}, which no role allows" for action in sorted(called - granted)]
+
+
+def _of_role(stack: Stack, role: str) -> Iterator[str]:
+    """Compare what a role allows with what it needs."""
+    policies = _policies(stack, role)
+    needed = {*_needed(stack, role)}
+    named = {action for policy in policies for one in policy for action in one.actions}
+    services = {action.split(":")[0] for action in (*named, *(case[1] for case in needed))}
+    if unknown := services - {*OTHERS}:
+        yield f"{role}: policies.py does not know the service {', '.join(sorted(unknown))}"
+    for service in sorted(services & {*OTHERS}):
+        targets = {n: arn for n, arn in stack.arns.items() if arn.split(":")[2] == service}
+        through = (None, SECRETS_MANAGER, SQS) if service == "kms" else (None,)
+        for action, user, via in product(_actions(service), (CODE, LAMBDA), through):
+            for name, arn in targets.items():
+                is_allowed = _allows(policies, user, action, arn, via)
+                if is_allowed != ((user, action, arn, via) in needed):
+                    verb = "may" if is_allowed else "may not"
+                    yield f"{role}: {user} {verb} {action} on {name} (through {via})"
+
+
+def _needed(stack: Stack, role: str) -> Iterator[tuple[str, str, str, str | None]]:
+    in_vpc = "NetworkPolicy" in stack.resources and TRUSTED[role] == "lambda.amazonaws.com"
+    for grant in (*ROLES[role], *([NETWORK] if in_vpc else [])):
+        for action, user in product(grant.actions, grant.users):
+            service = action.split(":")[0]
+            for name, arn in stack.arns.items():
+                if name in grant.resources or (not grant.resources and f":{service}:" in arn):
+                    yield user, action, arn, grant.via
+
+
+def _of_trust(stack: Stack, role: str) -> Iterator[str]:
+    """Compare the services that may assume a role with the one that needs it."""
+    policy = stack.resources[role]["Properties"]["AssumeRolePolicyDocument"]
+    keys = {"aws:sourceaccount": ACCOUNT}
+    services = {f"{name}.amazonaws.com" for name in OTHER_SERVICES} | {*TRUSTED.values()}
+    for service in sorted(services):
+        context = _context("", "sts:AssumeRole", "*", keys)
+        is_trusted = evaluate_resource_policy(policy, context, service).decision == "Allow"
+        if is_trusted != (service == TRUSTED[role]):
+            yield f"{role}: {service} {'may' if is_trusted else 'may not'} assume it"
+
+
+def _of_sources(stack: Stack) -> Iterator[str]:
+    """Check that the topics and rules of SourceArns may send to the login queue, and no other.
+
+    The key does not see which topic or rule sends; it sees the queue.
+    """
+    sources = _listed(stack, "SourceArns")
+    queues = {name: stack.arns[name] for name in ("LoginQueue", "DeadLetterQueue")}
+    for source, (queue, arn) in product((*sources, UNLISTED_SOURCE), queues.items()):
+        own = source.split(":")[2]
+        for service, resource in product(sorted({own, "s3"}), SENDING):
+            is_listed = source in sources or (resource == "Key" and bool(sources))
+            should = is_listed and service == own and queue == "LoginQueue"
+            keys = {"aws:sourcearn": source, "kms:encryptioncontext:aws:sqs:arn": arn}
+            for action in SENDING[resource]:
+                context = _context("", action, arn, keys)
+                policy, principal = _policy(stack, resource), f"{service}.amazonaws.com"
+                does = evaluate_resource_policy(policy, context, principal).decision == "Allow"
+                if does != should:
+                    verb = "may" if does else "may not"
+                    yield f"{resource}: {principal} {verb} {action} to {queue} from {source}"
+
+
+def _of_senders(stack: Stack) -> Iterator[str]:
+    """Check that the callers of SenderArns may send to the login queue, and no other."""
+    senders = _listed(stack, "SenderArns")
+    queues = {name: stack.arns[name] for name in ("LoginQueue", "DeadLetterQueue")}
+    for sender, (queue, arn) in product((*senders, UNLISTED_SENDER), queues.items()):
+        should = sender in senders and queue == "LoginQueue"
+        keys = {"kms:viaservice": SQS, "kms:encryptioncontext:aws:sqs:arn": arn}
+        for resource, actions in SENDING.items():
+            for action in actions:
+                context = _context(sender, action, arn, keys)
+                policy = _policy(stack, resource)
+                does = evaluate_resource_policy(policy, context).decision == "Allow"
+                if does != should:
+                    verb = "may" if does else "may not"
+                    yield f"{resource}: {sender} {verb} {action} to {queue}"
+
+
+def _listed(stack: Stack, parameter: str) -> list[str]:
+    return [arn for arn in stack.deployment.parameters.get(parameter, "").split(",") if arn]
+
+
+def _policy(stack: Stack, name: str) -> Json:
+    properties = stack.resources[name]["Properties"]
+    return properties.get("KeyPolicy") or properties["PolicyDocument"]
+
+
+def _policies(stack: Stack, role: str) -> list[list[ParsedStatement]]:
+    properties = stack.resources[role]["Properties"]
+    documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+    for attached in properties.get("ManagedPolicyArns", []):
+        [name] = [name for name, arn in stack.arns.items() if arn == attached]
+        documents.append(_policy(stack, name))
+    return [parse_policy_document(document) for document in documents]
+
+
+def _allows(
+    policies: list[list[ParsedStatement]], user: str, action: str, arn: str, via: str | None
+) -> bool:
+    keys = {"kms:viaservice": via} if via else {}
+    keys |= {"lambda:sourcefunctionarn": FUNCTION} if user == CODE else {}
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/role/session"
+    return evaluate(_context(session, action, arn, keys), policies).decision == "Allow"
+
+
+def _context(principal: str, action: str, arn: str, keys: dict[str, str]) -> EvalContext:
+    account = principal.split(":")[4] if principal else ""
+    return EvalContext(
+        principal_arn=principal,
+        principal_type="AssumedRole",
+        principal_account=account,
+        action=action,
+        resource_arn=arn,
+        region=REGION,
+        source_ip="203.0.113.7",
+        secure_transport=True,
+        service_context=keys,
+    )
+
+
+def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
+    """Name the ARNs that a request could be about: of the stack's resources, and others."""
+    found = arns(template, deployment)
+    for name in [name for name in found if name.endswith("LogGroup")]:
+        found[name] += ":log-stream:stream"
+    parameters, start = deployment.parameters, f"{REGION}:{ACCOUNT}"
+    if "DatabaseCluster" in found:
+        found["OwnerSecret"] = resolve(template, deployment)["Outputs"]["OwnerSecretArn"]["Value"]
+        found["OwnerKey"] = found["Key"]
+        cluster = "DatabaseCluster.DBClusterResourceId"
+    else:
+        found["OwnerSecret"] = parameters["DatabaseSecretArn"]
+        cluster = parameters["DatabaseResourceId"]
+    if key := parameters["DatabaseSecretKeyArn"]:
+        found["KeyOfOwnerSecret"] = key
+    if parameters["DatabaseAuthentication"] == "iam":
+        for user in ("login_writer", "login_owner"):
+            found[user] = f"arn:aws:rds-db:{start}:dbuser:{cluster}/{user}"
+    for service, resource in OTHERS.items():
+        found[f"another {service}"] = f"arn:aws:{service}:{start}:{resource}"
+    return found
+
+
+@cache
+def _actions(service: str) -> list[str]:
+    return sorted({_action(service, operation) for operation in _operations(service)})
+
+
+@cache
+def _operations(service: str) -> list[str]:
+    # No SDK sends this action; a login to the database is one.
+    if service == "rds-db":
+        return ["connect"]
+    return botocore.session.get_session().get_service_model(service).operation_names
+
+
+def _action(service: str, operation: str) -> str:
+    """Name the action that an operation needs.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html has no
+    action for a batch: the action for a single message counts.
+    """
+    if service == "sqs":
+        operation = operation.removesuffix("Batch")
+    return f"{service}:{'InvokeFunction' if operation == 'Invoke' else operation}"
+
+
+def main() -> int:
+    """Print what the policies get wrong."""
+    template = transformed(ROOT / "template.yaml")
+    found = sorted({*findings(template), *calls_without_grant()})
+    for finding in found:
+        print(finding)
+    if not found:
+        kinds = len([*stacks(template)])
+        print(f"{kinds} kinds of stack: each role may do what it needs, and nothing else")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""MiniStack's evaluator finds each right that is missing, and each that is too many."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.checks import policies
+from dev.checks.transform import transformed
+from dev.stack import TEMPLATE
+
+Json = dict[str, Any]
+
+
+def test_policies_allow_what_is_needed_only() -> None:
+    assert [*policies.findings(transformed(TEMPLATE))] == []
+
+
+def test_each_call_of_the_code_is_granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert policies.calls_without_grant() == []
+
+    (tmp_path / "src").mkdir()
+    (tmp_path / "Cargo.toml").write_text('aws-sdk-sqs = "1"\n')
+    (tmp_path / "src" / "new.rs").write_text("client.purge_queue().send()")
+    monkeypatch.setattr(policies, "ROOT", tmp_path)
+
+    assert policies.calls_without_grant() == ["src/ calls sqs:PurgeQueue, which no role allows"]
+
+
+def _statements(template: Json, name: str) -> list[Any]:
+    properties = template["Resources"][name]["Properties"]
+    if "Policies" in properties:
+        [policy] = properties["Policies"]
+        return policy["PolicyDocument"]["Statement"]
+    return (properties.get("KeyPolicy") or properties["PolicyDocument"])["Statement"]
+
+
+def _statement(template: Json, name: str, sid: str) -> Json:
+    """Find a statement, also one that a condition adds."""
+    [found] = [
+        one
+        for statement in _statements(template, name)
+        for one in statement.get("Fn::If", [statement])
+        if isinstance(one, dict) and one.get("Sid") == sid
+    ]
+    return found
+
+
+def _name_no_service_in_the_queue(template: Json) -> None:
+    statements = _statements(template, "QueuePolicy")
+    statements[:] = [one for one in statements if "Fn::If" not in one]
+
+
+def _name_no_service_in_the_key(template: Json) -> None:
+    statements = _statements(template, "Key")
+    statements[:] = [one for one in statements if "Fn::If" not in one]
+
+
+def _admit_every_topic(template: Json) -> None:
+    for statement in _statements(template, "QueuePolicy"):
+        for one in statement.get("Fn::If", []):
+            if isinstance(one, dict) and "Service" in one.get("Principal", {}):
+                del one["Condition"]
+
+
+def _read_every_secret(template: Json) -> None:
+    _statement(template, "IngestRole", "ReadTheSecrets")["Resource"] = "*"
+
+
+def _read_messages(template: Json) -> None:
+    statements = _statements(template, "IngestRole")
+    statements.remove(_statement(template, "IngestRole", "TheCodeTakesNone"))
+
+
+def _send_messages(template: Json) -> None:
+    _statement(template, "IngestRole", "TakeMessages")["Action"].append("sqs:SendMessage")
+
+
+def _return_no_message(template: Json) -> None:
+    statements = _statements(template, "IngestRole")
+    statements.remove(_statement(template, "IngestRole", "ReturnBadMessages"))
+
+
+def _decrypt_without_a_service(template: Json) -> None:
+    del _statement(template, "MigrateRole", "DecryptThem")["Condition"]
+
+
+def _trust_another_service(template: Json) -> None:
+    policy = template["Resources"]["MigrateRole"]["Properties"]["AssumeRolePolicyDocument"]
+    policy["Statement"][0]["Principal"]["Service"] = ["lambda.amazonaws.com", "ec2.amazonaws.com"]
+
+
+def _read_a_bucket(template: Json) -> None:
+    _statement(template, "IngestRole", "TakeMessages")["Action"].append("s3:GetObject")
+
+
+def _add_a_role(template: Json) -> None:
+    template["Resources"]["OtherRole"] = template["Resources"]["UpkeepRole"]
+
+
+def _take_no_sources(template: Json) -> None:
+    for name in ("Key", "QueuePolicy"):
+        statements = _statements(template, name)
+        statements[:] = [one for one in statements if "Fn::If" not in one]
+    del template["Parameters"]["SourceArns"], template["Parameters"]["SenderArns"]
+    del template["Conditions"]["HasSources"], template["Conditions"]["HasSenders"]
+
+
+FAULTS = [
+    (_name_no_service_in_the_queue, "QueuePolicy: sns.amazonaws.com may not sqs:SendMessage"),
+    (_name_no_service_in_the_key, "Key: events.amazonaws.com may not kms:GenerateDataKey"),
+    (_admit_every_topic, "QueuePolicy: sns.amazonaws.com may sqs:SendMessage"),
+    (_take_no_sources, "there is no parameter SourceArns"),
+    (_read_every_secret, "the function's code may secretsmanager:GetSecretValue on another"),
+    (_read_messages, "the function's code may sqs:ReceiveMessage on LoginQueue"),
+    (_send_messages, "the function's code may sqs:SendMessage on LoginQueue"),
+    (_return_no_message, "may not sqs:ChangeMessageVisibility on LoginQueue"),
+    (_decrypt_without_a_service, "may kms:Decrypt on SecretsKey (through None)"),
+    (_trust_another_service, "MigrateRole: ec2.amazonaws.com may assume it"),
+    (_read_a_bucket, "policies.py does not know the service s3"),
+    (_add_a_role, "policies.py does not say what this role needs"),
+]
+
+
+@pytest.mark.parametrize(("put_back", "expected"), FAULTS)
+def test_wrong_policy_is_found(put_back: Callable[[Json], None], expected: str) -> None:
+    template = transformed(TEMPLATE)
+    put_back(template)
+
+    # Each kind of stack takes time: the first finding is enough.
+    assert any(expected in finding for finding in policies.findings(template))
