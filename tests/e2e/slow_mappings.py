@@ -29,9 +29,12 @@ class SlowMappings:
     delay_s: float
     # Whether a mapping that was turned on never reads its queue.
     broken: bool
+    # Whether the caller may not change a mapping.
+    denied: bool
     endpoint: str = ""
     refused: int = 0
     changing: dict[str, str] = field(default_factory=dict)
+    on: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
     timers: list[threading.Timer] = field(default_factory=list)
 
@@ -74,11 +77,12 @@ class SlowMappings:
                 described = json.dumps(json.loads(described) | {"State": "Enabled"}).encode()
             return status, kept, described
 
-    on: set[str] = field(default_factory=set)
-
     def _change(
         self, mapping: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
+        if self.denied:
+            error = {"Message": "not authorized to perform: lambda:UpdateEventSourceMapping"}
+            return 403, {"x-amzn-errortype": "AccessDeniedException"}, json.dumps(error).encode()
         if mapping in self.changing:
             self.refused += 1
             error = {"Type": "User", "Message": f"The mapping is {self.changing[mapping]}."}
@@ -107,10 +111,10 @@ class SlowMappings:
 
 @contextmanager
 def slow_mappings(
-    emulator: str, *, delay_s: float = 1, broken: bool = False
+    emulator: str, *, delay_s: float = 1, broken: bool = False, denied: bool = False
 ) -> Iterator[SlowMappings]:
     """Start the proxy, and stop it at the end, after the last change."""
-    proxy = SlowMappings(emulator, delay_s, broken)
+    proxy = SlowMappings(emulator, delay_s, broken, denied)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

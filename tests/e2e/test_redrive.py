@@ -183,6 +183,18 @@ def test_too_little_reserved_concurrency_is_refused(driver: Driver) -> None:
     assert "mapping of the dead-letter queue on" not in few.progress + none.progress
 
 
+def test_caller_without_the_right_changes_nothing(driver: Driver) -> None:
+    emulator = driver.system.emulator
+    _dead_letters(driver, BAD)
+
+    with slow_mappings(emulator.endpoint, denied=True) as proxy:
+        done = _redrive(driver, endpoint=proxy.endpoint)
+
+    assert (done.status, done.output) == (1, "")
+    assert "UpdateEventSourceMapping failed: AccessDeniedException: not authorized" in done.progress
+    assert "turning the mapping of the dead-letter queue off" not in done.progress
+
+
 def test_nothing_is_done_without_consent(driver: Driver) -> None:
     _dead_letters(driver, BAD)
     arguments = ("--stack", driver.system.stack.name, "redrive", "--patience", "1")

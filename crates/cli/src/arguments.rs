@@ -38,8 +38,12 @@ pub(crate) enum Command {
     OfStack(StackCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
-    /// Print the man page, in roff
-    Man,
+    /// Print the man page of the program or of one of its commands
+    Man {
+        /// The command; without it, the program
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+    },
 }
 
 /// The commands that look at a stack or change it.

@@ -39,6 +39,16 @@ const HARMLESS_CODES: [&str; 17] = [
     "UnrecognizedClientException",
 ];
 
+/// Errors that stay until the caller gets other credentials or rights.
+const DENIED_CODES: [&str; 6] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+];
+
 /// Makes the clients of one region.
 #[derive(Clone, Debug)]
 pub(crate) struct Aws {
@@ -125,7 +135,12 @@ where
         SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => causes(error),
         _ => "the answer cannot be read".to_owned(),
     };
-    Error::Failed(format!("{operation} failed: {reason}"))
+    let text = format!("{operation} failed: {reason}");
+    if error.code().is_some_and(|code| DENIED_CODES.contains(&code)) {
+        Error::Denied(text)
+    } else {
+        Error::Failed(text)
+    }
 }
 
 fn service_error<E: ProvideErrorMetadata + RequestId>(error: &E) -> String {
@@ -144,4 +159,25 @@ fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
         cause = error.source();
     }
     texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_lambda::error::ErrorMetadata;
+    use aws_sdk_lambda::operation::invoke::InvokeError;
+
+    use super::*;
+
+    fn described(code: &str, text: &str) -> String {
+        service_error(&InvokeError::generic(ErrorMetadata::builder().code(code).message(text).build()))
+    }
+
+    #[test]
+    fn only_harmless_texts_are_shown() {
+        let denied = described("AccessDeniedException", "not authorized to perform: lambda:InvokeFunction");
+        let invalid = described("InvalidParameterValueException", "the value 203.0.113.7 is not valid");
+
+        assert_eq!(denied, "AccessDeniedException: not authorized to perform: lambda:InvokeFunction");
+        assert_eq!(invalid, "InvalidParameterValueException");
+    }
 }

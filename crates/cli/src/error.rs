@@ -21,6 +21,9 @@ pub(crate) enum Error {
     /// The work was not completed.
     #[error("{0}")]
     Failed(String),
+    /// AWS refuses the caller the call: trying again is no use.
+    #[error("{0}")]
+    Denied(String),
     /// A signal ended the command. What it had begun is undone, or the next run continues it.
     #[error("ended by {0}")]
     Interrupted(Signal),
@@ -41,7 +44,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => 2.into(),
-            Self::Failed(_) => 1.into(),
+            Self::Failed(_) | Self::Denied(_) => 1.into(),
             Self::Interrupted(signal) => signal.exit_status().into(),
         }
     }

@@ -59,7 +59,7 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
     let printer = Printer { json };
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
-        Command::Man => return man::man(),
+        Command::Man { of } => return man::man(of.as_deref()),
         Command::OfStack(command) => command,
     };
     let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;

@@ -1,4 +1,4 @@
-//! `login-etl man`: prints the man page.
+//! `login-etl man`: prints a man page.
 
 use clap::CommandFactory;
 use clap_mangen::Man;
@@ -7,10 +7,19 @@ use crate::arguments::Arguments;
 use crate::error::{Error, Outcome};
 use crate::output;
 
-/// Prints the man page, in roff.
-pub(crate) fn man() -> Result<Outcome, Error> {
+/// Prints the man page of a command, or of the program if no command is named, in roff.
+pub(crate) fn man(of: Option<&str>) -> Result<Outcome, Error> {
+    let mut program = Arguments::command();
+    // Adds the options of all commands to each command, and the program's name to its name.
+    program.build();
+    let command = match of {
+        Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+            Error::Usage(format!("login-etl has no command {name}; login-etl --help lists them"))
+        })?,
+        None => program,
+    };
     let mut page = Vec::new();
-    Man::new(Arguments::command())
+    Man::new(command)
         .render(&mut page)
         .map_err(|error| Error::Failed(format!("the man page cannot be written: {error}")))?;
     output::write(&page)?;

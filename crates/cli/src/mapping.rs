@@ -5,7 +5,8 @@
 //!
 //! [states]: https://docs.aws.amazon.com/lambda/latest/api/API_GetEventSourceMapping.html
 
-use std::time::{Duration, SystemTime};
+use std::cell::Cell;
+use std::time::Duration;
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata;
@@ -30,15 +31,9 @@ const DISABLED: &str = "Disabled";
 pub(crate) struct RedriveMapping<'s> {
     client: Client,
     id: &'s str,
-    /// The command that turns it off by hand.
     region: &'s str,
-}
-
-/// The mapping, as Lambda describes it.
-#[derive(Debug)]
-struct Described {
-    state: String,
-    modified: SystemTime,
+    /// Whether a request to turn it on was sent that Lambda may carry out.
+    was_turned_on: Cell<bool>,
 }
 
 impl<'s> RedriveMapping<'s> {
@@ -48,36 +43,42 @@ impl<'s> RedriveMapping<'s> {
             client: stack.aws.lambda(),
             id: stack.output("RedriveMappingId")?,
             region: stack.aws.region(),
+            was_turned_on: Cell::new(false),
         })
+    }
+
+    /// Whether [`turn_on`](Self::turn_on) may have turned the mapping on.
+    pub(crate) fn was_turned_on(&self) -> bool {
+        self.was_turned_on.get()
     }
 
     /// Whether the mapping is off. A mapping that is being turned off is not.
     pub(crate) async fn is_off(&self) -> Result<bool, Error> {
-        Ok(self.describe().await?.state == DISABLED)
+        Ok(self.state().await? == DISABLED)
     }
 
-    /// Turns the mapping on, and waits until it is. Returns when that was, by Lambda's clock.
+    /// Turns the mapping on, and waits until it is.
     ///
     /// A signal waits for the answer of a request that was sent: Lambda could carry it out after
-    /// [`turn_off`](Self::turn_off). The caller must call that even if this fails.
-    pub(crate) async fn turn_on(&self, signals: &mut Signals) -> Result<SystemTime, Error> {
+    /// [`turn_off`](Self::turn_off). If this fails, the caller must call that if
+    /// [`was_turned_on`](Self::was_turned_on).
+    pub(crate) async fn turn_on(&self, signals: &mut Signals) -> Result<(), Error> {
         let deadline = Instant::now() + TIME_LIMIT;
         let mut accepted = false;
         loop {
             if !accepted {
                 accepted = self.update(true).await?;
             }
-            let mapping = self.describe().await?;
-            match &*mapping.state {
-                ENABLED if accepted => return Ok(mapping.modified),
+            let state = self.state().await?;
+            match &*state {
+                ENABLED if accepted => return Ok(()),
                 DISABLED => accepted = false,
                 _ => {}
             }
             if Instant::now() > deadline {
                 return Err(Error::Failed(format!(
-                    "the mapping was not turned on within {} minutes; its state is {}",
-                    TIME_LIMIT.as_secs() / 60,
-                    mapping.state
+                    "the mapping was not turned on within {} minutes; its state is {state}",
+                    TIME_LIMIT.as_secs() / 60
                 )));
             }
             signals.interrupt(wait()).await?;
@@ -110,12 +111,13 @@ impl<'s> RedriveMapping<'s> {
                 if !accepted {
                     accepted = self.update(false).await?;
                 }
-                let mapping = self.describe().await?;
-                accepted &= mapping.state != ENABLED;
-                Ok(accepted && mapping.state == DISABLED)
+                let state = self.state().await?;
+                accepted &= state != ENABLED;
+                Ok(accepted && state == DISABLED)
             };
             match step.await {
                 Ok(true) => return Ok(()),
+                Err(error @ Error::Denied(_)) => return Err(error),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Ok(false) if Instant::now() > deadline => {
                     return Err(Error::Failed(format!(
@@ -133,21 +135,21 @@ impl<'s> RedriveMapping<'s> {
     /// Sends an update. Returns whether Lambda accepted it; it does not while it carries out another update.
     async fn update(&self, enabled: bool) -> Result<bool, Error> {
         let request = self.client.update_event_source_mapping().uuid(self.id).enabled(enabled);
-        match request.send().await {
+        let accepted = match request.send().await {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("ResourceInUseException") => Ok(false),
             Err(error) => Err(aws::failure("UpdateEventSourceMapping", &error)),
+        };
+        if enabled && !matches!(accepted, Ok(false) | Err(Error::Denied(_))) {
+            self.was_turned_on.set(true);
         }
+        accepted
     }
 
-    async fn describe(&self) -> Result<Described, Error> {
+    async fn state(&self) -> Result<String, Error> {
         let answer = self.client.get_event_source_mapping().uuid(self.id).send().await;
         let mapping = answer.map_err(|error| aws::failure("GetEventSourceMapping", &error))?;
-        let modified = mapping.last_modified().and_then(|time| SystemTime::try_from(*time).ok());
-        Ok(Described {
-            state: mapping.state().unwrap_or_default().to_owned(),
-            modified: modified.unwrap_or_else(SystemTime::now),
-        })
+        Ok(mapping.state.unwrap_or_default())
     }
 
     fn still_on(&self, error: &Error) -> Error {

@@ -119,7 +119,10 @@ pub(crate) async fn redrive(
     let total = before.counts.total();
     output::progress(format_args!("{total} dead letter(s) in the queue"));
     if !was_off {
-        output::progress("the mapping is on: an earlier redrive was killed, or another redrive runs");
+        output::progress(
+            "the mapping is on: an earlier redrive was killed, or another redrive runs; this redrive turns it off at \
+             its end",
+        );
     }
     let redriven = if total == 0 {
         Ok(None)
@@ -133,7 +136,7 @@ pub(crate) async fn redrive(
             Err(error) => Err(error),
         }
     };
-    if !was_off || !matches!(redriven, Ok(None)) {
+    if !was_off || mapping.was_turned_on() {
         mapping.turn_off(signals).await?;
     }
     let since = redriven?;
@@ -190,7 +193,8 @@ async fn follow_redrive(
     signals: &mut Signals,
 ) -> Result<SystemTime, Error> {
     output::progress("turning the mapping of the dead-letter queue on");
-    let since = mapping.turn_on(signals).await?;
+    let since = SystemTime::now();
+    mapping.turn_on(signals).await?;
     let time = Duration::from_secs(arguments.patience);
     let interval = (time / 15).clamp(Duration::from_millis(200), Duration::from_secs(2));
     let mut patience = Patience::start(time, before.counts, before.visibility_timeout, Instant::now());
@@ -265,8 +269,6 @@ async fn failures(
     queue: &str,
     since: SystemTime,
 ) -> Result<(Vec<LogLine>, Vec<LogLine>), Error> {
-    // Lambda's clock may show whole seconds only.
-    let since = since - Duration::from_secs(1);
     let mut messages = log_lines::read(stack, Function::Ingest, "message failed", since).await?;
     let mut batches = log_lines::read(stack, Function::Ingest, "batch failed", since).await?;
     messages.retain(|line| line.queue.as_deref() == Some(queue));

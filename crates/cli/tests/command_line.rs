@@ -96,8 +96,23 @@ fn man_page_has_every_command() {
     assert!(output.status.success());
     assert!(page.contains(".TH login-etl 1"), "{page}");
     for command in COMMANDS {
-        assert!(page.contains(&format!("login\\-etl\\-{command}(1)")), "{command}: {page}");
+        let name = format!("login\\-etl\\-{}", command.replace('-', "\\-"));
+        assert!(page.contains(&format!("{name}(1)")), "{command}: {page}");
+        let output = run(&["man", command]);
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.contains(&format!(".SH NAME\n{name} ")), "{command}: {page}");
+        assert!(page.contains("\\-\\-region"), "{command}: {page}");
     }
+}
+
+#[test]
+fn unknown_command_has_no_man_page() {
+    let (status, error) = failure(&run(&["man", "reveal"]));
+
+    assert_eq!(
+        (status, &*error),
+        (Some(2), "login-etl: login-etl has no command reveal; login-etl --help lists them\n")
+    );
 }
 
 #[test]
