@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
@@ -171,6 +173,25 @@ def test_rotated_password_is_used_without_deployment(database: Database) -> None
     assert database.stores_login("after")
 
 
+def test_rotation_replaces_the_analysts_password_too(database: Database) -> None:
+    template = json.loads(database.template, object_hook=_with_reader)
+    for kind, name in (("Resources", "ReaderSecret"), ("Outputs", "ReaderSecretArn")):
+        del template[kind][name]["Condition"]
+    database.template = json.dumps(template)
+    database.deploy()
+    secret = database.output("ReaderSecretArn")
+    old = _reader_password(database, secret)
+    assert _may_read(database, old)
+
+    assert _rotate(database) == 0
+
+    new = _reader_password(database, secret)
+    assert new != old
+    assert _may_read(database, new)
+    assert not _may_read(database, old)
+    assert database.stores_login("after")
+
+
 def test_failed_rotation_logs_no_verifier(database: Database) -> None:
     database.deploy()
     database.execute(f"ALTER ROLE postgres IN DATABASE {DATABASE} SET lock_timeout = '100ms'")
@@ -224,6 +245,28 @@ def test_failed_prune_fails_no_rotation(database: Database) -> None:
     assert database.stores_login("after")
     with pytest.raises(AssertionError, match="Postgres refused"):
         database.invoke({}, database.output("MigrateFunctionName"))
+
+
+def _with_reader(value: dict[str, Any]) -> object:
+    """Choose the reader, as the template does for a database that the stack creates."""
+    match value:
+        case {"Fn::If": ["CreatesDatabase", {"Fn::GetAtt": ["ReaderSecret", "Id"]} as reader, _]}:
+            return reader
+    return value
+
+
+def _reader_password(database: Database, secret: str) -> str:
+    stored = database.emulator.client("secretsmanager").get_secret_value(SecretId=secret)
+    return json.loads(stored["SecretString"])["password"]
+
+
+def _may_read(database: Database, password: str) -> bool:
+    url = database.postgres.url("login_analyst", password, DATABASE)
+    try:
+        with psycopg.connect(url) as analyst:
+            return analyst.execute("SELECT count(*) FROM user_logins").fetchone() is not None
+    except psycopg.OperationalError:
+        return False
 
 
 def _rotate(database: Database) -> int:
