@@ -13,7 +13,7 @@ const ALARMS: &str = "docs/operations.md#alarms";
 
 /// Shows whether the last deployment is complete.
 pub(super) async fn deployment(stack: &Stack) -> Part {
-    const RUNBOOK: &str = "docs/operations.md#change-a-setting";
+    const RUNBOOK: &str = "docs/deployment.md#if-a-later-deployment-fails";
     let read = async {
         let answer = stack.aws.cloudformation().describe_stacks().stack_name(&stack.name).send().await;
         let answer = answer.map_err(|error| aws::failure("DescribeStacks", &error))?;
