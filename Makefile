@@ -32,8 +32,7 @@ BUILD := cargo lambda build --release --locked
 HOST = $(shell rustc --print host-tuple)
 LOCAL := python -m dev
 LOGIN_ETL ?= cargo run --quiet --locked --profile cli --package login-etl-cli --
-# Nobody answers questions in CI.
-LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod)) $(if $(CI),--yes)
+LOGIN_ETL_COMMAND = @$(LOGIN_ETL) --env $(or $(ENV),$(error ENV=… is missing: dev, staging or prod))
 LOCALSTACK_STACK := python -m deploy.localstack
 PYTHON_CODE := --config dev/ruff.toml benches deploy dev tests
 
@@ -316,7 +315,10 @@ bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs 
 # In the pipeline, a job without AWS credentials builds the packages, and `make checksums` prints their checksums. With
 # CHECKSUMS=… the targets below build nothing and accept only these packages.
 PACKAGES := $(TOOLS)/deploy/bin/python -m deploy.packages
-VERIFIED = "$(or $(CHECKSUMS),$(error CHECKSUMS=… is missing: the output of make checksums))"
+# The job that wrote them runs code of many authors: neither make nor a shell may read them as code.
+override CHECKSUMS := $(value CHECKSUMS)
+export CHECKSUMS
+VERIFIED = $(if $(CHECKSUMS),"$$CHECKSUMS",$(error CHECKSUMS=… is missing: the output of make checksums))
 
 .PHONY: checksums
 checksums: $(VENV)
@@ -345,7 +347,7 @@ else
 	$(SAM) deploy $(WHERE) --no-fail-on-empty-changeset $(if $(CI),--no-confirm-changeset) \
 	    $(if $(ROLE_ARN),--role-arn "$(ROLE_ARN)") \
 	    $(if $(IMAGE_URI),--image-repository "$(firstword $(subst :, ,$(subst @, ,$(IMAGE_URI))))") \
-	    $(if $(CHECKSUMS),--template-file target/packages/template.json $(CONFIG))
+	    $(if $(CHECKSUMS),--force-upload --template-file target/packages/template.json $(CONFIG))
 endif
 
 # Writes target/cli/login-etl.
@@ -353,14 +355,14 @@ endif
 login-etl:
 	cargo build --locked --profile cli --package login-etl-cli
 
-# With CHECKSUMS=…, the program that another job built.
+# With CHECKSUMS=…, the program that another job built. The pipeline sets CI, and nobody answers questions there.
 ifdef CHECKSUMS
 smoke: LOGIN_ETL := target/cli/login-etl
 endif
 .PHONY: smoke
 smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed stack; check the result
 	@$(if $(CHECKSUMS),$(PACKAGES) verify $(VERIFIED) cli/login-etl)
-	$(LOGIN_ETL_COMMAND) smoke
+	$(LOGIN_ETL_COMMAND) smoke $(if $(CI),--yes)
 
 .PHONY: logs
 logs: $(DEPLOY) ## Follow the logs of the functions
@@ -383,7 +385,7 @@ accept-salt: ## Accept the salt in Secrets Manager; older rows match no new row
 	$(LOGIN_ETL_COMMAND) accept-salt
 
 .PHONY: delete
-delete: $(VENV) $(DEPLOY) ## Delete the stack; the salt, its key and the data stay
+delete: $(VENV) $(DEPLOY) ## Delete the stack with its messages; salt, keys and rows stay
 ifeq ($(ENV),localstack)
 	@$(LOCALSTACK_STACK) delete
 else

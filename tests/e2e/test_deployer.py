@@ -330,6 +330,15 @@ def test_pipeline_deploys_with_deployment_role_only(ministack: Emulator) -> None
     )
 
 
+def test_pipeline_uploads_under_its_stacks_name_only(ministack: Emulator) -> None:
+    policies = _policies(ministack, "PipelineRole")
+    bucket = "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-1"
+
+    assert _allowed(policies, "s3:PutObject", f"{bucket}/{STACK}/package")
+    assert not _allowed(policies, "s3:PutObject", f"{bucket}/login-etl-prod/package")
+    assert not _allowed(policies, "s3:PutObject", f"{bucket}/package")
+
+
 def test_sam_deploys_with_rights_of_pipeline(
     ministack: Emulator, pipeline: dict[str, str], tmp_path: Path
 ) -> None:
@@ -339,7 +348,8 @@ def test_sam_deploys_with_rights_of_pipeline(
     command = [
         *(TOOLS / "sam", "deploy", "--template", template),
         *("--stack-name", STACK, "--role-arn", _outputs(ministack)["DeploymentRoleArn"]),
-        *("--region", REGION, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
+        *("--region", REGION, "--resolve-s3", "--s3-prefix", STACK),
+        *("--capabilities", "CAPABILITY_IAM"),
         *(
             "--no-confirm-changeset",
             "--no-fail-on-empty-changeset",
@@ -462,7 +472,7 @@ def _arns(service: str, kind: str, name: str, stack: str) -> list[str]:
         "rds:db": f"{here}:db:{stack}-databaseinstance-1",
         "rds:snapshot": f"{here}:snapshot:{stack}-snapshot-databaseinstance-1",
         "rds:subgrp": f"{here}:subgrp:{stack}-databasesubnets-1",
-        "s3:object": "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-1/key",
+        "s3:object": f"arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-1/{stack}/key",
         "scheduler:schedule": f"{here}:schedule/default/{stack}-Upkeep-1",
         "secretsmanager:Secret": f"{here}:secret:{secret}-1-AbCdEf",
         "sqs:queue": f"{here}:{stack}-logins",

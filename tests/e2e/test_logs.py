@@ -2,7 +2,11 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from time import time
+from uuid import uuid4
 
 from dev import stack
 from dev.logins import login, record
@@ -43,25 +47,25 @@ def test_failed_start_shows_its_setting(driver: Driver) -> None:
     start = subprocess.run(
         [stack.binary("bootstrap")], env={}, stdout=subprocess.PIPE, text=True, check=False
     )
-    _put_lines(driver, "startup", *start.stdout.splitlines())
 
-    lines = _logs(driver).result["lines"]
+    with _more_lines(driver, *start.stdout.splitlines()):
+        lines = _logs(driver).result["lines"]
 
     errors = {line["error"] for line in lines if line["message"] == "startup failed"}
     assert "SALT_SECRET_ID is not set" in errors
 
 
 def test_foreign_lines_are_not_shown(driver: Driver) -> None:
-    _put_lines(
-        driver,
-        "foreign",
+    line = {"timestamp": f"{datetime.now(UTC):%FT%TZ}", "message": "message failed"}
+    lines = (
         FOREIGN,
-        json.dumps({"message": FOREIGN}),
-        json.dumps({"message": "message failed", "message_id": "ours", "body": "203.0.113.99"}),
-        json.dumps({"message": "message failed", "message_id": "\x1b[31m\u202e"}),
+        json.dumps(line | {"message": FOREIGN}),
+        json.dumps(line | {"message_id": "ours", "body": "203.0.113.99"}),
+        json.dumps(line | {"message_id": "\x1b[31m\u202e"}),
     )
 
-    shown, table = _logs(driver), _logs(driver, json_output=False)
+    with _more_lines(driver, *lines):
+        shown, table = _logs(driver), _logs(driver, json_output=False)
 
     printed = shown.output + table.output
     assert "203.0.113.99" not in printed
@@ -76,15 +80,24 @@ def test_older_lines_are_left_out(driver: Driver) -> None:
 
     done = program.run(driver.system.emulator, *shared, "logs", "--failed", "--since", "0s")
 
-    assert (done.status, done.output) == (0, f"Nothing failed in {driver.system.stack.name}.\n")
+    assert (done.status, done.output) == (
+        0,
+        f"Nothing failed in {driver.system.stack.name} in this time; --since looks back further.\n",
+    )
 
 
-def _put_lines(driver: Driver, stream: str, *lines: str) -> None:
-    """Put lines into the log of the function."""
+@contextmanager
+def _more_lines(driver: Driver, *lines: str) -> Iterator[None]:
+    """Put lines into the log of the function, and delete them: other tests read this log."""
     logs, group = driver.system.emulator.client("logs"), driver.system.stack.log_group
-    logs.create_log_stream(logGroupName=group, logStreamName=stream)
-    events = [{"timestamp": int(time() * 1000), "message": line} for line in lines]
-    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+    stream = {"logGroupName": group, "logStreamName": f"more-{uuid4()}"}
+    logs.create_log_stream(**stream)
+    try:
+        events = [{"timestamp": int(time() * 1000), "message": line} for line in lines]
+        logs.put_log_events(**stream, logEvents=events)
+        yield
+    finally:
+        logs.delete_log_stream(**stream)
 
 
 def _logs(driver: Driver, *, json_output: bool = True) -> program.Run:

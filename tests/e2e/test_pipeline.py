@@ -276,7 +276,27 @@ def test_smoke_test_runs_program_of_build() -> None:
     assert "target/cli/login-etl" in upload["with"]["path"].split()
     commands = _dry_run("smoke", "ENV=staging", "CHECKSUMS=x").splitlines()
     assert commands[-1].startswith("target/cli/login-etl --env staging")
-    assert shlex.split(commands[-2])[-4:] == ["deploy.packages", "verify", "x", "cli/login-etl"]
+    assert shlex.split(commands[-2])[-4:] == [
+        "deploy.packages",
+        "verify",
+        "$CHECKSUMS",
+        "cli/login-etl",
+    ]
+
+
+@pytest.mark.parametrize("code", ["$(shell touch {})", '"; touch {}; "', "`touch {}`"])
+def test_checksums_are_never_run_as_code(code: str, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+
+    done = subprocess.run(
+        ["make", "smoke", "ENV=staging", f"CHECKSUMS={code.replace('{}', str(touched))}"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert not touched.exists()
 
 
 def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None:

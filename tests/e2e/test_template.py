@@ -98,6 +98,15 @@ def test_visibility_timeout_follows_the_advice_of_aws(
     assert int(settings["VisibilityTimeout"]) >= advised
 
 
+@pytest.mark.parametrize("environment", SAMCONFIG)
+def test_packages_are_uploaded_under_the_stacks_name(environment: str) -> None:
+    section = tomllib.loads((ROOT / "samconfig.toml").read_text())[environment]
+
+    # The pipeline's role may upload to this prefix only.
+    stack = section["global"]["parameters"]["stack_name"]
+    assert section["deploy"]["parameters"]["s3_prefix"] == stack
+
+
 def test_one_hour_outage_makes_no_dead_letter(default: dict[str, Any]) -> None:
     # A failed batch is redelivered after its visibility timeout, and not before.
     survived = default["MaxReceiveCount"] * default["VisibilityTimeout"]

@@ -796,6 +796,7 @@ async fn migrate_does_not_wait_for_wrong_password() {
         let text = served.response["errorMessage"].as_str().unwrap();
         assert!(text.starts_with("Postgres "), "{text}");
         assert!(!served.log.contains("waiting for Postgres"), "{}", served.log);
+        assert!(served.log.contains(r#""message":"the run failed""#), "{}", served.log);
     }
 }
 

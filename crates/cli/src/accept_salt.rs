@@ -30,6 +30,11 @@ pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> R
     let changed = before.as_ref() != Some(&current);
     if changed {
         question::ask(&change(&stack.name, accepted.as_ref(), &current), yes).await?;
+        // The answer may have taken long.
+        if salt::fingerprints(&invoker, stack).await?.current != current {
+            let problem = "somebody changed the salt in Secrets Manager meanwhile, so nothing was accepted";
+            return Err(Error::Failed(problem.to_owned()));
+        }
         salt::accept(&invoker, stack, &current).await?;
     }
     printer.print(&AcceptedSalt { stack: stack.name.clone(), before, accepted: current, changed })?;

@@ -78,7 +78,7 @@ pub(crate) enum StackCommand {
     ///
     /// Turns the mapping of the dead-letter queue on, so that the function reads
     /// this queue, and off again when no more letters succeed, after an error, and
-    /// after a signal. If it was killed, run it again.
+    /// after a signal. If redrive was killed, the mapping is still on: run it again.
     #[command(verbatim_doc_comment)]
     Redrive(RedriveArguments),
     /// Send test messages through the stack; check the result

@@ -18,21 +18,19 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Errors whose text names rights, stacks and functions only. The text of any other error is dropped: it may quote
-/// what was sent.
-const HARMLESS_CODES: [&str; 17] = [
+/// what was sent, as that of `SignatureDoesNotMatch` quotes the session token.
+const HARMLESS_CODES: [&str; 15] = [
     "AccessDenied",
     "AccessDeniedException",
     "AuthFailure",
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidClientTokenId",
-    "InvalidSignatureException",
     "KMSAccessDeniedException",
     "KmsAccessDenied",
     "ResourceConflictException",
     "ResourceInUseException",
     "ResourceNotFoundException",
-    "SignatureDoesNotMatch",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
@@ -158,7 +156,12 @@ fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
         texts.push(error.to_string());
         cause = error.source();
     }
-    texts.join(": ")
+    let text = texts.join(": ");
+    // No credentials is no error of its own: the SDK fails to make the request.
+    if text.contains("credentials") {
+        return format!("no AWS credentials that can be used; set AWS_PROFILE, or log in (aws sso login): {text}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -20,7 +20,11 @@ impl Environment {
     /// Reads the environment `name` of the file in the current folder.
     pub(crate) fn read(name: &str) -> Result<Self, Error> {
         let text = fs::read_to_string(FILE)
-            .map_err(|error| Error::Usage(format!("--env {name}: ./{FILE} cannot be read: {error}")))?;
+            .map_err(|error| {
+                Error::Usage(format!(
+                    "--env {name}: ./{FILE} cannot be read ({error}): change to your clone, or use --stack and --region"
+                ))
+            })?;
         Self::parse(&text, name).map_err(|problem| Error::Usage(format!("--env {name}: {problem}")))
     }
 

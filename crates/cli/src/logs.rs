@@ -21,7 +21,7 @@ const FAILURES: [(Function, &str); 8] = [
     (Function::Migrate, "startup failed"),
     (Function::Migrate, "panicked"),
     (Function::Migrate, "the deployment failed"),
-    (Function::Migrate, "the answer was not sent"),
+    (Function::Migrate, "the run failed"),
 ];
 
 /// Number of lines in the table for people; more do not help them.
@@ -118,7 +118,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.lines.is_empty() {
-            return write!(f, "Nothing failed in {}.", self.stack);
+            return write!(f, "Nothing failed in {} in this time; --since looks back further.", self.stack);
         }
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let causes = self.causes.iter().map(|cause| {

@@ -113,36 +113,43 @@ pub(crate) async fn redrive(
     yes: bool,
 ) -> Result<Outcome, Error> {
     let mapping = RedriveMapping::of(stack)?;
-    let queue_url = stack.output("DeadLetterQueueUrl")?;
     let was_off = signals.interrupt(mapping.is_off()).await?;
-    let before = signals.interrupt(queue::describe(&stack.aws, queue_url)).await?;
-    let total = before.counts.total();
-    output::progress(format_args!("{total} dead letter(s) in the queue"));
     if !was_off {
         output::progress(
             "the mapping is on: an earlier redrive was killed, or another redrive runs; this redrive turns it off at \
              its end",
         );
     }
-    let redriven = if total == 0 {
-        Ok(None)
-    } else {
-        match signals.interrupt(check_concurrency(stack)).await {
-            Ok(()) => {
-                let change = format!("The function tries to write {total} dead letter(s) of {}.", stack.name);
-                signals.interrupt(question::ask(&change, yes)).await?;
-                follow_redrive(stack, &mapping, &before, arguments, signals).await.map(Some)
-            }
-            Err(error) => Err(error),
-        }
-    };
+    let redriven = redrive_letters(stack, &mapping, arguments, signals, yes).await;
     if !was_off || mapping.was_turned_on() {
         mapping.turn_off(signals).await?;
     }
-    let since = redriven?;
+    let (total, since) = redriven?;
     let report = signals.interrupt(report(stack, total, since, arguments)).await?;
     printer.print(&report)?;
     Ok(if report.left == 0 { Outcome::Good } else { Outcome::Bad })
+}
+
+/// Returns the number of dead letters before the redrive, and when it started; `None` if there was no letter.
+async fn redrive_letters(
+    stack: &Stack,
+    mapping: &RedriveMapping<'_>,
+    arguments: RedriveArguments,
+    signals: &mut Signals,
+    yes: bool,
+) -> Result<(u64, Option<SystemTime>), Error> {
+    let queue_url = stack.output("DeadLetterQueueUrl")?;
+    let before = signals.interrupt(queue::describe(&stack.aws, queue_url)).await?;
+    let total = before.counts.total();
+    output::progress(format_args!("{total} dead letter(s) in the queue"));
+    if total == 0 {
+        return Ok((0, None));
+    }
+    signals.interrupt(check_concurrency(stack)).await?;
+    let change = format!("The function tries to write {total} dead letter(s) of {}.", stack.name);
+    signals.interrupt(question::ask(&change, yes)).await?;
+    let since = follow_redrive(stack, mapping, &before, arguments, signals).await?;
+    Ok((total, Some(since)))
 }
 
 /// Checks that the function's reserved concurrency covers all of its mappings: batches that Lambda throttles use up

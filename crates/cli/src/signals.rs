@@ -1,4 +1,4 @@
-//! The signals that end the program. A command that changes something puts it back before it ends.
+//! The signals that end the program. A command that must put something back does so before it ends.
 
 use std::io;
 

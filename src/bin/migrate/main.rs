@@ -95,13 +95,25 @@ async fn serve() -> Outcome {
 /// receives their errors, and does not wait for a response until its timeout.
 async fn handle(event: LambdaEvent<Value>) -> Outcome<Value> {
     let deadline = Deadline::before(event.context.deadline());
-    match MigrateEvent::read(event.payload)? {
+    let outcome = match MigrateEvent::read(event.payload) {
+        Ok(migrate_event) => run(migrate_event, &event.context, deadline).await,
+        Err(error) => Err(error.into()),
+    };
+    // The schedule reads no answer, so only the log says why the daily run failed.
+    if let Err(error) = &outcome {
+        error!(target: LOG_TARGET, error = %error, "the run failed");
+    }
+    outcome
+}
+
+async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outcome<Value> {
+    match event {
+        MigrateEvent::Deployment(request) => deploy(&request, deadline).await.map(|()| Value::Null),
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
-            report_users_with_many_tokens(&event.context, deadline).await;
+            report_users_with_many_tokens(context, deadline).await;
             Ok(Value::Null)
         }
-        MigrateEvent::Deployment(request) => deploy(&request, deadline).await.map(|()| Value::Null),
         MigrateEvent::Rotate => migrate_within(deadline, Prune::No).await.map(|()| Value::Null),
         MigrateEvent::Status => {
             let status = deadline.timeout(Box::pin(status())).await??;
@@ -126,11 +138,7 @@ async fn deploy(request: &CustomResourceRequest, deadline: Deadline) -> Outcome 
     if let Err(error) = &outcome {
         error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
-    let response = request.respond(outcome, environment).await;
-    if let Err(error) = &response {
-        error!(target: LOG_TARGET, error = %error, "the answer was not sent");
-    }
-    Ok(response?)
+    Ok(request.respond(outcome, environment).await?)
 }
 
 async fn status() -> Outcome<SchemaStatus> {
@@ -240,7 +248,7 @@ async fn accept_fingerprint(
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets).await?;
     let changed = schema::accept_salt(connection.client_mut(), &schema, salt_fingerprint).await?;
-    info!(target: LOG_TARGET, changed, "the salt is accepted");
+    info!(target: LOG_TARGET, changed, fingerprint = salt_fingerprint.as_str(), "the salt is accepted");
     Ok(changed)
 }
 

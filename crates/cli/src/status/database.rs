@@ -9,6 +9,8 @@ use crate::salt::{self, SaltFingerprints, SchemaStatus};
 use crate::stack::Stack;
 
 const SALT_RUNBOOK: &str = "docs/operations.md#the-salt-changed";
+/// Why a function cannot be invoked, or cannot reach Postgres.
+const ERROR_TYPES: &str = "docs/operations.md#error-types";
 
 /// Shows the version of the schema, and compares the accepted salt with the salt in Secrets Manager.
 pub(super) async fn schema_and_salt(invoker: &Invoker, stack: &Stack) -> (Part, Part) {
@@ -16,7 +18,7 @@ pub(super) async fn schema_and_salt(invoker: &Invoker, stack: &Stack) -> (Part, 
         tokio::join!(salt::schema_status(invoker, stack), salt::fingerprints(invoker, stack));
     let salt = match (&schema, &salts) {
         (Ok(schema), Ok(salts)) => salt_part(schema, salts),
-        (Err(error), _) | (_, Err(error)) => Part::unknown("salt", SALT_RUNBOOK, error),
+        (Err(error), _) | (_, Err(error)) => Part::unknown("salt", ERROR_TYPES, error),
     };
     (schema_part(&schema), salt)
 }
@@ -25,7 +27,7 @@ fn schema_part(schema: &Result<SchemaStatus, Error>) -> Part {
     const RUNBOOK: &str = "docs/operations.md#run-migrate";
     let schema = match schema {
         Ok(schema) => schema,
-        Err(error) => return Part::unknown("schema", RUNBOOK, error),
+        Err(error) => return Part::unknown("schema", ERROR_TYPES, error),
     };
     let SchemaStatus { version, newest_version, .. } = schema;
     let number = |version: &Option<i32>| version.map_or("none".to_owned(), |version| version.to_string());

@@ -14,6 +14,7 @@ const ALARMS: &str = "docs/operations.md#alarms";
 /// Shows whether the last deployment is complete.
 pub(super) async fn deployment(stack: &Stack) -> Part {
     const RUNBOOK: &str = "docs/deployment.md#if-a-later-deployment-fails";
+    const FIRST: &str = "docs/deployment.md#if-the-first-deployment-fails";
     let read = async {
         let answer = stack.aws.cloudformation().describe_stacks().stack_name(&stack.name).send().await;
         let answer = answer.map_err(|error| aws::failure("DescribeStacks", &error))?;
@@ -29,7 +30,10 @@ pub(super) async fn deployment(stack: &Stack) -> Part {
                 | StackStatus::ImportComplete
         );
         let text = status.as_str();
-        Ok(Part::new("deployment", RUNBOOK, is_well, text.to_owned(), json!({ "status": text })))
+        // Later deployments have `UPDATE_…`.
+        let is_first = ["CREATE", "ROLLBACK", "DELETE"].iter().any(|word| text.starts_with(word));
+        let runbook = if is_first { FIRST } else { RUNBOOK };
+        Ok(Part::new("deployment", runbook, is_well, text.to_owned(), json!({ "status": text })))
     };
     read.await.unwrap_or_else(|error: Error| Part::unknown("deployment", RUNBOOK, &error))
 }
@@ -60,13 +64,18 @@ async fn read_alarms(stack: &Stack) -> Result<Part, Error> {
             }
         }
     }
+    if states.len() < names.len() {
+        let number = names.len() - states.len();
+        return Err(Error::Failed(format!("{number} of the stack's {} alarms are gone", names.len())));
+    }
     raised.sort();
     let text = match (states.len(), &*raised) {
         (0, _) => "the stack has no alarm".to_owned(),
         (number, []) => format!("none of {number} is on"),
         (_, raised) => format!("on: {}", raised.join(", ")),
     };
-    Ok(Part::new("alarms", ALARMS, raised.is_empty(), text, states.into()))
+    let is_well = raised.is_empty() && !states.is_empty();
+    Ok(Part::new("alarms", ALARMS, is_well, text, states.into()))
 }
 
 /// Returns the names of the stack's alarms. Another stack's alarms may begin with the name of this stack.

@@ -21,15 +21,13 @@ pub(super) async fn login_queue(stack: &Stack) -> Part {
     let read = async {
         let url = stack.output("QueueUrl")?;
         let Counts { waiting, in_flight } = queue::describe(&stack.aws, url).await?.counts;
-        let oldest = oldest_seconds(stack, url).await;
-        let age = match &oldest {
+        let oldest = oldest_seconds(stack, url).await?;
+        let age = match oldest {
             _ if waiting + in_flight == 0 => String::new(),
-            Ok(Some(seconds)) => format!(", the oldest for {seconds:.0} s"),
-            Ok(None) => ", the age of the oldest is not measured yet".to_owned(),
-            Err(error) => format!(", the age of the oldest is unknown: {error}"),
+            Some(seconds) => format!(", the oldest for {seconds:.0} s"),
+            None => ", the age of the oldest is not measured yet".to_owned(),
         };
         let text = format!("{waiting} waiting, {in_flight} in flight{age}");
-        let oldest = oldest.ok().flatten();
         let values = json!({ "waiting": waiting, "in_flight": in_flight, "oldest_s": oldest });
         Ok(Part::new("queue", ALARMS, true, text, values))
     };
