@@ -122,6 +122,33 @@ def test_status_names_the_redrive_mapping_that_is_on(driver: Driver) -> None:
     assert shown.status == 1
 
 
+def test_throttled_function_is_not_well(driver: Driver) -> None:
+    functions, name = driver.system.emulator.client("lambda"), driver.system.stack.function
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        shown = _status(driver)
+    finally:
+        functions.delete_function_concurrency(FunctionName=name)
+
+    assert "ingest: reserved concurrency 0, somebody clicked Throttle" in shown.output
+    assert shown.status == 1
+
+
+def test_missing_alarm_is_not_well(driver: Driver) -> None:
+    alarms = driver.system.emulator.client("cloudwatch")
+    name = f"{driver.system.stack.name}-throttles"
+    [alarm] = alarms.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    alarms.delete_alarms(AlarmNames=[name])
+    try:
+        shown = _status(driver)
+    finally:
+        parameters = alarms.meta.service_model.operation_model("PutMetricAlarm").input_shape.members
+        alarms.put_metric_alarm(**{key: value for key, value in alarm.items() if key in parameters})
+
+    assert re.search(r"alarms +UNKNOWN +1 of the stack's \d+ alarms are gone", shown.output)
+    assert shown.status == 1
+
+
 def test_runbook_sections_of_status_exist() -> None:
     sources = (ROOT / "crates" / "cli" / "src" / "status").glob("*.rs")
     named = {

@@ -166,6 +166,18 @@ def test_mapping_left_on_is_turned_off_without_letters(driver: Driver) -> None:
     assert _state(driver) == "Disabled"
 
 
+def test_mapping_left_on_is_turned_off_without_consent(driver: Driver) -> None:
+    functions = driver.system.emulator.client("lambda")
+    _dead_letters(driver, BAD)
+    functions.update_event_source_mapping(UUID=driver.system.stack.redrive_mapping, Enabled=True)
+    wait_until(lambda: _state(driver) == "Enabled", lambda: _state(driver))
+
+    refused = program.run(driver.system.emulator, "--stack", driver.system.stack.name, "redrive")
+
+    assert refused.status == 2
+    assert _state(driver) == "Disabled"
+
+
 def test_too_little_reserved_concurrency_is_refused(driver: Driver) -> None:
     _dead_letters(driver, BAD)
 
