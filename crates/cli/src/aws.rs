@@ -159,7 +159,9 @@ fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
     let text = texts.join(": ");
     // No credentials is no error of its own: the SDK fails to make the request.
     if text.contains("credentials") {
-        return format!("no AWS credentials that can be used; set AWS_PROFILE, or log in (aws sso login): {text}");
+        return format!(
+            "no AWS credentials that can be used; set AWS_PROFILE, or log in (aws sso login): {text}"
+        );
     }
     text
 }

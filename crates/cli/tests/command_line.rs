@@ -49,7 +49,8 @@ fn missing_samconfig_is_wrong_use() {
     let (status, error) = failure(&run(&["--env", "prod", "redrive"]));
 
     assert_eq!(status, Some(2));
-    assert!(error.starts_with("login-etl: --env prod: ./samconfig.toml cannot be read: "), "{error}");
+    assert!(error.starts_with("login-etl: --env prod: ./samconfig.toml cannot be read ("), "{error}");
+    assert!(error.ends_with("change to your clone, or use --stack and --region\n"), "{error}");
 }
 
 #[test]
