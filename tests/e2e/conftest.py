@@ -9,9 +9,10 @@ import pytest
 
 from dev import TARGET, stack
 from dev.emulator import Feature, Kind
-from dev.local_system import running
+from dev.local_system import Services, running, running_services
 from dev.processes import exit_on_signals
 from e2e import xray
+from e2e.deployment import Database
 from e2e.driver import Driver
 
 # The most verbose logs, so that test_privacy.py searches everything that could be logged.
@@ -49,6 +50,24 @@ def driver(session_driver: Driver) -> Driver:
         if stack.count(system.emulator, url):
             sqs.purge_queue(QueueUrl=url)
     return replace(session_driver, started_at=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def services(request: pytest.FixtureRequest) -> Iterator[Services]:
+    """Start servers for a module: a stack's roles belong to the whole Postgres."""
+    name = request.module.__name__.rpartition("test_")[2].replace("_", "-")
+    with running_services(TARGET / f"e2e-{name}") as services:
+        yield services
+
+
+@pytest.fixture
+def database(services: Services) -> Iterator[Database]:
+    """Create an empty database; delete it, and the stack, at the end."""
+    database = Database(services)
+    try:
+        yield database
+    finally:
+        database.drop()
 
 
 def pytest_configure() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-from dev import ROOT, TARGET
+from dev import ROOT
 from dev.emulator import Feature
-from dev.local_system import Services, running_services
+from dev.local_system import Services
 from e2e import documented
 from e2e.commands import run
 from e2e.deployment import OWNER, STACK, Database
@@ -26,13 +26,6 @@ VPC_CIDR = {"Fn::GetAtt": ["Vpc", "CidrBlock"]}
 OWNER_SECRET = {"Fn::GetAtt": ["DatabaseCluster", "MasterUserSecret.SecretArn"]}
 # Of the document.
 SNAPSHOT = "restored-for-login-etl-prod"
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
-    """Start servers for this module: a stack's roles belong to the whole Postgres."""
-    with running_services(TARGET / "e2e-created-database") as services:
-        yield services
 
 
 @pytest.fixture

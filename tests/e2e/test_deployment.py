@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from dev import TARGET, stack
+from dev import stack
 from dev.emulator import Feature
-from dev.local_system import Services, running_services
+from dev.local_system import Services
 from dev.logins import failed, login, record
 from e2e import program
 from e2e.deployment import DATABASE, OWNER, STACK, Database
@@ -36,27 +36,10 @@ EXISTING_DATABASE = {
 
 
 @pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
-    """Start servers for this module: a stack's roles belong to the whole Postgres."""
-    with running_services(TARGET / "e2e-deployment") as services:
-        yield services
-
-
-@pytest.fixture(scope="module")
 def template_url(services: Services) -> str:
     """Upload the template without packages, for stacks that are refused."""
     services.emulator.client("s3").create_bucket(Bucket="refused")
     return stack.upload_template(services.emulator, "refused", stack.template("refused"))
-
-
-@pytest.fixture
-def database(services: Services) -> Iterator[Database]:
-    """Create an empty database; delete it, and the stack, at the end."""
-    database = Database(services)
-    try:
-        yield database
-    finally:
-        database.drop()
 
 
 def test_existing_table_is_kept_and_written_to(database: Database) -> None:

@@ -20,7 +20,7 @@ import pytest
 from deploy.protection import protections
 from dev import ROOT, TARGET, stack
 from dev.emulator import REGION, Feature
-from dev.local_system import Services, running_services
+from dev.local_system import Services
 from dev.stack import PROGRAMS
 from e2e.deployment import OWNER, STACK, Database
 
@@ -48,13 +48,6 @@ CAUSES = (ROOT / "docs" / "deployment.md").read_text().split("### Causes of a fa
 
 # Causes a failure and yields the parameters of the deployment that fails; then removes the cause.
 Failure = Callable[[Database], AbstractContextManager[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
-    """Start servers for this module: a stack's roles belong to the whole Postgres."""
-    with running_services(TARGET / "e2e-first-deployment") as services:
-        yield services
 
 
 @pytest.fixture

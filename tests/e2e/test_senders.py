@@ -6,7 +6,6 @@ policy of the key of an encrypted queue, so MiniStack's evaluator decides it her
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from samtranslator.yaml_helper import yaml_parse
 
-from dev import ROOT, TARGET
+from dev import ROOT
 from dev.emulator import REGION, Feature
-from dev.local_system import Services, running_services
 from dev.logins import login
 from dev.stack import WAITER_CONFIG, read_template
 from e2e.deployment import Database
@@ -157,23 +155,6 @@ def test_role_decrypts_through_sqs_only() -> None:
     ]
 
     assert allowed == [False, True]
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
-    """Start servers for this module: a stack's roles belong to the whole Postgres."""
-    with running_services(TARGET / "e2e-senders") as services:
-        yield services
-
-
-@pytest.fixture
-def database(services: Services) -> Iterator[Database]:
-    """Create an empty database; delete it, and the stack, at the end."""
-    database = Database(services)
-    try:
-        yield database
-    finally:
-        database.drop()
 
 
 @pytest.mark.needs(Feature.CUSTOM_RESOURCES | Feature.ROLES)
