@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::aws::{self, Aws};
 use crate::error::Error;
+use crate::stack::Stack;
 
 /// The error with which an invocation failed. The functions' own texts hold no personal value.
 #[derive(Deserialize)]
@@ -25,6 +26,19 @@ pub(crate) struct Invoker(Client);
 impl Invoker {
     pub(crate) fn new(aws: &Aws) -> Self {
         Self(aws.invoking_lambda())
+    }
+
+    /// Returns the answer of the migrate function to an event.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke`](Self::invoke).
+    pub(crate) async fn migrate<A: DeserializeOwned>(
+        &self,
+        stack: &Stack,
+        event: &Value,
+    ) -> Result<A, Error> {
+        self.invoke(stack.output("MigrateFunctionName")?, event).await
     }
 
     /// Returns the answer to an event.

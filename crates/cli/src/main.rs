@@ -6,6 +6,7 @@ mod accept_salt;
 mod arguments;
 mod aws;
 mod completions;
+mod concurrency;
 mod environment;
 mod error;
 mod invoke;

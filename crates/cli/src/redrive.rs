@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_lambda::types::ScalingConfig;
 use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use crate::aws;
+use crate::concurrency;
 use crate::error::{Error, Outcome};
 use crate::log_lines::{self, Function, LogLine};
 use crate::mapping::RedriveMapping;
@@ -145,50 +144,11 @@ async fn redrive_letters(
     if total == 0 {
         return Ok((0, None));
     }
-    signals.interrupt(check_concurrency(stack)).await?;
+    signals.interrupt(concurrency::check(stack)).await?;
     let change = format!("The function tries to write {total} dead letter(s) of {}.", stack.name);
     signals.interrupt(question::ask(&change, yes)).await?;
     let since = follow_redrive(stack, mapping, &before, arguments, signals).await?;
     Ok((total, Some(since)))
-}
-
-/// Checks that the function's reserved concurrency covers all of its mappings: batches that Lambda throttles use up
-/// the deliveries of their messages.
-async fn check_concurrency(stack: &Stack) -> Result<(), Error> {
-    let (client, function) = (stack.aws.lambda(), stack.output("FunctionName")?);
-    let answer = client.get_function_concurrency().function_name(function).send().await;
-    let answer = answer.map_err(|error| aws::failure("GetFunctionConcurrency", &error))?;
-    let Some(reserved) = answer.reserved_concurrent_executions() else { return Ok(()) };
-    let mut pages =
-        client.list_event_source_mappings().function_name(function).into_paginator().items().send();
-    let mut maximums = Vec::new();
-    while let Some(mapping) = pages.next().await {
-        let mapping = mapping.map_err(|error| aws::failure("ListEventSourceMappings", &error))?;
-        maximums.extend(mapping.scaling_config().and_then(ScalingConfig::maximum_concurrency));
-    }
-    match problem_of_concurrency(reserved, &maximums) {
-        Some(problem) => Err(Error::Failed(problem)),
-        None => Ok(()),
-    }
-}
-
-fn problem_of_concurrency(reserved: i32, maximums: &[i32]) -> Option<String> {
-    let needed: i32 = maximums.iter().sum();
-    if reserved == 0 {
-        return Some(
-            "the function's reserved concurrency is 0: somebody clicked Throttle in the console. Find out why, and \
-             restore the previous value first"
-                .to_owned(),
-        );
-    }
-    (reserved < needed).then(|| {
-        let maximums: Vec<_> = maximums.iter().map(ToString::to_string).collect();
-        format!(
-            "the function's reserved concurrency is {reserved}, but its mappings need {needed} during a redrive \
-             ({}). Raise ReservedConcurrency to {needed}, or lower MaximumConcurrency, and deploy first",
-            maximums.join(" + ")
-        )
-    })
 }
 
 /// Turns the mapping on and follows the redrive to its end. Returns when it started.
@@ -464,28 +424,5 @@ Run redrive again for those that were not tried, with a larger --patience if the
         report.explain(&[failed_message("a", "NotJson")], &[batch.clone(), batch]);
 
         assert_eq!((report.failed_again, report.not_tried), (Some(2), Some(0)));
-    }
-
-    #[test]
-    fn concurrency_must_cover_all_mappings() {
-        let problems = [(12, vec![10, 2]), (11, vec![10, 2]), (0, vec![])]
-            .map(|(reserved, maximums)| problem_of_concurrency(reserved, &maximums));
-
-        assert_eq!(
-            problems,
-            [
-                None,
-                Some(
-                    "the function's reserved concurrency is 11, but its mappings need 12 during a redrive (10 + 2). \
-                     Raise ReservedConcurrency to 12, or lower MaximumConcurrency, and deploy first"
-                        .to_owned()
-                ),
-                Some(
-                    "the function's reserved concurrency is 0: somebody clicked Throttle in the console. Find out \
-                     why, and restore the previous value first"
-                        .to_owned()
-                ),
-            ]
-        );
     }
 }

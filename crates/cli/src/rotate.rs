@@ -44,12 +44,11 @@ pub(crate) async fn rotate(
     let roles: Vec<_> = secrets.iter().map(|(role, _)| *role).collect();
     let change = format!("{} gets a new password for {}.", stack.name, roles.join(" and "));
     signals.interrupt(question::ask(&change, yes)).await?;
-    let migrate =
-        Migrate { invoker: Invoker::new(&stack.aws), function: stack.output("MigrateFunctionName")? };
+    let invoker = Invoker::new(&stack.aws);
     output::progress("Setting the current passwords in the database…");
     // After an interrupted rotation, only the previous password works. Another change of the secret would remove it,
     // so the current password must be set first.
-    signals.interrupt(migrate.set_passwords()).await.map_err(|error| match error {
+    signals.interrupt(set_passwords(&invoker, stack)).await.map_err(|error| match error {
         Error::Failed(reason) => {
             Error::Failed(format!("migrate failed, so no password was changed: {reason}"))
         }
@@ -62,7 +61,7 @@ pub(crate) async fn rotate(
             put_new_password(&client, role, secret).await?;
         }
         output::progress("Setting the new passwords in the database…");
-        migrate.set_passwords().await
+        set_passwords(&invoker, stack).await
     };
     if let Err(error) = signals.interrupt(change).await {
         output::progress(
@@ -75,16 +74,9 @@ pub(crate) async fn rotate(
     Ok(Outcome::Good)
 }
 
-struct Migrate<'s> {
-    invoker: Invoker,
-    function: &'s str,
-}
-
-impl Migrate<'_> {
-    /// Lets `migrate` set the passwords that the secrets hold.
-    async fn set_passwords(&self) -> Result<(), Error> {
-        self.invoker.invoke::<Value>(self.function, &json!({ "action": "rotate" })).await.map(drop)
-    }
+/// Lets `migrate` set the passwords that the secrets hold.
+async fn set_passwords(invoker: &Invoker, stack: &Stack) -> Result<(), Error> {
+    invoker.migrate::<Value>(stack, &json!({ "action": "rotate" })).await.map(drop)
 }
 
 /// Puts a secret with a new password and the other keys of the old secret.

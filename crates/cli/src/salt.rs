@@ -33,25 +33,17 @@ pub(crate) struct SaltFingerprints {
 
 /// Reads the state of the schema.
 pub(crate) async fn schema_status(invoker: &Invoker, stack: &Stack) -> Result<SchemaStatus, Error> {
-    ask_migrate(invoker, stack, &json!({ "action": "status" })).await
+    invoker.migrate(stack, &json!({ "action": "status" })).await
 }
 
 /// Accepts a salt.
 pub(crate) async fn accept(invoker: &Invoker, stack: &Stack, fingerprint: &str) -> Result<(), Error> {
     let event = json!({ "action": "accept-salt", "fingerprint": fingerprint });
-    ask_migrate::<Value>(invoker, stack, &event).await.map(drop)
+    invoker.migrate::<Value>(stack, &event).await.map(drop)
 }
 
 /// Asks the ingest function for the fingerprints. Only this function may read the salt.
 pub(crate) async fn fingerprints(invoker: &Invoker, stack: &Stack) -> Result<SaltFingerprints, Error> {
     let function = stack.output("FunctionName")?;
     invoker.invoke(function, &json!({ "action": "salt-fingerprint" })).await
-}
-
-async fn ask_migrate<A: serde::de::DeserializeOwned>(
-    invoker: &Invoker,
-    stack: &Stack,
-    event: &Value,
-) -> Result<A, Error> {
-    invoker.invoke(stack.output("MigrateFunctionName")?, event).await
 }

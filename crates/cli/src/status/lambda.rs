@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::report::Part;
 use crate::aws;
+use crate::concurrency;
 use crate::error::Error;
 use crate::stack::Stack;
 
@@ -62,10 +63,7 @@ async fn read_functions(stack: &Stack, runbook: &'static str) -> Result<Part, Er
         texts.push(format!("{name}: last update {update}"));
         values.insert(name.to_owned(), update.into());
     }
-    let function = stack.output("FunctionName")?;
-    let answer = stack.aws.lambda().get_function_concurrency().function_name(function).send().await;
-    let answer = answer.map_err(|error| aws::failure("GetFunctionConcurrency", &error))?;
-    if answer.reserved_concurrent_executions() == Some(0) {
+    if concurrency::reserved(stack).await? == Some(0) {
         is_well = false;
         texts.push("ingest: reserved concurrency 0, somebody clicked Throttle".to_owned());
     }
