@@ -72,7 +72,7 @@ impl From<BatchError> for Diagnostic {
     }
 }
 
-/// The answer to an operator's question. A process that does not start has no `errorType`.
+/// The error of a fingerprint event. A process that does not start has no `errorType`.
 impl From<StartError> for Diagnostic {
     fn from(error: StartError) -> Self {
         Self { error_type: "SaltUnavailable".to_owned(), error_message: error.to_string() }

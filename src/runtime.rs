@@ -20,8 +20,8 @@ use serde::Serialize;
 use tokio::task::futures::TaskLocalFuture;
 
 use crate::error::BatchError;
+use crate::fingerprint_event::{self, SaltFingerprints};
 use crate::handler::Ingest;
-use crate::salt_question::{self, SaltFingerprints};
 use crate::store::error::StoreError;
 
 tokio::task_local! {
@@ -57,8 +57,8 @@ struct SaltChanged;
 pub async fn serve(ingest: Ingest, salt_secret_id: &str) -> Result<(), Error> {
     let handle = async |event: LambdaEvent<()>| {
         let raw_event = INVOCATION.with(|invocation| invocation.event.clone());
-        if salt_question::is_asked(&raw_event) {
-            let salt = salt_question::answer(salt_secret_id, ingest.salt_fingerprint()).await?;
+        if fingerprint_event::matches(&raw_event) {
+            let salt = fingerprint_event::answer(salt_secret_id, ingest.salt_fingerprint()).await?;
             return Ok(Answer::Salt(salt));
         }
         let answer = ingest.handle(&raw_event, &event.context).await;

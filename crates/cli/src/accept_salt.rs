@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::confirmation;
 use crate::error::{Error, Outcome};
 use crate::invoke::Invoker;
 use crate::output::Printer;
-use crate::question;
 use crate::salt;
 use crate::stack::Stack;
 
@@ -21,7 +21,7 @@ struct AcceptedSalt {
     changed: bool,
 }
 
-/// Accepts the salt in Secrets Manager, after asking.
+/// Accepts the salt in Secrets Manager, after the operator confirmed.
 pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> Result<Outcome, Error> {
     let invoker = Invoker::new(&stack.aws);
     let current = salt::fingerprints(&invoker, stack).await?.current;
@@ -29,7 +29,7 @@ pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> R
     let before = accepted.as_ref().map(|salt| salt.fingerprint.clone());
     let changed = before.as_ref() != Some(&current);
     if changed {
-        question::ask(&change(&stack.name, accepted.as_ref(), &current), yes).await?;
+        confirmation::confirm(&change(&stack.name, accepted.as_ref(), &current), yes).await?;
         // The answer may have taken long.
         if salt::fingerprints(&invoker, stack).await?.current != current {
             let problem = "somebody changed the salt in Secrets Manager meanwhile, so nothing was accepted";

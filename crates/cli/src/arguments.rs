@@ -65,7 +65,7 @@ pub(crate) enum StackCommand {
     /// Accept the salt that is in Secrets Manager now
     ///
     /// Do this only if the salt was changed on purpose: new rows can never be joined
-    /// with older rows. It shows the fingerprints of both salts and asks first.
+    /// with older rows. It prints the fingerprints of both salts and waits for y.
     #[command(verbatim_doc_comment)]
     AcceptSalt,
     /// Show what failed, from the functions' logs

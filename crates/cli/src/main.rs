@@ -1,4 +1,4 @@
-//! `login-etl`: the program for whoever operates a deployed stack. `login-etl --help` lists its commands.
+//! `login-etl`: the operators' program for a deployed stack. `login-etl --help` lists its commands.
 
 #![expect(clippy::doc_markdown, reason = "--help shows the texts of clap's types, and is not Markdown")]
 
@@ -7,6 +7,7 @@ mod arguments;
 mod aws;
 mod completions;
 mod concurrency;
+mod confirmation;
 mod environment;
 mod error;
 mod invoke;
@@ -15,7 +16,6 @@ mod logs;
 mod man;
 mod mapping;
 mod output;
-mod question;
 mod queue;
 mod redrive;
 mod rotate;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(run(arguments));
-            // A question that a signal ended still waits for its answer in a thread.
+            // After a signal, a thread may still wait for the operator's answer.
             runtime.shutdown_background();
             outcome
         }

@@ -9,11 +9,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::concurrency;
+use crate::confirmation;
 use crate::error::{Error, Outcome};
 use crate::log_lines::{self, Function, LogLine};
 use crate::mapping::RedriveMapping;
 use crate::output::{self, Printer, table};
-use crate::question;
 use crate::queue::{self, Counts};
 use crate::signals::Signals;
 use crate::stack::Stack;
@@ -146,7 +146,7 @@ async fn redrive_letters(
     }
     signals.interrupt(concurrency::check(stack)).await?;
     let change = format!("The function tries to write {total} dead letter(s) of {}.", stack.name);
-    signals.interrupt(question::ask(&change, yes)).await?;
+    signals.interrupt(confirmation::confirm(&change, yes)).await?;
     let since = follow_redrive(stack, mapping, &before, arguments, signals).await?;
     Ok((total, Some(since)))
 }

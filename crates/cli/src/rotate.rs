@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::aws;
+use crate::confirmation;
 use crate::error::{Error, Outcome};
 use crate::invoke::Invoker;
 use crate::output::{self, Printer};
-use crate::question;
 use crate::signals::Signals;
 use crate::stack::Stack;
 
@@ -28,7 +28,7 @@ struct Rotated {
     roles: Vec<&'static str>,
 }
 
-/// Sets new passwords, after asking.
+/// Sets new passwords, after the operator confirmed.
 pub(crate) async fn rotate(
     stack: &Stack,
     printer: Printer,
@@ -43,7 +43,7 @@ pub(crate) async fn rotate(
     }
     let roles: Vec<_> = secrets.iter().map(|(role, _)| *role).collect();
     let change = format!("{} gets a new password for {}.", stack.name, roles.join(" and "));
-    signals.interrupt(question::ask(&change, yes)).await?;
+    signals.interrupt(confirmation::confirm(&change, yes)).await?;
     let invoker = Invoker::new(&stack.aws);
     output::progress("Setting the current passwords in the database…");
     // After an interrupted rotation, only the previous password works. Another change of the secret would remove it,

@@ -42,7 +42,7 @@ pub(crate) async fn accept(invoker: &Invoker, stack: &Stack, fingerprint: &str) 
     invoker.migrate::<Value>(stack, &event).await.map(drop)
 }
 
-/// Asks the ingest function for the fingerprints. Only this function may read the salt.
+/// Returns the fingerprints from the ingest function. Only this function may read the salt.
 pub(crate) async fn fingerprints(invoker: &Invoker, stack: &Stack) -> Result<SaltFingerprints, Error> {
     let function = stack.output("FunctionName")?;
     invoker.invoke(function, &json!({ "action": "salt-fingerprint" })).await

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::aws;
+use crate::confirmation;
 use crate::error::{Error, Outcome};
 use crate::log_lines::{self, Function};
 use crate::output::{self, Printer};
-use crate::question;
 use crate::queue;
 use crate::stack::Stack;
 
@@ -73,7 +73,7 @@ pub(crate) async fn smoke(
         "{MESSAGES} test messages are sent to {}. They leave rows whose users are called smoke-….",
         stack.name
     );
-    question::ask(&change, yes).await?;
+    confirmation::confirm(&change, yes).await?;
     let problem = match check(stack, Duration::from_secs(arguments.patience)).await {
         Ok(()) => None,
         Err(Problem::Found(problem)) => Some(problem),

@@ -1,4 +1,4 @@
-//! The question of an operator for the salt that the function uses: an event that is no batch.
+//! An event that is no batch: an operator compares the salt of the function with the accepted salt.
 
 use login::pii::{Masker, SaltFingerprint};
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::aws::secrets::Secrets;
 use crate::error::StartError;
 
-/// The longest question. A batch with a message is longer, so it is not parsed twice.
+/// The longest event of this kind. A batch with a message is longer, so the function never parses a batch twice.
 const MAX_LENGTH: usize = 64;
 
 /// The event `{"action": "salt-fingerprint"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
-enum Question {
+enum FingerprintEvent {
     SaltFingerprint {},
 }
 
@@ -25,10 +25,10 @@ pub struct SaltFingerprints {
     pub in_use: String,
 }
 
-/// Whether an event is the question.
+/// Whether an event is `{"action": "salt-fingerprint"}`.
 #[must_use]
-pub fn is_asked(event: &[u8]) -> bool {
-    event.len() <= MAX_LENGTH && serde_json::from_slice::<Question>(event).is_ok()
+pub fn matches(event: &[u8]) -> bool {
+    event.len() <= MAX_LENGTH && serde_json::from_slice::<FingerprintEvent>(event).is_ok()
 }
 
 /// Fetches the salt from Secrets Manager, and returns its fingerprint beside that of the salt in use.
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exact_question_is_asked() {
-        assert!(is_asked(br#"{"action": "salt-fingerprint"}"#));
+    fn only_the_exact_event_matches() {
+        assert!(matches(br#"{"action": "salt-fingerprint"}"#));
         for other in [
             &br#"{"action": "salt-fingerprint", "Records": []}"#[..],
             br#"{"action": "status"}"#,
@@ -56,7 +56,7 @@ mod tests {
             b"[]",
             b"",
         ] {
-            assert!(!is_asked(other));
+            assert!(!matches(other));
         }
     }
 }

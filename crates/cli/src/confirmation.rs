@@ -1,4 +1,4 @@
-//! Asks before a command changes something.
+//! The operator confirms a change before a command makes it.
 
 use std::io::{self, IsTerminal};
 
@@ -7,12 +7,12 @@ use tokio::task::spawn_blocking;
 use crate::error::Error;
 use crate::output;
 
-/// Asks whether to make a change, which the sentence `change` names. With `yes`, nobody is asked.
+/// Prints the change, a sentence, and waits for the operator's `y`. With `yes`, it returns at once.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if there is no terminal to ask on, [`Error::Failed`] if the answer is not `y`.
-pub(crate) async fn ask(change: &str, yes: bool) -> Result<(), Error> {
+/// [`Error::Usage`] if standard input is no terminal, [`Error::Failed`] if the answer is not `y`.
+pub(crate) async fn confirm(change: &str, yes: bool) -> Result<(), Error> {
     if yes {
         return Ok(());
     }
