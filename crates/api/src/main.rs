@@ -1,0 +1,3 @@
+//! Connects the parts.
+
+fn main() {}
