@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::Context;
 
-use crate::caller;
+use crate::caller::Caller;
 
 /// Answers the request and logs the line. Alarms count the lines with a status from 500.
 pub async fn log(request: Request, next: Next) -> Response {
@@ -16,10 +16,10 @@ pub async fn log(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let request_id = parts.extensions.get::<Context>().map(|context| context.request_id.clone());
-    let caller = caller::arn(&parts);
 
     let response = next.run(Request::from_parts(parts, body)).await;
 
+    let caller = response.extensions().get::<Caller>().map(|Caller(caller)| caller);
     let status = response.status().as_u16();
     let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
     // Methods and headers are the client's words. A method that no route has may be any word.
