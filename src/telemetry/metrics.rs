@@ -83,6 +83,9 @@ pub enum MetricName {
     UsedPercent,
     UsersWithManyTokens,
     ServerError,
+    RollupDays,
+    RollupDaysLeft,
+    RollupFailed,
 }
 
 /// A metric's name and its value.
