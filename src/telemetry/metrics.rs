@@ -82,6 +82,10 @@ pub enum MetricName {
     ElapsedMs,
     UsedPercent,
     UsersWithManyTokens,
+    ServerError,
+    RollupDays,
+    RollupDaysLeft,
+    RollupFailed,
 }
 
 /// A metric's name and its value.
