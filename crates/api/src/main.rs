@@ -6,7 +6,7 @@ use lambda_http::Error;
 use login_etl::aws::secrets::Secrets;
 use login_etl::store::tls::PendingTls;
 use login_etl::{memory, telemetry};
-use login_etl_api::caller::Authenticator;
+use login_etl_api::authenticator::Authenticator;
 use login_etl_api::database::Database;
 use login_etl_api::router::router;
 use login_etl_api::server;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use login_etl::config::{DatabaseSettings, SettingError};
 
-use crate::caller::load_balancer::{LoadBalancerSettings, keys_url};
+use crate::load_balancer::{LoadBalancerSettings, keys_url};
 
 /// The address and port of the plain server.
 pub const LISTEN: &str = "LISTEN";

@@ -29,7 +29,7 @@ use openssl::sign::Verifier;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Caller, Refusal};
+use crate::caller::{Caller, Refusal};
 
 /// Bytes of a header: a load balancer takes no more than 11 KB of claims and access token.
 const TOKEN_LIMIT: usize = 16 * 1024;
