@@ -392,7 +392,7 @@ status: ## Show what is not well in a stack
 	$(LOGIN_ETL_COMMAND) status
 
 .PHONY: rotate
-rotate: ## Give login_writer and login_analyst new database passwords
+rotate: ## Give the logins of the database new passwords
 	$(LOGIN_ETL_COMMAND) rotate
 
 .PHONY: accept-salt

@@ -22,7 +22,7 @@ TEMPLATE = ROOT / "template.yaml"
 PACKAGE = TARGET / "lambda" / "bootstrap"
 # The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
-# The function that only a stack for analysts has. `make build` does not build it, `make build-api` does.
+# The function that only a stack for analysts has; `make build-api` builds its program.
 ANALYSTS_PROGRAMS = {"ApiFunction": "api"}
 CA_BUNDLE = "database-ca.pem"
 BATCH = 10
@@ -131,6 +131,16 @@ def migrate(emulator: Emulator, stack: Stack) -> None:
         raise RuntimeError(f"migrate failed: {error}")
 
 
+def roll_up(emulator: Emulator, stack: Stack) -> None:
+    """Bring the rollups of the analysts up to date, as the schedule does each hour."""
+    payload = json.dumps({"action": "roll-up"})
+    functions = emulator.client("lambda")
+    answer = functions.invoke(FunctionName=stack.migrate_function, Payload=payload)
+    result = json.load(answer["Payload"])
+    if "FunctionError" in answer or "error" in result:
+        raise RuntimeError(f"the roll-up failed: {result.get('errorMessage') or result['error']}")
+
+
 def outputs(emulator: Emulator, name: str) -> dict[str, str]:
     """Read the outputs of a stack."""
     [stack] = emulator.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
@@ -213,6 +223,12 @@ def salt(emulator: Emulator, stack: Stack) -> str:
 def writer_password(emulator: Emulator, stack: Stack) -> str:
     """Read the password that the function logs in with."""
     return json.loads(_secret(emulator, stack.writer_secret_id))["password"]
+
+
+def api_password(emulator: Emulator, stack: Stack) -> str:
+    """Read the password that the analysts' API logs in with."""
+    secret = outputs(emulator, stack.name)["ApiSecretArn"]
+    return json.loads(_secret(emulator, secret))["password"]
 
 
 def upload(emulator: Emulator, bucket: str, ca: Path, *, analysts: bool = False) -> None:

@@ -37,6 +37,12 @@ OPTIONAL = {
     if resource["Type"] == "AWS::CloudWatch::Alarm" and "Condition" in resource
     for name in [resource["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")]
 }
+# The metrics that only a stack for analysts writes, with their dimensions: test_analysts.py finds
+# them in its logs.
+OF_ANALYSTS = {
+    ("login-etl", name, ("function",))
+    for name in ("rollup_days_left", "rollup_failed", "server_error")
+}
 # The database's instance and the analysts' function: the tests' stack has neither.
 INSTANCE = "created-database"
 API = "analysts-api"

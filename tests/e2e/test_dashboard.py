@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 
 from dev import logs
 from e2e import emf
-from e2e.cloudwatch import ALARMS, RESOURCES, WIDGETS, dashboard
+from e2e.cloudwatch import ALARMS, OF_ANALYSTS, RESOURCES, WIDGETS, dashboard
 from e2e.driver import Driver
 
 SCHEMA = json.loads(Path(__file__).with_name("dashboard-schema.json").read_text())
@@ -44,11 +44,6 @@ PUBLISHED = (
     }
 )
 
-# What only a stack for analysts writes: test_analysts.py compares these with its logs.
-OF_ANALYSTS = {
-    ("login-etl", name, ("function",))
-    for name in ("rollup_days_left", "rollup_failed", "server_error")
-}
 # The conditions of the optional parts.
 KINDS = [(), ("CreatesDatabase",), ("HasAnalysts",), ("CreatesDatabase", "HasAnalysts")]
 
