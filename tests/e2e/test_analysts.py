@@ -28,6 +28,7 @@ from e2e import emf, insights, program
 from e2e.cloudwatch import OF_ANALYSTS
 from e2e.deployment import DATABASE, Database
 from e2e.driver import wait_until
+from e2e.test_costs import MEASURED
 
 pytestmark = pytest.mark.needs(Feature.CUSTOM_RESOURCES | Feature.ROLES)
 
@@ -166,20 +167,25 @@ def test_api_logs_requests_without_values(analysts: Database, analyst: Credentia
         assert insights.fields(insights.SAVED[name]) - there <= {"error"}
 
 
-def test_every_metric_of_alarms_is_written(analysts: Database, analyst: Credentials) -> None:
+def test_metrics_of_alarms_and_costs_are_written(analysts: Database, analyst: Credentials) -> None:
     assert _get(analysts, "/v1/freshness", analyst).status == 200
     groups = [analysts.output("ApiLogGroupName"), analysts.stack.migrate_log_group]
 
-    def metrics() -> set[tuple[str, str, tuple[str, ...]]]:
-        return {
-            (metric.namespace, metric.name, tuple(sorted(metric.dimensions)))
+    def metrics() -> list[emf.Metric]:
+        return [
+            metric
             for group in groups
             for line in _lines(analysts, group)
             if '"_aws"' in line
             for metric in emf.metrics(logs.fields(line))
-        }
+        ]
 
-    wait_until(lambda: metrics() >= OF_ANALYSTS, metrics)
+    def names() -> set[tuple[str, str, tuple[str, ...]]]:
+        return {(one.namespace, one.name, tuple(sorted(one.dimensions))) for one in metrics()}
+
+    wait_until(lambda: names() >= OF_ANALYSTS, names)
+    charged = {(metric.name, json.dumps(metric.dimensions)) for metric in metrics()}
+    assert len(charged) == MEASURED["analysts_metrics"]
 
 
 def test_rotation_changes_password_of_api(analysts: Database, analyst: Credentials) -> None:
@@ -219,7 +225,7 @@ def test_analysts_are_turned_on_and_off(analysts: Database) -> None:
     assert analysts.update(analysts.template) == "UPDATE_COMPLETE"
 
     renewed = _role(analysts, "analyst-2", analysts.output("AnalystsPolicyArn"))
-    assert _get(analysts, DUPLICATES, renewed).json["rows"] == []
+    assert _get(analysts, DUPLICATES, renewed).status == 503
     _roll_up(analysts)
     assert [row["users"] for row in _get(analysts, DUPLICATES, renewed).json["rows"]] == [3]
     assert analysts.query("SELECT count(*) FROM user_logins") == rows
