@@ -24,7 +24,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 /// Makes the router of the API.
 pub fn router(database: Database) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(openapi::document())
+    let (router, mut document) = OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(handlers::freshness))
         .routes(routes!(handlers::duplicates))
         .routes(routes!(handlers::rings))
@@ -40,6 +40,7 @@ pub fn router(database: Database) -> Router {
         .routes(routes!(handlers::user_tokens))
         .routes(routes!(handlers::user_logins))
         .split_for_parts();
+    openapi::link(&mut document);
     let document = Arc::new(document);
     let router = router
         .route("/openapi.json", get(async move || openapi::answer(&document)))
