@@ -12,12 +12,14 @@
 //! [`router`] serves the same routes in Lambda and behind [`server`], the plain server.
 
 pub mod answer;
+pub mod authenticator;
 pub mod caller;
 pub mod cursor;
 pub mod database;
 pub mod etag;
 pub mod freshness;
 mod handlers;
+pub mod load_balancer;
 pub mod negotiation;
 mod openapi;
 pub mod parameters;

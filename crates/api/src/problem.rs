@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::caller::Refusal;
 use crate::database::DatabaseError;
 use crate::freshness::NotReady;
 
@@ -39,6 +40,14 @@ impl Problem {
     #[must_use]
     pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "urn:login-etl:bad-request", "The request breaks a rule", detail)
+    }
+
+    /// The request does not prove who sent it.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        let detail = "AWS has not verified who sent the request";
+        let status = StatusCode::UNAUTHORIZED;
+        Self::new(status, "urn:login-etl:unauthenticated", "The caller is not known", detail)
     }
 
     /// Nothing is at this path.
@@ -144,6 +153,19 @@ impl From<DatabaseError> for Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unverified(_) => Self::unauthenticated(),
+            Refusal::NoKey => Self::unavailable(
+                "urn:login-etl:key-unavailable",
+                "The caller cannot be verified",
+                "the public key of the load balancer cannot be fetched; try again later",
+            ),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status;
@@ -152,6 +174,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("AWS4-HMAC-SHA256"));
         }
         response
     }

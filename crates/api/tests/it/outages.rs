@@ -1,5 +1,6 @@
 //! A database that is away, slow, unprepared or wrong.
 
+use login_etl_api::authenticator::Authenticator;
 use login_etl_api::router::router;
 use tokio_postgres::error::SqlState;
 
@@ -77,7 +78,7 @@ async fn unreachable_database_is_503() {
     let wrong_password = database.url().replace(&format!(":{}@", database.name), ":secret-password@");
 
     for url in [nobody, wrong_password] {
-        let api = router(database_at(&url).await);
+        let api = router(database_at(&url).await, Authenticator::new(None));
 
         let answer = get(&api, "/v1/rings").await;
 

@@ -13,6 +13,7 @@ use login_etl::deadline::Deadline;
 use login_etl::schema::WriterLogin;
 use login_etl::store::tls::PendingTls;
 use login_etl::{analytics, schema};
+use login_etl_api::authenticator::Authenticator;
 use login_etl_api::database::Database as ApiDatabase;
 use login_etl_api::router::router;
 use serde_json::Value;
@@ -98,7 +99,7 @@ impl Database {
     }
 
     pub(crate) async fn api(&self) -> Router {
-        router(self.connected().await)
+        router(self.connected().await, Authenticator::new(None))
     }
 
     /// Returns the API's own access to the database.
