@@ -22,6 +22,7 @@ mod handlers;
 pub mod load_balancer;
 pub mod negotiation;
 mod openapi;
+mod page;
 pub mod parameters;
 pub mod problem;
 pub mod queries;
