@@ -22,7 +22,7 @@ from dev.checks import markdown
 RUN = {
     "make help": "List these commands",
     "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
-    "make up": "psql as an analyst",
+    "make up": "page for analysts",
     "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
     "make top": "batches",
     "make report": "report.html",
@@ -47,6 +47,7 @@ RESTORE = 'commands("A database that the stack created")'
 
 # Run by the file beside them, which contains this text.
 TESTED = {
+    "curl": ("crates/api/tests/it/documents.rs", "documented_commands_answer"),
     "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
     "make build": ("Makefile", "commands: build"),
     "make check": (".ci/run", "make check"),
@@ -143,6 +144,10 @@ TESTED = {
         "tests/e2e/test_existing_roles.py",
         "CREATE ROLE login_reader",
     ),
+    "SQL: DROP SCHEMA analytics CASCADE": (
+        "tests/e2e/test_analysts.py",
+        "DROP SCHEMA analytics CASCADE",
+    ),
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
     "SQL: Who must not hold what": (DOCUMENTS, "Who must not hold what"),
@@ -151,6 +156,7 @@ TESTED = {
 
 # The one list of commands that nothing runs, each with its reason.
 LEFT_OUT = {
+    "awscurl": "tests/e2e/test_analysts.py sends signed requests with botocore",
     "make mutants": "builds the project once more, and takes hours or a part of them",
     "make bench": "builds the project once more, and takes minutes on an idle machine",
     "make bench-instructions": "needs valgrind",

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::caller::Refusal;
 use crate::database::DatabaseError;
+use crate::freshness::NotReady;
 
 /// The media type of a problem document.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -123,12 +124,12 @@ impl From<DatabaseError> for Problem {
                 "The database took too long",
                 "narrow the range of days, or try again later",
             ),
-            DatabaseError::NotRolledUp => Self::unavailable(
+            DatabaseError::NotReady(NotReady::NotRolledUp) => Self::unavailable(
                 "urn:login-etl:not-rolled-up",
                 "The logins are not rolled up yet",
                 "the program migrate rolls them up every hour if it has the setting ANALYSTS",
             ),
-            DatabaseError::OtherVersion => Self::unavailable(
+            DatabaseError::NotReady(NotReady::OtherVersion) => Self::unavailable(
                 "urn:login-etl:other-version",
                 "The rollups have another version",
                 "deploy the same release of migrate and of this program",
@@ -168,7 +169,9 @@ impl From<Refusal> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status;
-        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(self)).into_response();
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(&self)).into_response();
+        // The page writes it as HTML.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -181,6 +184,7 @@ impl IntoResponse for Problem {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }
