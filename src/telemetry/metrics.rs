@@ -82,9 +82,8 @@ pub enum MetricName {
     ElapsedMs,
     UsedPercent,
     UsersWithManyTokens,
-    RollupDays,
-    RollupDaysLeft,
-    RollupFailed,
+    DaysRolledUp,
+    DaysLeft,
 }
 
 /// A metric's name and its value.
