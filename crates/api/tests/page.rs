@@ -196,7 +196,7 @@ async fn crowded_neighbourhood_fits() {
 
     assert_eq!(answer.status, StatusCode::OK);
     assert!(answer.body.len() <= MAX_SIZE, "{} bytes", answer.body.len());
-    assert!(answer.body.contains("the neighbourhood is larger"));
+    assert!(answer.body.contains("the neighbourhood is larger than the page shows"));
     check_html(&answer.body);
 }
 
