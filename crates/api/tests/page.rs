@@ -60,7 +60,7 @@ impl Page {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOON);
         let deadline = Deadline::within(Duration::from_secs(60));
         analytics::create(&mut admin, "public").await.unwrap();
-        analytics::roll_up(&mut admin, "public", now, deadline).await.unwrap();
+        analytics::roll_up(&mut admin, "public", now, analytics::LOGINS_PER_STEP, deadline).await.unwrap();
         page
     }
 
