@@ -9,5 +9,6 @@ mod bad_input;
 mod cursors;
 mod documents;
 mod outages;
+mod page;
 mod pages;
 mod support;
