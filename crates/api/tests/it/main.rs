@@ -10,5 +10,6 @@ mod cursors;
 mod documents;
 mod lambda;
 mod outages;
+mod page;
 mod pages;
 mod support;
