@@ -84,7 +84,8 @@ impl Database {
     }
 
     pub(crate) async fn roll_up(&mut self) {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_794_657_600);
+        // Noon of 14 November 2026.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(498_504);
         analytics::create(&mut self.admin, "public").await.unwrap();
         let deadline = Deadline::within(Duration::from_mins(1));
         analytics::roll_up(&mut self.admin, "public", now, LOGINS_PER_STEP, deadline).await.unwrap();
