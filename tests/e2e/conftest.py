@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dev import TARGET, stack
+from dev import TARGET, demo, stack
+from dev.demo import Demo
 from dev.emulator import Feature, Kind
 from dev.local_system import Services, running, running_services
 from dev.processes import exit_on_signals
@@ -58,6 +59,13 @@ def services(request: pytest.FixtureRequest) -> Iterator[Services]:
     name = request.module.__name__.rpartition("test_")[2].replace("_", "-")
     with running_services(TARGET / f"e2e-{name}") as services:
         yield services
+
+
+@pytest.fixture(scope="session")
+def rollups() -> Iterator[Demo]:
+    """Make a database of logins and rollups; the logins that are odd came after the first roll-up."""
+    with demo.running(20_000) as made:
+        yield made
 
 
 @pytest.fixture
