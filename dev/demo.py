@@ -21,11 +21,12 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from dev import TARGET, local_system, logins, postgres, processes
+from dev import ROOT, TARGET, local_system, logins, postgres, processes
 from dev.local_system import DATABASE, MIGRATE
 from dev.postgres import LOOPBACK, Postgres
 
 API = TARGET / "lambda" / "api" / "bootstrap"
+CREATE_API_LOGIN = ROOT / "src" / "analytics" / "create_api_login.sql"
 API_USER = "login_api"
 ANALYST = "analyst"
 LOGS = TARGET / "demo"
@@ -208,10 +209,13 @@ def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[s
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
     if not API.exists():
         raise SystemExit("The API is not built. Run: make build")
-    with server.connect() as admin:
+    with server.connect(database) as admin:
+        # As the migrate program does, which takes the password from Secrets Manager.
+        admin.execute("SET search_path = analytics, public, pg_temp")
+        admin.execute(CREATE_API_LOGIN.read_text())
         # `url` uses the superuser's password for every user.
         role = sql.Identifier(API_USER), sql.Literal(server.password)
-        admin.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(*role))
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*role))
     log = LOGS / "api.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
