@@ -55,7 +55,7 @@ LEDGER = """
 INSERT INTO processed_messages (slot, sent_at, message_id)
 SELECT
     (create_date - DATE '1970-01-01') %% 32,
-    midnight + (LEAST(INTERVAL '1 day', now() - midnight) - INTERVAL '1 second') * random(),
+    midnight + LEAST(INTERVAL '23 hours', now() - midnight) * random(),
     gen_random_uuid()
 FROM user_logins
 CROSS JOIN LATERAL (SELECT create_date::timestamp AT TIME ZONE 'UTC' AS midnight) AS day

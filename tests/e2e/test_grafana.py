@@ -1,4 +1,4 @@
-"""The dashboard for Grafana: it fits Grafana's schema, and Postgres runs its queries for an analyst.
+"""The dashboard fits Grafana's schema, and Postgres runs its queries for an analyst.
 
 grafana/dashboard.schema.json is jsonschema/dashboard.jsonschema.json of grafana-foundation-sdk, in
 which Grafana publishes the schema, at the commit f178d5a42a89.
