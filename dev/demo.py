@@ -209,13 +209,7 @@ def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[s
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
     if not API.exists():
         raise SystemExit("The API is not built. Run: make build")
-    with server.connect(database) as admin:
-        # As the migrate program does, which takes the password from Secrets Manager.
-        admin.execute("SET search_path = analytics, public, pg_temp")
-        admin.execute(CREATE_API_LOGIN.read_text())
-        # `url` uses the superuser's password for every user.
-        role = sql.Identifier(API_USER), sql.Literal(server.password)
-        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*role))
+    let_api_log_in(server, database)
     log = LOGS / "api.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
@@ -229,6 +223,15 @@ def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[s
         yield f"http://{LOOPBACK}:{port}"
     finally:
         processes.stop(api)
+
+
+def let_api_log_in(server: Postgres, database: str) -> None:
+    """Create the API's role, as the migrate program does; its password is the superuser's."""
+    with server.connect(database) as admin:
+        admin.execute("SET search_path = analytics, public, pg_temp")
+        admin.execute(CREATE_API_LOGIN.read_text())
+        role = sql.Identifier(API_USER), sql.Literal(server.password)
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*role))
 
 
 def _plant(rng: random.Random) -> tuple[list[Ring], dict[int, list[str]]]:
