@@ -19,6 +19,7 @@ pub mod etag;
 mod handlers;
 pub mod negotiation;
 mod openapi;
+mod page;
 pub mod parameters;
 pub mod problem;
 pub mod queries;

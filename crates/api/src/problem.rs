@@ -146,7 +146,9 @@ impl From<DatabaseError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status;
-        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(self)).into_response();
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(&self)).into_response();
+        // The page writes it as HTML.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {

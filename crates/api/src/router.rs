@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::database::Database;
 use crate::problem::Problem;
-use crate::{handlers, openapi, request_log};
+use crate::{handlers, openapi, page, request_log};
 
 /// The headers of each answer that has no other value for them.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -43,9 +43,11 @@ pub fn router(database: Database) -> Router {
     let document = Arc::new(document);
     let router = router
         .route("/openapi.json", get(async move || openapi::answer(&document)))
+        .merge(page::router(&database))
         .fallback(async || Problem::not_found("the paths are in /openapi.json"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(database)
+        .layer(middleware::from_fn(page::finish))
         .layer(middleware::from_fn(request_log::log));
     HEADERS.into_iter().fold(router, |router, (name, value)| {
         let value = HeaderValue::from_static(value);
