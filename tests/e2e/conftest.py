@@ -11,7 +11,7 @@ from dev import TARGET, demo, stack
 from dev.demo import Demo
 from dev.emulator import Feature, Kind
 from dev.local_system import DATABASE, Services, running, running_services
-from dev.processes import exit_on_signals
+from dev.processes import exit_on_signals, free_port
 from e2e import xray
 from e2e.deployment import Database
 from e2e.driver import Driver
@@ -73,6 +73,13 @@ def rollups() -> Iterator[Demo]:
             admin.execute(LATE_LOGINS)
         demo.roll_up(made.postgres)
         yield made
+
+
+@pytest.fixture(scope="session")
+def analysts_api(rollups: Demo) -> Iterator[str]:
+    """Run the API and the page over these logins; yield their address."""
+    with demo.serving(rollups.postgres, free_port()) as address:
+        yield address
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Its answers and the API's must be equal.
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from urllib.request import Request, urlopen
 import duckdb
 import pytest
 
-from dev import demo, processes
 from dev.demo import Demo
 from dev.local_system import DATABASE
 from e2e.documented import commands, sql
@@ -142,11 +140,10 @@ class Oracle:
         return [dict(zip(names, map(_json, row), strict=True)) for row in cursor.fetchall()]
 
 
-@pytest.fixture(scope="module")
-def api(rollups: Demo) -> Iterator[Api]:
-    """Run the API over the demo."""
-    with demo.serving(rollups.postgres, processes.free_port()) as address:
-        yield Api(address)
+@pytest.fixture
+def api(analysts_api: str) -> Api:
+    """Return a client."""
+    return Api(analysts_api)
 
 
 @pytest.fixture(scope="module")
