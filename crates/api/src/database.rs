@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use deadpool::managed::{Object, Pool, PoolError};
+use login_etl::analytics;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::{Deadline, DeadlinePassed};
 use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use crate::queries;
-use crate::queries::freshness::{self, Freshness};
-use crate::statement::{Schemas, Statement};
+use crate::freshness::{self, Freshness, NotReady};
+use crate::rows;
+use crate::statement::Statement;
 
 /// How long the answer to one request may take: longer than two attempts of `statement_timeout`, which is 2 s.
 const TIME_LIMIT: Duration = Duration::from_secs(6);
@@ -34,30 +36,20 @@ pub enum DatabaseError {
     /// The database is out of reach, or has no connection or no resources left.
     #[error(transparent)]
     Unavailable(StoreError),
-    /// The schema of the rollups is missing or empty.
-    #[error("the logins are not rolled up yet")]
-    NotRolledUp,
-    /// The schema of the rollups is of another version than this program.
-    #[error("the rollups have another version")]
-    OtherVersion,
+    /// There are no rollups to read.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// Postgres refused the statement: a bug of this program, or a missing privilege.
     #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
     Refused(SqlState),
-}
-
-impl DatabaseError {
-    /// The rows have other columns than this program reads.
-    #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
-    pub(crate) fn of_columns(_: tokio_postgres::Error) -> Self {
-        Self::OtherVersion
-    }
 }
 
 /// Postgres, behind a pool of connections.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<Connector>,
-    schemas: Arc<Schemas>,
+    /// The quoted name of the schema of the rollups.
+    analytics: Arc<str>,
     known: Arc<Mutex<Option<Known>>>,
 }
 
@@ -72,10 +64,10 @@ impl Database {
     /// Prepares to connect, and sends nothing yet.
     #[must_use]
     pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets, connections: usize) -> Self {
-        let schemas = Schemas::of(&settings.schema);
+        let analytics = escape_identifier(&analytics::schema_name(&settings.schema)).into();
         let pool = Pool::builder(Connector::new(settings, tls, secrets)).max_size(connections).build();
         let pool = pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime"));
-        Self { pool, schemas, known: Arc::default() }
+        Self { pool, analytics, known: Arc::default() }
     }
 
     /// Connects before the first request. If this fails, the first request connects.
@@ -95,7 +87,8 @@ impl Database {
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let freshness = freshness::read(self).await?;
+        let rows = self.sql_rows(&freshness::statement(&self.analytics)).await?;
+        let freshness = freshness::read(&rows)?;
         let known = Known { freshness: freshness.clone(), read_at: SystemTime::now() };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Ok(freshness)
@@ -106,9 +99,9 @@ impl Database {
     /// # Errors
     ///
     /// [`DatabaseError`].
-    pub async fn rows<R: queries::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
+    pub async fn rows<R: rows::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
         match self.sql_rows(statement).await {
-            Ok(rows) => rows.iter().map(R::read).collect::<Result<_, _>>().map_err(DatabaseError::of_columns),
+            Ok(rows) => Ok(rows.iter().map(R::read).collect::<Result<_, _>>().map_err(NotReady::from)?),
             // A parameter has a character that the encoding of the database lacks, so no row has this text.
             Err(DatabaseError::Refused(SqlState::UNTRANSLATABLE_CHARACTER)) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -143,13 +136,7 @@ impl Database {
     /// Returns the statement as text that psql runs.
     #[must_use]
     pub fn as_sql(&self, statement: &Statement) -> String {
-        statement.as_sql(&self.schemas)
-    }
-
-    /// Returns the names of the schemas.
-    #[must_use]
-    pub fn schemas(&self) -> &Schemas {
-        &self.schemas
+        statement.as_sql(&self.analytics)
     }
 
     fn known(&self) -> Option<Freshness> {
@@ -160,7 +147,8 @@ impl Database {
     }
 
     async fn connection(&self, deadline: Deadline) -> Result<Object<Connector>, DatabaseError> {
-        match deadline.timeout(self.pool.get()).await {
+        // Boxed: the handshake would make every future that awaits it many kilobytes large.
+        match Box::pin(deadline.timeout(self.pool.get())).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(DatabaseError::Unavailable(error)),
             // The pool itself has no timeout and is never closed.
@@ -174,7 +162,7 @@ impl Database {
         statement: &Statement,
         deadline: Deadline,
     ) -> Result<Vec<Row>, Failure> {
-        let text = statement.text(&self.schemas);
+        let text = statement.text(&self.analytics);
         let parameters = statement.parameters();
         match deadline.timeout(connection.client().query_typed(&text, &parameters)).await {
             Ok(Ok(rows)) => Ok(rows),
@@ -197,14 +185,13 @@ impl Database {
             }
             Failure::Answered(error) => return DatabaseError::Unavailable(error),
         };
-        let statement = freshness::marker(&self.schemas);
+        let statement = freshness::marker(&self.analytics);
         let Ok(connection) = self.connection(Deadline::within(TIME_LIMIT)).await else {
             return DatabaseError::Refused(sqlstate);
         };
         match self.rows_on(connection, &statement, Deadline::within(TIME_LIMIT)).await {
-            Ok(rows) => {
-                freshness::check_marker(rows.first()).err().unwrap_or(DatabaseError::Refused(sqlstate))
-            }
+            Ok(rows) => freshness::check_marker(&rows)
+                .map_or_else(DatabaseError::NotReady, |()| DatabaseError::Refused(sqlstate)),
             Err(_) => DatabaseError::Refused(sqlstate),
         }
     }
@@ -238,6 +225,6 @@ fn is_of_statement(sqlstate: &SqlState) -> bool {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("schemas", &self.schemas).finish_non_exhaustive()
+        f.debug_struct("Database").field("analytics", &self.analytics).finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use login_etl::config::DatabaseSettings;
 use login_etl::deadline::Deadline;
 use login_etl::schema::{self, WriterLogin};
 use login_etl::store::tls::PendingTls;
+use login_etl_api::authenticator::Authenticator;
 use login_etl_api::database::Database;
 use login_etl_api::router::router;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
@@ -487,7 +488,8 @@ fn resolve(view: &str, link: &str) -> String {
 async fn serve(url: &str) -> Router {
     let settings = DatabaseSettings::read(|name| (name == "DATABASE_URL").then(|| url.to_owned())).unwrap();
     let tls = PendingTls::start(&settings).unwrap();
-    router(Database::new(settings, tls, Secrets::from_env().await, 2))
+    let database = Database::new(settings, tls, Secrets::from_env().await, 2);
+    router(database, Authenticator::new(None))
 }
 
 fn url(name: &str) -> String {
