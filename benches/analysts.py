@@ -266,7 +266,7 @@ def rolled_up(servers: BenchServers, rows: int) -> Database:
 @contextmanager
 def _api(database: Database) -> Iterator[int]:
     port = processes.free_port()
-    with demo.serving(database.services.postgres, port, database.name):
+    with demo.serving(database.services.postgres, port, database.name, RESULTS / "logs"):
         yield port
 
 

@@ -115,8 +115,11 @@ def _page(address: str, form: bytes | None = None) -> Page:
 def _psql(rollups: Demo, query: str) -> list[Row]:
     """Run a query as a reader who has copied it."""
     shown = subprocess.run(
-        ["bash", "-c", f"{rollups.psql} --csv --pset=null='{NULL}' --set=ON_ERROR_STOP=1"],
-        env={"PATH": f"{rollups.postgres.binaries}:{os.environ['PATH']}"},
+        ["psql", rollups.url, "--csv", f"--pset=null={NULL}", "--set=ON_ERROR_STOP=1"],
+        env={
+            "PATH": f"{rollups.postgres.binaries}:{os.environ['PATH']}",
+            "PGPASSWORD": rollups.analyst_password,
+        },
         input=query,
         capture_output=True,
         text=True,
