@@ -59,7 +59,7 @@ run: build ## Send 100 sample messages through a temporary local stack; print th
 	@$(LOCAL) run
 
 .PHONY: up
-up: build build-api ## Start the local stack and keep it running; print its addresses
+up: build build-api ## Start the local stack; print its addresses
 	@$(LOCAL) up
 
 .PHONY: send
@@ -71,7 +71,7 @@ else
 endif
 
 .PHONY: top
-top: $(VENV) ## Show live metrics of the local stack
+top: $(VENV) ## Show live metrics
 	@$(LOCAL) top
 
 .PHONY: report
@@ -90,6 +90,10 @@ invoke: $(VENV) ## Invoke the function that `make watch` serves with EVENT=…
 down: $(VENV) ## Stop the local stack
 	@$(LOCAL) down
 
+.PHONY: demo
+demo: build ## Serve the page over generated logins with rings
+	@$(LOCAL) demo $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
+
 # Build and test
 
 .PHONY: build
@@ -104,7 +108,7 @@ build-api: $(VENV)
 # The bytes are equal for the same Rust version, tools, home folder and target folder. OpenSSL contains the path at
 # which it was built, so both builds use one target folder, the second after the first has been removed.
 .PHONY: reproduce
-reproduce: $(VENV) ## Build the last commit twice, in two folders; compare the bytes
+reproduce: $(VENV) ## Build the last commit twice; compare the bytes
 	@rm -rf target/reproduce
 	@for folder in one the/other; do \
 	    git clone --quiet . target/reproduce/$$folder; \
@@ -150,7 +154,7 @@ test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build build-api $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
+test-localstack: build build-api $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a LocalStack
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
@@ -310,7 +314,7 @@ fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 
 # .cargo/mutants.toml lists the mutants that may live, each with its reason.
 .PHONY: mutants
-mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=0/8 for a part, BASE=… for changed lines
+mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=… or BASE=… for a part
 	@python -m dev.mutants $(if $(SHARD),--shard "$(SHARD)") $(if $(BASE),--base "$(BASE)")
 
 # Measure

@@ -42,6 +42,7 @@ OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
 DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
+ROLLUPS = "tests/e2e/test_rollups_oracle.py"
 CREATED = "tests/e2e/test_created_database.py"
 RESTORE = 'commands("A database that the stack created")'
 
@@ -50,6 +51,9 @@ TESTED = {
     "curl": ("crates/api/tests/it/documents.rs", "documented_commands_answer"),
     "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
     "make build": ("Makefile", "commands: build"),
+    "make demo": ("tests/e2e/test_demo.py", '"demo", "--rows"'),
+    "PGPASSWORD": (ROLLUPS, 'commands("psql", "analysts.md")'),
+    "SQL: A role for each analyst": (ROLLUPS, 'sql("A role for each analyst", "analysts.md")'),
     "make check": (".ci/run", "make check"),
     "make validate": (".ci/run", "make validate"),
     "make test": (".ci/run", "make test\n"),
@@ -110,6 +114,12 @@ TESTED = {
     "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
     "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
+    "SQL: SQL views": ("tests/it/analytics.rs", 'statements("SQL views")'),
+    "SQL: How fresh the answers are": (
+        "tests/it/analytics.rs",
+        'statements("How fresh the answers are")',
+    ),
+    "SQL: Indexes": ("tests/it/analytics.rs", 'statements("Indexes")'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (
