@@ -91,7 +91,7 @@ down: $(VENV) ## Stop the local stack
 	@$(LOCAL) down
 
 .PHONY: demo
-demo: build ## Serve the page over generated logins with rings
+demo: build build-api ## Serve the page over generated logins with rings
 	@$(LOCAL) demo $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
 # Build and test
@@ -320,7 +320,7 @@ mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fai
 # Measure
 
 .PHONY: bench
-bench: build ## Measure the speed; QUICK=1 for a rough figure, ONLY=… for a part
+bench: build build-api ## Measure the speed; QUICK=1 for a rough figure, ONLY=… for a part
 	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
 	@python -m benches $(if $(QUICK),--quick) $(ONLY)
 
