@@ -21,7 +21,8 @@ CREATE TEMPORARY TABLE pair ON COMMIT DROP AS
 SELECT day, field, token, user_id, count(*) AS logins
 FROM pg_temp.login
 CROSS JOIN LATERAL (VALUES ('device_id', masked_device_id), ('ip', masked_ip)) AS tokens (field, token)
-WHERE token ~ '^[0-9a-f]{64}$' AND length(user_id) <= 128
+-- Faster than one regular expression for the whole.
+WHERE length(token) = 64 AND token !~ '[^0-9a-f]' AND length(user_id) <= 128
 GROUP BY day, field, token, user_id;
 
 -- What is different from the last roll-up of these days. In most runs this is little of a day.
@@ -112,6 +113,15 @@ JOIN pg_temp.first_day_of USING (period)
 WHERE token_period.first_day < first_day_of.first_day;
 ANALYZE pg_temp.touched;
 
+-- Most tokens have one user: they are in no period, and need no further count.
+CREATE TEMPORARY TABLE part ON COMMIT DROP AS
+SELECT field, token, user_id, logins, day AS first_day, day AS last_day
+FROM token_user_day JOIN pg_temp.touched USING (field, token)
+UNION ALL
+SELECT field, token, user_id, logins, first_day, last_day
+FROM token_user_before JOIN pg_temp.touched USING (field, token);
+ANALYZE pg_temp.part;
+
 -- COUNT(DISTINCT user_id) does not add up over days, so the periods of a token are counted anew.
 CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
 SELECT field, period, token, count(*) AS users, sum(logins)::bigint AS logins,
@@ -119,13 +129,10 @@ SELECT field, period, token, count(*) AS users, sum(logins)::bigint AS logins,
 FROM (
     SELECT field, token, user_id, period, sum(part.logins) AS logins,
         min(part.first_day) AS first_day, max(part.last_day) AS last_day
-    FROM (
-        SELECT field, token, user_id, logins, day AS first_day, day AS last_day
-        FROM token_user_day JOIN pg_temp.touched USING (field, token)
-        UNION ALL
-        SELECT field, token, user_id, logins, first_day, last_day
-        FROM token_user_before JOIN pg_temp.touched USING (field, token)
-    ) AS part
+    FROM pg_temp.part
+    JOIN (
+        SELECT field, token FROM pg_temp.part GROUP BY field, token HAVING min(user_id) < max(user_id)
+    ) AS shared USING (field, token)
     JOIN (SELECT * FROM pg_temp.first_day_of UNION ALL SELECT 'all', '-infinity') AS periods (period, from_day)
         ON part.first_day >= from_day
     GROUP BY field, token, user_id, period
