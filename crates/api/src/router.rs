@@ -46,9 +46,7 @@ pub fn router(database: Database, authenticator: Authenticator) -> Router {
     let router = router
         .route("/openapi.json", get(async move || openapi::answer(&document)))
         .merge(page::router(&database))
-        .fallback(async || {
-            Problem::not_found("nothing is at this path; /openapi.json lists the paths of the API")
-        })
+        .fallback(async || Problem::not_found("the paths are in /openapi.json"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(database)
         .layer(middleware::from_fn_with_state(authenticator, authenticator::require))
