@@ -34,7 +34,7 @@ pub const API_LOGIN: &str = "login_api";
 const MARKER: &str = "login-etl rollups, version 1";
 
 /// Number of logins that a step of a roll-up counts, if its newest day does not have more. A step takes some seconds.
-pub const LOGINS_PER_STEP: i64 = 1_000_000;
+pub const LOGINS_PER_STEP: i64 = 300_000;
 
 /// How long a statement may take that creates something.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(1);

@@ -7,7 +7,8 @@ WHERE NOT closed AND ledger_entries IS NOT NULL AND day <= final;
 UPDATE state
 SET
     run = run + (
-        EXISTS (SELECT FROM pg_temp.picked)
+        rolled_up_at IS NULL
+        OR EXISTS (SELECT FROM pg_temp.picked)
         OR (state.days_left, state.logins_without_day) IS DISTINCT FROM (now_left.days, now_left.logins_without_day)
     )::integer,
     rolled_up_at = now_left.now,

@@ -50,23 +50,26 @@ SELECT day, field, token, user_id, logins FROM pg_temp.change WHERE row_before I
 DELETE FROM daily WHERE day IN (SELECT day FROM pg_temp.picked);
 
 INSERT INTO daily (day, dimension, value, logins, users)
-SELECT day, dimension, value, sum(logins), count(user_id)
-FROM (
-    SELECT day, dimension, value, user_id, count(*) AS logins
-    FROM pg_temp.login
-    CROSS JOIN LATERAL (VALUES
-        ('all', NULL),
-        ('device_type', device_type),
-        ('locale', locale),
-        ('app_version', CASE
+SELECT day, dimension,
+    CASE dimension
+        WHEN 'device_type' THEN device_type
+        WHEN 'locale' THEN locale
+        WHEN 'app_version' THEN CASE
             WHEN app_version >= 0
                 THEN concat_ws('.', app_version / 1000000, app_version / 1000 % 1000, app_version % 1000)
             ELSE app_version::text
-        END)
-    ) AS dimensions (dimension, value)
-    GROUP BY day, dimension, value, user_id
-) AS per_user
-GROUP BY day, dimension, value;
+        END
+    END,
+    logins, users
+FROM (
+    -- A bit of `grouping` is 1 for each column that the row is not grouped by.
+    SELECT day, grouping(device_type, locale, app_version) AS not_grouped_by, device_type, locale, app_version,
+        count(*) AS logins, count(DISTINCT user_id) AS users
+    FROM pg_temp.login
+    GROUP BY day, GROUPING SETS ((), (device_type), (locale), (app_version))
+) AS counted
+JOIN (VALUES (7, 'all'), (3, 'device_type'), (5, 'locale'), (6, 'app_version')) AS dimensions (not_grouped_by, dimension)
+    USING (not_grouped_by);
 
 UPDATE day
 SET

@@ -308,7 +308,7 @@ async fn start_blocked_roll_up(
 }
 
 #[tokio::test]
-async fn batch_during_roll_up_neither_waits_nor_is_lost() {
+async fn batch_during_roll_up_is_not_lost() {
     let mut database = prepared().await;
     let ingest = database.ingest().await;
     invoke(&ingest, &batch([sent("a", 0, (1, 1, 1))])).await.unwrap();
@@ -530,4 +530,48 @@ async fn forced_row_security_fails_the_roll_up() {
 
     let text = "Postgres refused a statement of the roll-up, SQLSTATE 42501";
     assert_eq!(refusal.unwrap_err().to_string(), text);
+}
+
+/// Returns the SQL of a section of docs/analysts.md, statement by statement.
+fn statements(section: &str) -> Vec<&'static str> {
+    let document = include_str!("../../docs/analysts.md");
+    let (_, rest) = document.split_once(&format!("\n## {section}\n")).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let blocks = section.split("\n```sql\n").skip(1).map(|block| block.split("\n```").next().unwrap());
+    blocks.flat_map(|block| block.split(';')).filter(|statement| !statement.trim().is_empty()).collect()
+}
+
+#[tokio::test]
+async fn statements_of_the_document_run() {
+    let mut database = prepared().await;
+    insert_old_rows(&database).await;
+    roll_up(&mut database.admin, noon_after(0)).await;
+
+    for statement in statements("SQL views") {
+        database.execute("SET ROLE login_reader").await;
+        let rows = database.admin.query(statement, &[]).await.unwrap();
+        database.execute("RESET ROLE").await;
+        assert!(!rows.is_empty(), "{statement}");
+    }
+    for statement in statements("Indexes").into_iter().chain(statements("How fresh the answers are")) {
+        database.execute(statement).await;
+    }
+    analytics::create(&mut database.admin, "public").await.unwrap();
+    roll_up(&mut database.admin, noon_after(0)).await;
+
+    assert_correct(&database, noon_after(0)).await;
+}
+
+/// The owner deletes the rows of a person, and has the counts made anew.
+#[tokio::test]
+async fn deleted_person_is_not_counted_anew() {
+    let mut database = prepared().await;
+    insert_old_rows(&database).await;
+    roll_up(&mut database.admin, noon_after(0)).await;
+
+    database.execute("DELETE FROM user_logins WHERE user_id = 'user-1'; DROP SCHEMA analytics CASCADE").await;
+    analytics::create(&mut database.admin, "public").await.unwrap();
+    roll_up(&mut database.admin, noon_after(0)).await;
+
+    assert_correct(&database, noon_after(0)).await;
 }
