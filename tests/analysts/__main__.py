@@ -1,0 +1,49 @@
+"""Test the API with many random requests. The command behind `make schemathesis`."""
+
+import argparse
+import shutil
+import sys
+from itertools import count
+
+from analysts import contract, server
+from dev import processes
+from dev.terminal import console
+
+# Of a run that ends within minutes, so that progress shows.
+EXAMPLES = 300
+
+
+def main() -> int:
+    """Run Schemathesis with one seed after another until it has sent this many requests."""
+    parser = argparse.ArgumentParser(prog="analysts", description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000, help="the least number of requests")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    arguments = parser.parse_args()
+    processes.exit_on_signals()
+    try:
+        with server.database() as database, server.running(database) as api:
+            return test(api, arguments.cases, arguments.seed)
+    except KeyboardInterrupt as signalled:
+        return 128 + next(iter(signalled.args), 0)
+
+
+def test(api: server.Api, cases: int, first_seed: int) -> int:
+    """Run Schemathesis until it has sent this many requests, or until a check fails."""
+    sent = 0
+    for seed in count(first_seed):
+        directory = server.LOGS / f"schemathesis-{seed}"
+        shutil.rmtree(directory, ignore_errors=True)
+        report = contract.run(api, directory, EXAMPLES, seed)
+        sent += report["test_cases"]["generated"]
+        console.print(f"seed {seed}: {sent} of {cases} cases")
+        if report["exit_code"] != 0:
+            console.print((directory / "output.txt").read_text(), markup=False)
+            return 1
+        if sent >= cases:
+            console.print(f"{sent} cases, 0 failures")
+            return 0
+    raise AssertionError("unreachable")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

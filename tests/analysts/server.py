@@ -1,0 +1,150 @@
+"""The programs under test: a Postgres that is rolled up, and the API as a plain server."""
+
+import http.client
+import json
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql
+
+from analysts import sample
+from dev import TARGET, demo, local_system, postgres, processes
+from dev.local_system import DATABASE
+from dev.postgres import LOOPBACK, Postgres
+from dev.processes import Process
+
+API = TARGET / "lambda" / "api" / "bootstrap"
+API_USER = "login_api"
+LOGS = TARGET / "analysts"
+# A slow machine needs seconds for an answer; a test that waits for this long has failed.
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the API."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The JSON document that is the body."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Api:
+    """A running API."""
+
+    postgres: Postgres
+    password: str
+    process: Process
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request whose target is not encoded any further; return the answer."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, target, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, target: str, **headers: str) -> Answer:
+        """Send a GET request; an underscore in a header's name stands for a hyphen."""
+        return self.send("GET", target, headers=_named(headers))
+
+    def post(self, target: str, body: object, **headers: str) -> Answer:
+        """Send a JSON document."""
+        headers = {"Content-Type": "application/json", **_named(headers)}
+        return self.send("POST", target, json.dumps(body), headers)
+
+    def open(self) -> socket.socket:
+        """Open a connection."""
+        return socket.create_connection((LOOPBACK, self.port), timeout=TIMEOUT_S)
+
+    def send_bytes(self, request: bytes) -> bytes:
+        """Send bytes, and return what the server sends until it closes the connection."""
+        with self.open() as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+    def connect_as_owner(self) -> Any:
+        """Connect to the database as its owner."""
+        return self.postgres.connect(DATABASE)
+
+
+@contextmanager
+def database(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
+    """Start a Postgres with the sample logins, rolled up."""
+    directory = local_system.make_directory()
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True)
+    server = None
+    try:
+        server = postgres.create(directory / "postgres", LOGS / "postgres.log", dict(settings or {}))
+        local_system.create_database(server)
+        with server.connect(DATABASE) as owner:
+            sample.fill(owner)
+        demo.roll_up(server)
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def running(server: Postgres, name: str = "api", **variables: str) -> Iterator[Api]:
+    """Start the API, logged in as the role of the API, and stop it at the end."""
+    if not API.exists():
+        raise SystemExit("The program api is not built. Run: make build")
+    port, log, password = processes.free_port(), LOGS / f"{name}.log", set_password(server)
+    environment = {
+        "LISTEN": f"{LOOPBACK}:{port}",
+        "DATABASE_URL": server.url(API_USER, password, DATABASE, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        **variables,
+    }
+    process = processes.start([API], log=log, cwd=LOGS, env=environment)
+    try:
+        processes.wait_until(lambda: processes.listens(process, port), "the API", process, log)
+        yield Api(server, password, process, port, log)
+    finally:
+        processes.stop(process)
+
+
+def set_password(server: Postgres) -> str:
+    """Let the role of the API log in with a password; return it."""
+    password = secrets.token_urlsafe(24)
+    with server.connect(DATABASE) as owner:
+        owner.execute("SET log_statement = 'none'")  # keeps the password out of the log
+        login = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
+        owner.execute(login.format(sql.Identifier(API_USER), sql.Literal(password)))
+    return password
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
