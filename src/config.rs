@@ -44,6 +44,10 @@ pub const DATABASE_CA_BUNDLE_ONLY: &str = "DATABASE_CA_BUNDLE_ONLY";
 pub const WRITER_SECRET_ID: &str = "WRITER_SECRET_ID";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_analyst`.
 pub const READER_SECRET_ID: &str = "READER_SECRET_ID";
+/// Whether `migrate` keeps up the analysts' schema: `true`, or `false` (the default).
+pub const ANALYSTS: &str = "ANALYSTS";
+/// The name or ARN of the secret with the password that `migrate` sets for `login_api`.
+pub const API_SECRET_ID: &str = "API_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
@@ -221,14 +225,12 @@ impl DatabaseSettings {
 
 impl CaBundle {
     fn read(environment: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, SettingError> {
-        let invalid = |problem| SettingError::Invalid { variable: DATABASE_CA_BUNDLE_ONLY, problem };
-        let only = match environment(DATABASE_CA_BUNDLE_ONLY).as_deref() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(invalid("is neither true nor false")),
-        };
+        let only = is_true(&environment, DATABASE_CA_BUNDLE_ONLY)?;
         match environment(DATABASE_CA_BUNDLE) {
-            None if only => Err(invalid("is true, but DATABASE_CA_BUNDLE is not set")),
+            None if only => {
+                let problem = "is true, but DATABASE_CA_BUNDLE is not set";
+                Err(SettingError::Invalid { variable: DATABASE_CA_BUNDLE_ONLY, problem })
+            }
             path => Ok(path.map(|path| Self { path: path.into(), only })),
         }
     }
@@ -303,6 +305,20 @@ pub fn reader_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<
     environment(READER_SECRET_ID).and_then(not_blank)
 }
 
+/// Whether `migrate` keeps up the analysts' schema.
+///
+/// # Errors
+///
+/// [`SettingError::Invalid`] if [`ANALYSTS`] is neither `true` nor `false`.
+pub fn analysts(environment: impl Fn(&str) -> Option<String>) -> Result<bool, SettingError> {
+    is_true(|name| environment(name).and_then(not_blank), ANALYSTS)
+}
+
+/// Returns the name or ARN in [`API_SECRET_ID`]; `None` if `login_api` gets no password.
+pub fn api_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    environment(API_SECRET_ID).and_then(not_blank)
+}
+
 /// Sets the connect timeout and the application name, where the URL does not.
 pub(crate) fn with_defaults(mut config: tokio_postgres::Config) -> tokio_postgres::Config {
     if config.get_connect_timeout().is_none() {
@@ -362,6 +378,17 @@ fn authentication(
         Some("password") => Ok(Some(Authentication::Password)),
         Some("iam") => Ok(Some(Authentication::Iam)),
         Some(_) => Err(SettingError::Invalid { variable: setting, problem: "is neither password nor iam" }),
+    }
+}
+
+fn is_true(
+    environment: impl Fn(&'static str) -> Option<String>,
+    setting: &'static str,
+) -> Result<bool, SettingError> {
+    match environment(setting).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(SettingError::Invalid { variable: setting, problem: "is neither true nor false" }),
     }
 }
 

@@ -14,6 +14,7 @@
 //! Each kind of failure has a type: [`FailureReason`](login::failures::FailureReason) fails a message,
 //! [`BatchError`](error::BatchError) fails a batch, [`StartError`](error::StartError) fails the process.
 
+pub mod analytics;
 pub mod aws;
 pub mod config;
 pub mod deadline;

@@ -14,13 +14,14 @@ use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 use self::error::is_one_of;
 pub use self::error::{Finding, SchemaError};
 pub use self::status::{AcceptedSalt, SchemaStatus};
+use self::trust::Ours;
 
-mod error;
+pub(crate) mod error;
 mod history;
 mod preflight;
 mod proof;
 mod status;
-mod trust;
+pub(crate) mod trust;
 mod writer_settings;
 
 /// The role of the ingest function.
@@ -172,7 +173,7 @@ pub async fn grant_writer_iam_login(client: &impl GenericClient) -> Result<(), S
 /// [`SchemaError::NotReady`] if another role could act as this role, and [`SchemaError::Postgres`].
 pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError> {
     let mut transaction = begin(client, schema).await?;
-    trust::check(&mut transaction, schema).await?;
+    trust::check(&mut transaction, schema, Ours::Named).await?;
     transaction.batch_execute(PRUNE).await?;
     Ok(transaction.commit().await?)
 }
@@ -218,7 +219,7 @@ pub async fn accept_salt(
 ) -> Result<bool, SchemaError> {
     for _ in 0..LOCK_ATTEMPTS {
         let mut transaction = begin(client, schema).await?;
-        trust::check(&mut transaction, schema).await?;
+        trust::check(&mut transaction, schema, Ours::Named).await?;
         match transaction.batch_execute(LOCK_OUT_BATCHES).await {
             Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
                 transaction.rollback().await?;
@@ -239,7 +240,7 @@ pub async fn accept_salt(
 ///
 /// The verifier is a parameter, and no part of a statement. Otherwise Postgres would log the verifier with a
 /// statement that fails.
-async fn set_password(
+pub(crate) async fn set_password(
     transaction: &Transaction<'_>,
     role: &str,
     password: &SecretString,
@@ -253,7 +254,10 @@ async fn set_password(
 
 /// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so
 /// that it also works behind a pooler.
-async fn begin<'c>(client: &'c mut Client, schema: &str) -> Result<Transaction<'c>, tokio_postgres::Error> {
+pub(crate) async fn begin<'c>(
+    client: &'c mut Client,
+    schema: &str,
+) -> Result<Transaction<'c>, tokio_postgres::Error> {
     let transaction = client
         .build_transaction()
         // A role or database may have other defaults. The history of a run that just ended must be visible.

@@ -27,6 +27,12 @@ pub enum SchemaError {
     /// A statement around the migrations failed.
     #[error("Postgres refused: {0}")]
     Postgres(String),
+    /// Postgres refused a statement of a roll-up. Its message may quote a value of a row.
+    #[error("Postgres refused a statement of the roll-up, SQLSTATE {sqlstate}")]
+    RollUp {
+        /// The code of Postgres.
+        sqlstate: String,
+    },
     /// The server is not RDS or Aurora.
     #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
     NoIam,
@@ -75,7 +81,7 @@ pub(super) fn postgres_reason(error: &tokio_postgres::Error) -> String {
 }
 
 /// Whether Postgres refused a statement with one of these codes.
-pub(super) fn is_one_of(error: &tokio_postgres::Error, codes: &[SqlState]) -> bool {
+pub(crate) fn is_one_of(error: &tokio_postgres::Error, codes: &[SqlState]) -> bool {
     error.code().is_some_and(|code| codes.contains(code))
 }
 

@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::error::{Finding, SchemaError, concerns_server, is_one_of};
+use super::trust::Ours;
 use super::{history, trust};
 
 const PREFLIGHT: &str = include_str!("preflight.sql");
@@ -21,7 +22,7 @@ pub(super) async fn check(
     schema: &str,
     login_changes: bool,
 ) -> Result<Vec<Finding>, SchemaError> {
-    let mut obstacles = trust::findings(transaction, schema).await?;
+    let mut obstacles = trust::findings(transaction, schema, Ours::Named).await?;
     let is_trusted = obstacles.is_empty();
     // Reading a planted history could run code of its owner.
     let migrations_are_missing = !is_trusted || !history::is_complete(transaction).await?;

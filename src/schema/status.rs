@@ -4,6 +4,7 @@ use serde::Serialize;
 use tokio_postgres::Transaction;
 
 use super::error::SchemaError;
+use super::trust::Ours;
 use super::{history, trust};
 
 const FIND_ACCEPTED_SALT: &str = "SELECT pg_catalog.to_regclass('salt_fingerprint') IS NOT NULL";
@@ -34,7 +35,7 @@ pub(super) async fn read(
     transaction: &mut Transaction<'_>,
     schema: &str,
 ) -> Result<SchemaStatus, SchemaError> {
-    trust::check(transaction, schema).await?;
+    trust::check(transaction, schema, Ours::Named).await?;
     let version = history::newest_applied(transaction).await?;
     let accepted_salt = accepted_salt(transaction).await?;
     Ok(SchemaStatus { version, newest_version: history::newest_known(), accepted_salt })

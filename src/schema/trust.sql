@@ -1,6 +1,6 @@
--- Returns what lets another role act as the role that runs this query, each with its remedy. $1 is the schema. The
--- caller sets the search_path to pg_catalog: in the schema itself, a planted function could replace a function of
--- this query.
+-- Returns what lets another role act as the role that runs this query, each with its remedy. $1 is the schema, $2
+-- whether all its tables and functions are ours. The caller sets the search_path to pg_catalog: in the schema itself, a
+-- planted function could replace a function of this query.
 WITH RECURSIVE
 me AS (
     SELECT oid, quote_ident(rolname) AS name FROM pg_roles WHERE rolname = current_user
@@ -40,7 +40,7 @@ our_table (oid) AS (
     SELECT pg_class.oid
     FROM pg_class
     JOIN home ON pg_class.relnamespace = home.oid
-    WHERE relname IN (
+    WHERE $2 OR relname IN (
         'user_logins', 'processed_messages', 'processed_fifo_messages', 'salt_fingerprint',
         'login_etl_migrations', 'refinery_schema_history'
     )
@@ -77,7 +77,7 @@ our_object AS (
     SELECT pg_proc.oid::regprocedure::text, proowner
     FROM pg_proc
     JOIN home ON pg_proc.pronamespace = home.oid
-    WHERE proname IN (
+    WHERE $2 OR proname IN (
         'check_salt', 'decide_salt', 'write_logins', 'write_fifo_logins', 'write_logins_row_by_row'
     )
     UNION

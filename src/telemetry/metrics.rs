@@ -82,6 +82,9 @@ pub enum MetricName {
     ElapsedMs,
     UsedPercent,
     UsersWithManyTokens,
+    RollupDays,
+    RollupDaysLeft,
+    RollupFailed,
 }
 
 /// A metric's name and its value.

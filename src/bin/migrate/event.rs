@@ -13,6 +13,8 @@ pub(crate) enum MigrateEvent {
     Deployment(CustomResourceRequest),
     /// `{"action": "rotate"}`: set the passwords that the secrets hold.
     Rotate,
+    /// `{"action": "roll-up"}`: bring the analysts' schema up to date.
+    RollUp,
     /// `{"action": "status"}`: return the version of the schema and the accepted salt.
     Status,
     /// `{"action": "accept-salt", "fingerprint": "…"}`: replace the accepted salt.
@@ -27,8 +29,8 @@ pub(crate) enum MigrateEventError {
     NotARequest,
     /// No known event has these keys and values.
     #[error(
-        "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"status\"}}, \
-         {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}} and the requests of CloudFormation"
+        "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"roll-up\"}}, \
+         {{\"action\": \"status\"}}, {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}} and the requests of CloudFormation"
     )]
     Unknown,
     /// The salt's fingerprint has the wrong form.
@@ -40,6 +42,7 @@ pub(crate) enum MigrateEventError {
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 enum Action {
     Rotate {},
+    RollUp {},
     Status {},
     AcceptSalt { fingerprint: String },
 }
@@ -61,6 +64,7 @@ impl MigrateEvent {
         }
         match Action::deserialize(event).map_err(|_| MigrateEventError::Unknown)? {
             Action::Rotate {} => Ok(Self::Rotate),
+            Action::RollUp {} => Ok(Self::RollUp),
             Action::Status {} => Ok(Self::Status),
             Action::AcceptSalt { fingerprint } => Ok(Self::AcceptSalt(fingerprint.parse()?)),
         }
@@ -78,6 +82,7 @@ mod tests {
             MigrateEvent::Daily => "daily".to_owned(),
             MigrateEvent::Deployment(_) => "deployment".to_owned(),
             MigrateEvent::Rotate => "rotate".to_owned(),
+            MigrateEvent::RollUp => "roll-up".to_owned(),
             MigrateEvent::Status => "status".to_owned(),
             MigrateEvent::AcceptSalt(fingerprint) => fingerprint.as_str().to_owned(),
         })
@@ -93,6 +98,7 @@ mod tests {
         assert_eq!(name(Value::Null).as_deref(), Ok("daily"));
         assert_eq!(name(request).as_deref(), Ok("deployment"));
         assert_eq!(name(json!({"action": "rotate"})).as_deref(), Ok("rotate"));
+        assert_eq!(name(json!({"action": "roll-up"})).as_deref(), Ok("roll-up"));
         assert_eq!(name(json!({"action": "status"})).as_deref(), Ok("status"));
         assert_eq!(name(accept_salt).as_deref(), Ok("3b0a1a8fbcb7edc1"));
     }
@@ -126,7 +132,7 @@ mod tests {
 
         assert_eq!(
             text,
-            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"} and the requests of CloudFormation"#
+            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"} and the requests of CloudFormation"#
         );
     }
 }

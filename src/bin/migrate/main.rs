@@ -6,15 +6,17 @@
 //! `Delete` request of CloudFormation changes nothing.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, Subcommand};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::{Masker, SaltFingerprint};
+use login_etl::analytics::{self, API_LOGIN, RollUp};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
-    self, DatabaseSettings, READER_SECRET_ID, Settings, WRITER_SECRET_ID, WriterRoleLogin,
+    self, API_SECRET_ID, DatabaseSettings, READER_SECRET_ID, SettingError, Settings, WRITER_SECRET_ID,
+    WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
@@ -41,6 +43,9 @@ const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// How long a run in Lambda waits for a database that is starting. A paused Aurora database takes about 15 s, or 30 s
 /// and more after a day of sleep. The rest of the 300 s is for the migrations.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The time for a roll-up that a person starts at a terminal.
+const UNLIMITED: Duration = Duration::from_hours(24);
 
 type Outcome<T = ()> = Result<T, lambda_runtime::Error>;
 
@@ -83,7 +88,12 @@ async fn main() -> ExitCode {
 
 async fn start_and_migrate() -> Outcome {
     start()?;
-    migrate(Prune::Yes).await
+    migrate(Prune::Yes).await?;
+    if config::analysts(environment)? {
+        prepare_analysts().await?;
+        roll_up(Deadline::within(UNLIMITED)).await?;
+    }
+    Ok(())
 }
 
 async fn serve() -> Outcome {
@@ -112,9 +122,19 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
             report_users_with_many_tokens(context, deadline).await;
+            if config::analysts(environment)? {
+                report_roll_up(context, deadline).await;
+            }
             Ok(Value::Null)
         }
-        MigrateEvent::Rotate => migrate_within(deadline, Prune::No).await.map(|()| Value::Null),
+        MigrateEvent::Rotate => prepare_within(deadline).await.map(|()| Value::Null),
+        MigrateEvent::RollUp => {
+            if !config::analysts(environment)? {
+                let problem = "is not true, so there is nothing to roll up";
+                return Err(SettingError::Invalid { variable: config::ANALYSTS, problem }.into());
+            }
+            Ok(report_roll_up(context, deadline).await)
+        }
         MigrateEvent::Status => {
             let status = deadline.timeout(Box::pin(status())).await??;
             Ok(serde_json::to_value(status)?)
@@ -131,7 +151,7 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
 
 async fn deploy(request: &CustomResourceRequest, deadline: Deadline) -> Outcome {
     let outcome = match request.request_type {
-        RequestType::Create | RequestType::Update => migrate_within(deadline, Prune::No).await,
+        RequestType::Create | RequestType::Update => prepare_within(deadline).await,
         // The data outlive the stack.
         RequestType::Delete => Ok(()),
     };
@@ -175,6 +195,76 @@ async fn migrate(prune: Prune) -> Outcome {
         schema::prune(connection.client_mut(), &schema).await?;
     }
     Ok(())
+}
+
+/// Brings everything up to date except the counts, which may take long.
+async fn prepare_within(deadline: Deadline) -> Outcome {
+    migrate_within(deadline, Prune::No).await?;
+    if config::analysts(environment)? {
+        deadline.timeout(Box::pin(prepare_analysts())).await??;
+    }
+    Ok(())
+}
+
+/// Creates the analysts' schema and the login of their API.
+async fn prepare_analysts() -> Outcome {
+    let secrets = Secrets::from_env().await;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    analytics::create(connection.client_mut(), &schema).await?;
+    let password = match config::api_secret_id(environment) {
+        Some(secret_id) => {
+            let problem = "the username in the secret is not login_api";
+            Some(password_of(&secrets, API_SECRET_ID, &secret_id, API_LOGIN, problem).await?)
+        }
+        None => None,
+    };
+    analytics::set_api_login(connection.client_mut(), &schema, password.as_ref()).await?;
+    info!(target: LOG_TARGET, "the analysts' schema is ready");
+    Ok(())
+}
+
+async fn roll_up(deadline: Deadline) -> Outcome<RollUp> {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    Ok(analytics::roll_up(connection.client_mut(), &schema, SystemTime::now(), deadline).await?)
+}
+
+/// Brings the analysts' counts up to date, and writes the metrics for the template's alarms on them. A failure is only
+/// reported: it must not make the daily run fail, whose other steps have succeeded.
+async fn report_roll_up(context: &Context, deadline: Deadline) -> Value {
+    let started = Instant::now();
+    let outcome = deadline.timeout(Box::pin(async {
+        prepare_analysts().await?;
+        roll_up(deadline).await
+    }));
+    let outcome = outcome.await.unwrap_or_else(|late| Err(late.into()));
+    let failed = MetricValue::Count(outcome.is_err().into());
+    let mut metrics = vec![
+        (MetricName::RollupFailed, failed),
+        (MetricName::ElapsedMs, MetricValue::Time(started.elapsed())),
+    ];
+    if let Ok(RollUp { days, days_left }) = outcome {
+        metrics.push((MetricName::RollupDays, MetricValue::Count(days)));
+        metrics.push((MetricName::RollupDaysLeft, MetricValue::Count(days_left)));
+    }
+    let error = outcome.as_ref().err().map(ToString::to_string);
+    LogLine {
+        level: if error.is_some() { Level::Error } else { Level::Info },
+        message: if error.is_some() { "roll-up failed" } else { "rolled up" },
+        request_id: &context.request_id,
+        function: &context.env_config.function_name,
+        texts: error.as_deref().map(|error| ("error", error)).as_slice(),
+        metrics: &metrics,
+        second_dimension: None,
+    }
+    .write();
+    match outcome {
+        Ok(RollUp { days, days_left }) => json!({ "days": days, "days_left": days_left }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
 }
 
 async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::Error> {

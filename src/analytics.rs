@@ -1,0 +1,196 @@
+//! The analysts' schema: counts that are derived from `user_logins`, and kept up to date by [`roll_up`].
+//!
+//! A roll-up works in steps, each of them a transaction. A step counts some days anew and stores the counts together
+//! with the number of entries that the ledger had of these days. A day whose number has changed since is counted anew
+//! in the next roll-up. So a roll-up that ends anywhere loses nothing, and one that is repeated changes nothing.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use postgres_protocol::escape::escape_identifier;
+use secrecy::SecretString;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use crate::deadline::Deadline;
+use crate::schema::trust::{self, Ours};
+use crate::schema::{self, Finding, SchemaError};
+
+const PREFLIGHT: &str = include_str!("analytics/preflight.sql");
+const SCHEMA: &str = include_str!("analytics/schema.sql");
+const GRANTS: &str = include_str!("analytics/grants.sql");
+const BEGIN: &str = include_str!("analytics/begin.sql");
+const FIND_DAYS: &str = include_str!("analytics/find_days.sql");
+const PICK_DAYS: &str = include_str!("analytics/pick_days.sql");
+const ROLL_UP: &str = include_str!("analytics/roll_up.sql");
+const FIND_RINGS: &str = include_str!("analytics/find_rings.sql");
+const CREATE_API_LOGIN: &str = include_str!("analytics/create_api_login.sql");
+const FINISH: &str = include_str!("analytics/finish.sql");
+
+/// The role of the analysts' API.
+pub const API_LOGIN: &str = "login_api";
+
+/// The comment of the schema, by which the program recognises its own.
+const MARKER: &str = "login-etl rollups, version 1";
+
+/// Number of logins that a step counts, if the newest day does not have more. A step takes some seconds.
+const LOGINS_OF_A_STEP: i64 = 1_000_000;
+
+/// How long a step waits for the step of another run.
+const LOCK_TIMEOUT: &str = "60s";
+
+/// What a roll-up did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RollUp {
+    /// Number of days that were counted.
+    pub days: u64,
+    /// Number of days that are left for the next roll-up.
+    pub days_left: u64,
+}
+
+/// Returns the name of the analysts' schema that belongs to the schema of the logins.
+#[must_use]
+pub fn schema_name(logins_schema: &str) -> String {
+    if logins_schema == "public" { "analytics".to_owned() } else { format!("{logins_schema}_analytics") }
+}
+
+/// Creates the analysts' schema beside the schema of the logins, if it does not exist. The counts are made by
+/// [`roll_up`].
+///
+/// # Errors
+///
+/// [`SchemaError::NotReady`] if a schema of this name exists that this program has not made, if a right is missing, or
+/// if the counts would show rows that `login_reader` may not see; and [`SchemaError::Postgres`]. Nothing was changed.
+pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), SchemaError> {
+    let schema = schema_name(logins_schema);
+    let mut transaction = schema::begin(client, logins_schema).await?;
+    trust::check(&mut transaction, logins_schema, Ours::Named).await?;
+    let parameters =
+        [(&schema as _, Type::TEXT), (&logins_schema as _, Type::TEXT), (&MARKER as _, Type::TEXT)];
+    let findings = trust::query_catalog(&mut transaction, PREFLIGHT, &parameters).await?;
+    if !findings.is_empty() {
+        let findings =
+            findings.iter().map(|row| Ok(Finding { problem: row.try_get(0)?, remedy: row.try_get(1)? }));
+        return Err(SchemaError::NotReady(findings.collect::<Result<_, tokio_postgres::Error>>()?));
+    }
+    trust::check(&mut transaction, &schema, Ours::All).await?;
+    let exists = "SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL";
+    if !transaction.query_typed(exists, &[(&schema, Type::TEXT)]).await?[0].try_get::<_, bool>(0)? {
+        let quoted = escape_identifier(&schema);
+        let create = format!("CREATE SCHEMA {quoted}; COMMENT ON SCHEMA {quoted} IS '{MARKER}'");
+        transaction.batch_execute(&create).await?;
+        begin_step(&transaction, logins_schema, Duration::from_secs(60)).await?;
+        transaction.batch_execute(SCHEMA).await?;
+        transaction.batch_execute(GRANTS).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Brings the counts up to date as of `now`, the newest days first, until the deadline.
+///
+/// Readers see the counts before a step or after it. Batches do not wait for a step: it only reads `user_logins` and the
+/// ledger. Another run at the same time waits for the step.
+///
+/// # Errors
+///
+/// [`SchemaError::Busy`] if another run does not finish its step in time, and [`SchemaError::RollUp`]. The steps that
+/// were committed before are kept.
+pub async fn roll_up(
+    client: &mut Client,
+    logins_schema: &str,
+    now: SystemTime,
+    deadline: Deadline,
+) -> Result<RollUp, SchemaError> {
+    let mut done = RollUp::default();
+    loop {
+        let started = Instant::now();
+        let step = step(client, logins_schema, now, deadline).await.map_err(|error| match error.code() {
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => SchemaError::Busy,
+            Some(code) => SchemaError::RollUp { sqlstate: code.code().to_owned() },
+            None => SchemaError::from(error),
+        })?;
+        done = RollUp { days: done.days + step.days, days_left: step.days_left };
+        tracing::info!(
+            days = step.days,
+            days_left = step.days_left,
+            elapsed_ms = started.elapsed().as_millis(),
+            "days rolled up"
+        );
+        // The next step may take longer than this step.
+        if step.days == 0 || step.days_left == 0 || deadline.left() < started.elapsed() * 2 {
+            return Ok(done);
+        }
+    }
+}
+
+/// Creates [`API_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password; without a
+/// password it logs in by IAM. Its sessions find the names of the analysts' schema and only read.
+///
+/// # Errors
+///
+/// [`SchemaError::NoIam`], [`SchemaError::MayNotGrantIam`] and [`SchemaError::Postgres`]: nothing was changed.
+pub async fn set_api_login(
+    client: &mut Client,
+    logins_schema: &str,
+    password: Option<&SecretString>,
+) -> Result<(), SchemaError> {
+    let transaction = schema::begin(client, logins_schema).await?;
+    begin_step(&transaction, logins_schema, Duration::from_secs(60)).await?;
+    transaction.batch_execute(CREATE_API_LOGIN).await?;
+    if let Some(password) = password {
+        schema::set_password(&transaction, API_LOGIN, password).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+async fn step(
+    client: &mut Client,
+    logins_schema: &str,
+    now: SystemTime,
+    deadline: Deadline,
+) -> Result<RollUp, tokio_postgres::Error> {
+    // The ledger and the logins must be read in the same snapshot.
+    let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(false);
+    let transaction = builder.start().await?;
+    // First of all: a snapshot from before the lock would not have the step that this run has waited for. These two
+    // statements take no snapshot.
+    let lock = format!(
+        "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; LOCK TABLE {}.state IN SHARE ROW EXCLUSIVE MODE",
+        escape_identifier(&schema_name(logins_schema)),
+    );
+    transaction.batch_execute(&lock).await?;
+    begin_step(&transaction, logins_schema, deadline.left()).await?;
+    let limits = "CREATE TEMPORARY TABLE limits (today date, final date, max_logins bigint) ON COMMIT DROP";
+    transaction.batch_execute(limits).await?;
+    let limits = "
+        INSERT INTO pg_temp.limits
+        SELECT ($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC' - INTERVAL '6 hours')::date - 15, $2";
+    transaction.execute_typed(limits, &[(&now, Type::TIMESTAMPTZ), (&LOGINS_OF_A_STEP, Type::INT8)]).await?;
+    let days_are_known = "SELECT logins_without_date IS NOT NULL FROM state";
+    if !transaction.query_typed(days_are_known, &[]).await?[0].try_get::<_, bool>(0)? {
+        transaction.batch_execute(FIND_DAYS).await?;
+    }
+    transaction.batch_execute(PICK_DAYS).await?;
+    let days: i64 =
+        transaction.query_typed("SELECT count(*) FROM pg_temp.picked", &[]).await?[0].try_get(0)?;
+    if days > 0 {
+        transaction.batch_execute(ROLL_UP).await?;
+        transaction.batch_execute(FIND_RINGS).await?;
+    }
+    transaction.batch_execute(FINISH).await?;
+    let days_left: i32 = transaction.query_typed("SELECT days_left FROM state", &[]).await?[0].try_get(0)?;
+    transaction.commit().await?;
+    Ok(RollUp { days: days.unsigned_abs(), days_left: days_left.unsigned_abs().into() })
+}
+
+async fn begin_step(
+    transaction: &Transaction<'_>,
+    logins_schema: &str,
+    time_limit: Duration,
+) -> Result<(), tokio_postgres::Error> {
+    let schema = schema_name(logins_schema);
+    let time_limit = format!("{}ms", time_limit.as_millis().clamp(1, i32::MAX as u128));
+    let parameters =
+        [(&schema as _, Type::TEXT), (&logins_schema as _, Type::TEXT), (&time_limit as _, Type::TEXT)];
+    transaction.execute_typed(BEGIN, &parameters).await.map(drop)
+}

@@ -1,0 +1,22 @@
+-- Closes the final days, and stores how fresh the answers are. pg_temp.limits has the day.
+UPDATE day
+SET closed = true
+FROM pg_temp.limits
+WHERE NOT closed AND ledger_entries IS NOT NULL AND day <= final;
+
+UPDATE state
+SET
+    run = run + (
+        EXISTS (SELECT FROM pg_temp.picked)
+        OR (state.days_left, state.logins_without_day) IS DISTINCT FROM (now_left.days, now_left.logins_without_day)
+    )::integer,
+    rolled_up_at = clock_timestamp(),
+    days_left = now_left.days,
+    logins_without_day = now_left.logins_without_day
+FROM (
+    SELECT
+        (SELECT count(*) FROM day WHERE ledger_entries IS NULL AND day <= today) AS days,
+        (SELECT coalesce(sum(logins), 0) FROM day WHERE ledger_entries IS NULL AND day > today)
+            + (SELECT logins_without_date FROM state) AS logins_without_day
+    FROM pg_temp.limits
+) AS now_left;

@@ -1,0 +1,32 @@
+-- Picks the days that this transaction rolls up, the newest first. pg_temp.limits has one row: `today`, `final`, the
+-- newest day whose messages SQS cannot deliver any more, and `max_logins`.
+--
+-- A day has to be rolled up if the ledger has another number of entries of it than before. The ledger is read in the
+-- same snapshot as the logins: a batch is in both or in neither.
+CREATE TEMPORARY TABLE ledger_day ON COMMIT DROP AS
+SELECT (sent_at AT TIME ZONE INTERVAL '0')::date AS day, count(*) AS entries FROM processed_messages GROUP BY 1;
+
+INSERT INTO day (day, logins)
+SELECT day, entries FROM pg_temp.ledger_day WHERE day BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'
+ON CONFLICT DO NOTHING;
+
+-- Of a day that is 16 days old, `migrate` may have emptied the ledger already. If such a day is not closed yet, it is
+-- rolled up once more.
+UPDATE day
+SET ledger_entries = NULL, logins = greatest(day.logins, counted.entries), closed = false
+FROM (SELECT day.day, coalesce(entries, 0) AS entries FROM day LEFT JOIN pg_temp.ledger_day USING (day)) AS counted,
+    pg_temp.limits
+WHERE day.day = counted.day
+    AND NOT merged
+    -- A clock that was ahead has closed days too early.
+    AND (NOT closed OR day.day > final)
+    AND (ledger_entries IS DISTINCT FROM entries OR day.day <= today - 16);
+
+CREATE TEMPORARY TABLE picked ON COMMIT DROP AS
+SELECT day
+FROM (
+    SELECT day, sum(logins) OVER (ORDER BY day DESC) - logins AS logins_of_newer_days
+    FROM day, pg_temp.limits
+    WHERE ledger_entries IS NULL AND day <= today
+) AS pending, pg_temp.limits
+WHERE logins_of_newer_days < max_logins;

@@ -1,0 +1,150 @@
+-- Rolls up the days in pg_temp.picked. All of it is one transaction, so that no reader sees a part of it.
+
+-- The rows of the days: user_logins is read once.
+CREATE TEMPORARY TABLE login ON COMMIT DROP AS
+SELECT
+    create_date::date AS day,
+    user_id::text COLLATE "C" AS user_id,
+    masked_device_id::text COLLATE "C" AS masked_device_id,
+    masked_ip::text COLLATE "C" AS masked_ip,
+    device_type::text COLLATE "C" AS device_type,
+    locale::text COLLATE "C" AS locale,
+    app_version
+FROM user_logins
+-- The range lets Postgres use an index of the owner.
+WHERE create_date::date BETWEEN (SELECT min(day) FROM pg_temp.picked) AND (SELECT max(day) FROM pg_temp.picked)
+    AND create_date::date IN (SELECT day FROM pg_temp.picked);
+ANALYZE pg_temp.login;
+
+-- A table that is older than login-etl may hold values that are not masked.
+CREATE TEMPORARY TABLE pair ON COMMIT DROP AS
+SELECT day, field, token, user_id, count(*) AS logins
+FROM pg_temp.login
+CROSS JOIN LATERAL (VALUES ('device_id', masked_device_id), ('ip', masked_ip)) AS tokens (field, token)
+WHERE token ~ '^[0-9a-f]{64}$' AND length(user_id) <= 128
+GROUP BY day, field, token, user_id;
+
+-- What is different from the last roll-up of these days. In most runs this is little of a day.
+CREATE TEMPORARY TABLE change ON COMMIT DROP AS
+SELECT before.ctid AS row_before, day, field, token, user_id, pair.logins
+FROM pg_temp.pair
+FULL JOIN (
+    SELECT ctid, * FROM token_user_day WHERE day IN (SELECT day FROM pg_temp.picked)
+) AS before USING (day, field, token, user_id)
+WHERE pair.logins IS DISTINCT FROM before.logins;
+ANALYZE pg_temp.change;
+
+DELETE FROM token_user_day
+USING pg_temp.change
+WHERE token_user_day.ctid = row_before AND change.logins IS NULL;
+
+UPDATE token_user_day
+SET logins = change.logins
+FROM pg_temp.change
+WHERE token_user_day.ctid = row_before AND change.logins IS NOT NULL;
+
+INSERT INTO token_user_day (day, field, token, user_id, logins)
+SELECT day, field, token, user_id, logins FROM pg_temp.change WHERE row_before IS NULL;
+
+DELETE FROM daily WHERE day IN (SELECT day FROM pg_temp.picked);
+
+INSERT INTO daily (day, dimension, value, logins, users)
+SELECT day, dimension, value, sum(logins), count(user_id)
+FROM (
+    SELECT day, dimension, value, user_id, count(*) AS logins
+    FROM pg_temp.login
+    CROSS JOIN LATERAL (VALUES
+        ('all', NULL),
+        ('device_type', device_type),
+        ('locale', locale),
+        ('app_version', CASE
+            WHEN app_version >= 0
+                THEN concat_ws('.', app_version / 1000000, app_version / 1000 % 1000, app_version % 1000)
+            ELSE app_version::text
+        END)
+    ) AS dimensions (dimension, value)
+    GROUP BY day, dimension, value, user_id
+) AS per_user
+GROUP BY day, dimension, value;
+
+UPDATE day
+SET
+    ledger_entries = coalesce((SELECT entries FROM pg_temp.ledger_day WHERE ledger_day.day = day.day), 0),
+    logins = (SELECT count(*) FROM pg_temp.login WHERE login.day = day.day)
+WHERE day IN (SELECT day FROM pg_temp.picked);
+
+-- The period never moves back: the days before it are merged.
+UPDATE state
+SET through = greatest(through, (
+    SELECT max(day) FROM day, pg_temp.limits WHERE ledger_entries IS NOT NULL AND logins > 0 AND day <= today
+));
+
+-- Days that have left the last 28 days are merged into one row for each token and user.
+CREATE TEMPORARY TABLE leaving ON COMMIT DROP AS
+SELECT day FROM day, state WHERE NOT merged AND ledger_entries IS NOT NULL AND day < through - 27;
+
+INSERT INTO token_user_before AS sums (field, token, user_id, logins, first_day, last_day)
+SELECT field, token, user_id, sum(logins), min(day), max(day)
+FROM token_user_day
+WHERE day IN (SELECT day FROM pg_temp.leaving)
+GROUP BY field, token, user_id
+ON CONFLICT (token, user_id, field) DO UPDATE
+SET
+    logins = sums.logins + excluded.logins,
+    first_day = least(sums.first_day, excluded.first_day),
+    last_day = greatest(sums.last_day, excluded.last_day);
+
+DELETE FROM token_user_day WHERE day IN (SELECT day FROM pg_temp.leaving);
+
+UPDATE day SET merged = true WHERE day IN (SELECT day FROM pg_temp.leaving);
+
+-- The tokens whose counts may have changed, by a login or because a period has moved.
+CREATE TEMPORARY TABLE first_day_of ON COMMIT DROP AS
+SELECT period, through - days + 1 AS first_day
+FROM state, (VALUES ('1d', 1), ('7d', 7), ('28d', 28)) AS periods (period, days);
+
+CREATE TEMPORARY TABLE touched ON COMMIT DROP AS
+SELECT field, token FROM pg_temp.change
+UNION
+SELECT field, token
+FROM token_period
+JOIN pg_temp.first_day_of USING (period)
+WHERE token_period.first_day < first_day_of.first_day;
+ANALYZE pg_temp.touched;
+
+-- COUNT(DISTINCT user_id) does not add up over days, so the periods of a token are counted anew.
+CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
+SELECT field, period, token, count(*) AS users, sum(logins)::bigint AS logins,
+    min(first_day) AS first_day, max(last_day) AS last_day
+FROM (
+    SELECT field, token, user_id, period, sum(part.logins) AS logins,
+        min(part.first_day) AS first_day, max(part.last_day) AS last_day
+    FROM (
+        SELECT field, token, user_id, logins, day AS first_day, day AS last_day
+        FROM token_user_day JOIN pg_temp.touched USING (field, token)
+        UNION ALL
+        SELECT field, token, user_id, logins, first_day, last_day
+        FROM token_user_before JOIN pg_temp.touched USING (field, token)
+    ) AS part
+    JOIN (SELECT * FROM pg_temp.first_day_of UNION ALL SELECT 'all', '-infinity') AS periods (period, from_day)
+        ON part.first_day >= from_day
+    GROUP BY field, token, user_id, period
+) AS pair
+GROUP BY field, period, token
+HAVING count(*) >= 2;
+
+DELETE FROM token_period
+USING pg_temp.touched
+WHERE token_period.token = touched.token AND token_period.field = touched.field
+    AND NOT EXISTS (
+        SELECT FROM pg_temp.counted
+        WHERE counted.token = token_period.token AND counted.field = token_period.field
+            AND counted.period = token_period.period
+    );
+
+INSERT INTO token_period AS before (field, period, token, users, logins, first_day, last_day)
+SELECT field, period, token, users, logins, first_day, last_day FROM pg_temp.counted
+ON CONFLICT (token, field, period) DO UPDATE
+SET users = excluded.users, logins = excluded.logins, first_day = excluded.first_day, last_day = excluded.last_day
+WHERE (before.users, before.logins, before.first_day, before.last_day)
+    IS DISTINCT FROM (excluded.users, excluded.logins, excluded.first_day, excluded.last_day);
