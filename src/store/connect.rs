@@ -267,7 +267,8 @@ impl Connection {
 
     /// Converts the client's error on this connection. If the connection ended between two statements, the client
     /// only reports that it is closed; the connection's own error has the reason.
-    pub(super) fn store_error(&self, error: &tokio_postgres::Error) -> StoreError {
+    #[must_use]
+    pub fn store_error(&self, error: &tokio_postgres::Error) -> StoreError {
         match self.end.get() {
             Some(end) if error.is_closed() => end.clone(),
             _ => StoreError::from(error),

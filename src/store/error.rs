@@ -120,7 +120,8 @@ impl StoreError {
 
     /// Whether a new connection may succeed: this connection broke, or it leads to a server that a failover turned
     /// into a standby, or to a pooler that still logs in to Postgres with a rotated password.
-    pub(super) fn is_connection_error(&self) -> bool {
+    #[must_use]
+    pub fn is_connection_error(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::LoginRefused { .. } => true,
             Self::StatementRefused { sqlstate } => *sqlstate == SqlState::READ_ONLY_SQL_TRANSACTION,

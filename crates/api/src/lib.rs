@@ -1,1 +1,29 @@
-//! The analysts' API and page.
+//! The analysts' API: read-only answers over the rollups in the schema `analytics`, and over `user_logins` itself.
+//!
+//! ```text
+//! request ── parameters ──▶ handlers ── queries ──▶ Statement ── database ──▶ rows ── answer ──▶ JSON or CSV
+//!                               └───────────────── Problem ────────────────────────┘
+//! ```
+//!
+//! [`queries`] has one file for each question, with its SQL beside it. A query makes a
+//! [`Statement`](statement::Statement): the database runs it, and [`as_sql`](database::Database::as_sql) writes it as
+//! text that psql runs and that returns the same rows.
+//!
+//! [`router`] serves the same routes in Lambda and behind [`server`], the plain server.
+
+pub mod answer;
+pub mod caller;
+pub mod cursor;
+pub mod database;
+pub mod etag;
+pub mod handlers;
+pub mod negotiation;
+pub mod openapi;
+pub mod parameters;
+pub mod problem;
+pub mod queries;
+pub mod request_log;
+pub mod router;
+pub mod server;
+pub mod settings;
+pub mod statement;

@@ -1,3 +1,39 @@
-//! Connects the parts.
+//! The analysts' API: an executable for Lambda's `provided` runtimes, and a plain server elsewhere.
 
-fn main() {}
+use std::process::ExitCode;
+
+use lambda_http::Error;
+use login_etl::aws::secrets::Secrets;
+use login_etl::store::tls::PendingTls;
+use login_etl::{memory, telemetry};
+use login_etl_api::database::Database;
+use login_etl_api::router::router;
+use login_etl_api::server;
+use login_etl_api::settings::{Runtime, Settings};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::startup_failed(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Error> {
+    let environment = |name: &str| std::env::var(name).ok();
+    telemetry::start(environment)?;
+    memory::keep_private()?;
+    let settings = Settings::read(environment)?;
+    // First, because the SDK takes milliseconds to read the certificates that it trusts.
+    let tls = PendingTls::start(&settings.database)?;
+    let database = Database::new(settings.database, tls, Secrets::from_env().await, settings.connections);
+    database.warm_up().await;
+    let router = router(database);
+    match settings.runtime {
+        Runtime::Lambda => Box::pin(lambda_http::run(router)).await,
+        Runtime::Server(address) => Ok(server::serve(address, router).await?),
+    }
+}

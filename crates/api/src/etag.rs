@@ -1,0 +1,31 @@
+//! Entity tags: an answer from the rollups changes only with the run of the rollups and with the program.
+
+use axum::http::{HeaderMap, header};
+
+use crate::negotiation::Format;
+use crate::queries::freshness::Freshness;
+
+/// Returns the weak tag of an answer in this format.
+#[must_use]
+pub fn etag(freshness: &Freshness, format: &str) -> String {
+    format!("W/\"{}-{}-{format}\"", freshness.run, env!("CARGO_PKG_VERSION"))
+}
+
+/// Whether the client already has the answer with this tag (RFC 9110, section 13.1.2).
+#[must_use]
+pub fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|tag| tag.trim() == "*" || strong(tag) == strong(etag))
+}
+
+impl Format {
+    /// Returns the part of the tag that names the format.
+    #[must_use]
+    pub fn in_etag(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The types of the parameters. What one of them accepts, the schema in `/openapi.json` accepts too, and the reverse.
+
+use std::fmt;
+
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+/// The pattern of a token: the masked value of a field.
+pub const TOKEN_PATTERN: &str = "^[0-9a-f]{64}$";
+
+/// The most rows of an answer.
+pub type Limit = Number<1, 200, 50>;
+
+/// A masked value, as it stands in the database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
+
+/// A masked field of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "snake_case")]
+pub enum Field {
+    /// The device's id.
+    DeviceId,
+    /// The address.
+    Ip,
+}
+
+/// A period of the rollups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub enum Period {
+    /// The last day.
+    #[serde(rename = "1d")]
+    Day,
+    /// The last 7 days.
+    #[serde(rename = "7d")]
+    Week,
+    /// The last 28 days.
+    #[default]
+    #[serde(rename = "28d")]
+    Month,
+    /// All time.
+    #[serde(rename = "all")]
+    All,
+}
+
+/// A whole number from `MIN` to `MAX`, by default `DEFAULT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number<const MIN: u32, const MAX: u32, const DEFAULT: u32>(u32);
+
+/// A day from 0001-01-01 to 9999-12-31, which both Postgres and JSON can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct Day(#[serde(serialize_with = "as_text")] pub Date);
+
+impl Token {
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes a token from the rollups, which hold nothing else.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if is_hash(&text) { Ok(Self(text)) } else { Err("must be 64 hexadecimal digits in lower case") }
+    }
+}
+
+/// Whether the text is 64 hexadecimal digits in lower case.
+pub(crate) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+impl Field {
+    /// All fields.
+    pub const ALL: [Self; 2] = [Self::DeviceId, Self::Ip];
+
+    /// Returns the name in URLs and in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeviceId => "device_id",
+            Self::Ip => "ip",
+        }
+    }
+}
+
+impl TryFrom<String> for Field {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::ALL.into_iter().find(|field| field.name() == name).ok_or("must be device_id or ip")
+    }
+}
+
+impl Period {
+    /// All periods, the shortest first.
+    pub const ALL: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::All];
+
+    /// Returns the name in URLs and in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Day => "1d",
+            Self::Week => "7d",
+            Self::Month => "28d",
+            Self::All => "all",
+        }
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::ALL.into_iter().find(|period| period.name() == name).ok_or("must be 1d, 7d, 28d or all")
+    }
+}
+
+impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> Number<MIN, MAX, DEFAULT> {
+    /// Makes a number, if it is in the range.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        (MIN..=MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// Returns the number.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        i64::from(self.0)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> Default for Number<MIN, MAX, DEFAULT> {
+    fn default() -> Self {
+        Self(DEFAULT)
+    }
+}
+
+/// Reads the digits of a query string, and a number of JSON, which may be written as `5.0`.
+impl<'de, const MIN: u32, const MAX: u32, const DEFAULT: u32> Deserialize<'de> for Number<MIN, MAX, DEFAULT> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Digits(String),
+        }
+        let number = match Written::deserialize(deserializer) {
+            Ok(Written::Number(number)) => whole(number),
+            Ok(Written::Digits(digits)) => {
+                digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+            }
+            Err(_) => None,
+        };
+        let wrong = || serde::de::Error::custom(format!("must be a whole number from {MIN} to {MAX}"));
+        number.and_then(Self::new).ok_or_else(wrong)
+    }
+}
+
+fn whole(number: f64) -> Option<u32> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the next line compares")]
+    let whole = number as u32;
+    #[expect(clippy::float_cmp, reason = "a whole number is exact")]
+    let is_whole = f64::from(whole) == number;
+    is_whole.then_some(whole)
+}
+
+impl Day {
+    /// The bounds.
+    const YEARS: std::ops::RangeInclusive<i16> = 1..=9999;
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for Day {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let has_shape = text.len() == 10
+            && text.bytes().enumerate().all(|(place, byte)| match place {
+                4 | 7 => byte == b'-',
+                _ => byte.is_ascii_digit(),
+            });
+        let date = has_shape.then(|| text.parse::<Date>().ok()).flatten();
+        date.filter(|date| Self::YEARS.contains(&date.year()))
+            .map(Self)
+            .ok_or("must be a day from 0001-01-01 to 9999-12-31")
+    }
+}
+
+fn as_text<S: serde::Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(date)
+}
+
+/// Makes the schema of a text.
+pub(crate) fn text_schema() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
+}
+
+fn schema(object: impl Into<Object>) -> RefOr<Schema> {
+    RefOr::T(Schema::Object(object.into()))
+}
+
+impl PartialSchema for Token {
+    fn schema() -> RefOr<Schema> {
+        schema(text_schema().pattern(Some(TOKEN_PATTERN)))
+    }
+}
+
+impl ToSchema for Token {}
+
+impl PartialSchema for Field {
+    fn schema() -> RefOr<Schema> {
+        schema(text_schema().enum_values(Some(Self::ALL.map(Self::name))))
+    }
+}
+
+impl ToSchema for Field {}
+
+impl PartialSchema for Period {
+    fn schema() -> RefOr<Schema> {
+        let names = Self::ALL.map(Self::name);
+        schema(text_schema().enum_values(Some(names)).default(Some(Self::default().name().into())))
+    }
+}
+
+impl ToSchema for Period {}
+
+impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> PartialSchema for Number<MIN, MAX, DEFAULT> {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::Integer))
+            .minimum(Some(MIN))
+            .maximum(Some(MAX))
+            .default(Some(DEFAULT.into()));
+        schema(number)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> ToSchema for Number<MIN, MAX, DEFAULT> {}
+
+impl PartialSchema for Day {
+    fn schema() -> RefOr<Schema> {
+        schema(text_schema().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))))
+    }
+}
+
+impl ToSchema for Day {}

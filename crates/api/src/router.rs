@@ -1,0 +1,42 @@
+//! The routes, and what all answers have in common.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware;
+use axum::routing::get;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::database::Database;
+use crate::problem::Problem;
+use crate::{handlers, openapi, request_log};
+
+/// The headers of each answer that has no other value for them.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "private, no-cache"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::VARY, "Accept"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// Makes the router of the API.
+pub fn router(database: Database) -> Router {
+    let (router, document) = OpenApiRouter::with_openapi(openapi::document())
+        .routes(routes!(handlers::freshness))
+        .routes(routes!(handlers::duplicates))
+        .split_for_parts();
+    let document = Arc::new(document);
+    let router = router
+        .route("/openapi.json", get(async move || openapi::answer(&document)))
+        .fallback(async || Problem::not_found("the paths are in /openapi.json"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .with_state(database)
+        .layer(middleware::from_fn(request_log::log));
+    HEADERS.into_iter().fold(router, |router, (name, value)| {
+        let value = HeaderValue::from_static(value);
+        router.layer(SetResponseHeaderLayer::if_not_present(name, value))
+    })
+}
