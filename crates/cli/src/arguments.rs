@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::logs::LogsArguments;
+use crate::page::PageArguments;
 use crate::redrive::RedriveArguments;
 use crate::smoke::SmokeArguments;
 use crate::stack::StackOptions;
@@ -36,6 +37,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     #[command(flatten)]
     OfStack(StackCommand),
+    /// Serve the analysts' page on this machine, until Ctrl-C
+    ///
+    /// Prints an address for the browser. Requests are sent to AWS, signed with your
+    /// own credentials, and logged without their paths. Nothing is written to disk.
+    #[command(verbatim_doc_comment)]
+    Page(PageArguments),
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page of the program or of one of its commands

@@ -1,12 +1,12 @@
 //! The clients of AWS, all made here, and the texts of their errors.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_cloudformation::config::SharedCredentialsProvider;
 use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudformation::operation::RequestId;
 
@@ -80,6 +80,16 @@ impl Aws {
         self.sdk.region().map_or("", AsRef::as_ref)
     }
 
+    /// Returns what provides the credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if nothing does.
+    pub(crate) fn credentials(&self) -> Result<SharedCredentialsProvider, Error> {
+        let provider = self.sdk.credentials_provider();
+        provider.ok_or_else(|| Error::Failed("no provider of AWS credentials".to_owned()))
+    }
+
     /// Makes a client of CloudFormation.
     pub(crate) fn cloudformation(&self) -> aws_sdk_cloudformation::Client {
         aws_sdk_cloudformation::Client::new(&self.sdk)
@@ -130,7 +140,11 @@ where
         SdkError::ServiceError(service) => service_error(service.err()),
         SdkError::TimeoutError(_) => "AWS did not answer in time".to_owned(),
         // The request was not sent, or no answer came, so these texts quote none.
-        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => causes(error),
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
+            let causes = causes(error);
+            // No credentials is no error of its own: the SDK fails to make the request.
+            if causes.contains("credentials") { no_credentials(error) } else { causes }
+        }
         _ => "the answer cannot be read".to_owned(),
     };
     let text = format!("{operation} failed: {reason}");
@@ -149,21 +163,23 @@ fn service_error<E: ProvideErrorMetadata + RequestId>(error: &E) -> String {
     format!("{code}{text}{id}")
 }
 
-fn causes<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
+/// Says that there are no credentials, and why.
+pub(crate) fn no_credentials(error: &dyn std::error::Error) -> String {
+    format!(
+        "no AWS credentials that can be used; set AWS_PROFILE, or log in (aws sso login): {}",
+        causes(error)
+    )
+}
+
+/// Returns the texts of an error's causes.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut texts = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
         texts.push(error.to_string());
         cause = error.source();
     }
-    let text = texts.join(": ");
-    // No credentials is no error of its own: the SDK fails to make the request.
-    if text.contains("credentials") {
-        return format!(
-            "no AWS credentials that can be used; set AWS_PROFILE, or log in (aws sso login): {text}"
-        );
-    }
-    text
+    texts.join(": ")
 }
 
 #[cfg(test)]

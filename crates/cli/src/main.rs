@@ -16,6 +16,7 @@ mod logs;
 mod man;
 mod mapping;
 mod output;
+mod page;
 mod queue;
 mod redrive;
 mod rotate;
@@ -61,6 +62,9 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
         Command::Man { of } => return man::man(of.as_deref()),
+        Command::Page(arguments) => {
+            return Box::pin(signals.interrupt(page::page(&stack, arguments, printer))).await;
+        }
         Command::OfStack(command) => command,
     };
     let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;

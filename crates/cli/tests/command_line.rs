@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 8] =
-    ["accept-salt", "completions", "logs", "man", "redrive", "rotate", "smoke", "status"];
+const COMMANDS: [&str; 9] =
+    ["accept-salt", "completions", "logs", "man", "page", "redrive", "rotate", "smoke", "status"];
 
 /// Runs the program in an empty environment and in the folder of the package, which has no samconfig.toml.
 fn run(arguments: &[&str]) -> Output {
@@ -71,6 +71,9 @@ fn wrong_arguments_are_wrong_use() {
         &["redrive", "--stack", "login-etl-prod", "--env", "prod"],
         &["redrive", "--patience", "0"],
         &["logs", "--failed", "--since", "yesterday"],
+        &["page", "--url", "http://example.com"],
+        &["page", "--url", "https://example.com", "--stack", "login-etl-prod"],
+        &["page", "--port", "65536", "--stack", "login-etl-prod"],
         &["reveal"],
         &[],
     ] {
