@@ -59,7 +59,7 @@ run: build ## Send 100 sample messages through a temporary local stack; print th
 	@$(LOCAL) run
 
 .PHONY: up
-up: build ## Start the local stack and keep it running; print its addresses
+up: build ## Start the local stack; print its addresses
 	@$(LOCAL) up
 
 .PHONY: send
@@ -71,7 +71,7 @@ else
 endif
 
 .PHONY: top
-top: $(VENV) ## Show live metrics of the local stack
+top: $(VENV) ## Show live metrics
 	@$(LOCAL) top
 
 .PHONY: report
@@ -89,6 +89,10 @@ invoke: $(VENV) ## Invoke the function that `make watch` serves with EVENT=…
 .PHONY: down
 down: $(VENV) ## Stop the local stack
 	@$(LOCAL) down
+
+.PHONY: demo
+demo: build ## Serve the page over generated logins with rings
+	@$(LOCAL) demo $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
 # Build and test
 
@@ -138,7 +142,7 @@ test: build $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, tort
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a running LocalStack
+test-localstack: build $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a LocalStack
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
@@ -295,7 +299,7 @@ fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 
 # .cargo/mutants.toml lists the mutants that may live, each with its reason.
 .PHONY: mutants
-mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=0/8 for a part, BASE=… for changed lines
+mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=… or BASE=… for a part
 	@python -m dev.mutants $(if $(SHARD),--shard "$(SHARD)") $(if $(BASE),--base "$(BASE)")
 
 # Measure

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from typing import NoReturn
 
 from pydantic import TypeAdapter
 
-from dev import EVENTS, TARGET, local_system, log_metrics, processes, report_page, terminal
+from dev import (
+    EVENTS,
+    TARGET,
+    demo,
+    local_system,
+    log_metrics,
+    processes,
+    report_page,
+    terminal,
+)
 from dev import logs as function_logs
 from dev.local_system import LocalSystem
 from dev.terminal import console
@@ -145,6 +155,24 @@ def invoke(event: Path) -> NoReturn:
     _exec(["cargo", "lambda", "invoke", "bootstrap", *address, "--data-file", str(event)])
 
 
+def demonstrate(rows: int, seed: int, serve: bool) -> int:
+    """Make a database of logins with rings to find; serve the page over it until Ctrl-C."""
+    if rows < demo.MIN_ROWS:
+        raise SystemExit(f"ROWS must be at least {demo.MIN_ROWS:,}.")
+    started = monotonic()
+    console.print(f"Making {rows:,} logins, and rolling them up")
+    with demo.running(rows, seed) as made:
+        console.print(f"Took {monotonic() - started:.0f} s. Planted rings, by their tokens:\n")
+        for each in made.rings:
+            print(f"{each.shape:>43}  {each.ring}")
+        if serve:
+            with demo.serving(made.postgres, processes.free_port()) as address:
+                print(f"\n{'page and API':>43}  {address}\n{'psql as an analyst':>43}  {made.psql}")
+                console.print("\nPress Ctrl-C to stop, and to remove the database.")
+                signal.pause()
+    return 0
+
+
 def with_services(command: list[str]) -> int:
     """Run a command with the addresses of a new Postgres and emulator in its environment."""
     with local_system.running_services(TARGET / "test") as services:
@@ -213,6 +241,13 @@ def main() -> int:
     for command in (run, up, down, send, top, report, watch, invoke, with_services):
         name = command.__name__.replace("_", "-")
         commands.add_parser(name, help=command.__doc__).set_defaults(command=command)
+    shown = commands.add_parser("demo", help=demonstrate.__doc__)
+    shown.add_argument("--rows", type=int, default=1_000_000)
+    shown.add_argument("--seed", type=int, default=1)
+    shown.add_argument(
+        "--no-serve", dest="serve", action="store_false", help="end after the roll-up"
+    )
+    shown.set_defaults(command=demonstrate)
     commands.choices["send"].add_argument("file", type=Path)
     commands.choices["report"].add_argument("files", type=Path, nargs="*")
     commands.choices["invoke"].add_argument("event", type=Path)

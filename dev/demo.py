@@ -7,6 +7,7 @@ same day makes the same rows.
 """
 
 import random
+import shlex
 import shutil
 import subprocess
 from collections import defaultdict
@@ -18,11 +19,14 @@ from itertools import accumulate, product
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 
-from dev import TARGET, local_system, logins, postgres
+from dev import TARGET, local_system, logins, postgres, processes
 from dev.local_system import DATABASE, MIGRATE
-from dev.postgres import Postgres
+from dev.postgres import LOOPBACK, Postgres
 
+API = TARGET / "lambda" / "api" / "bootstrap"
+API_USER = "login_api"
 LOGS = TARGET / "demo"
 MIN_ROWS = 10_000
 
@@ -75,6 +79,19 @@ class Demo:
 
     postgres: Postgres
     rings: list[Ring]
+    analyst_password: str
+
+    @property
+    def psql(self) -> str:
+        """The command that logs in as an analyst."""
+        url = self.postgres.url(
+            "analyst",
+            "",
+            DATABASE,
+            sslmode="verify-full",
+            sslrootcert=str(self.postgres.certificate_authority),
+        )
+        return f"PGPASSWORD={shlex.quote(self.analyst_password)} psql '{url}'"
 
 
 def star(users: int) -> Pairs:
@@ -130,7 +147,7 @@ def running(rows: int, seed: int = 1) -> Iterator[Demo]:
         with server.connect(DATABASE) as admin:
             rings = fill(admin, rows, seed)
         roll_up(server)
-        yield Demo(server, rings)
+        yield Demo(server, rings, local_system.create_analyst(server))
     finally:
         if server is not None:
             server.stop()
@@ -180,6 +197,30 @@ def roll_up(server: Postgres, database: str = DATABASE) -> None:
         while days_left != 0:
             subprocess.run([MIGRATE], check=True, env=environment)
             [days_left] = admin.execute("SELECT days_left FROM analytics.freshness").fetchone()
+
+
+@contextmanager
+def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[str]:
+    """Run the API and the page over rollups, and stop it at the end. Yield its address."""
+    if not API.exists():
+        raise SystemExit("The API is not built. Run: make build")
+    with server.connect() as admin:
+        # `url` uses the superuser's password for every user.
+        role = sql.Identifier(API_USER), sql.Literal(server.password)
+        admin.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(*role))
+    log = LOGS / "api.log"
+    environment = {
+        "LISTEN": f"{LOOPBACK}:{port}",
+        "DATABASE_URL": server.url(API_USER, database=database, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    api = processes.start([API], log=log, cwd=LOGS, env=environment)
+    try:
+        processes.wait_until(lambda: processes.listens(api, port), "The API", api, log)
+        yield f"http://{LOOPBACK}:{port}"
+    finally:
+        processes.stop(api)
 
 
 def _plant(rng: random.Random) -> tuple[list[Ring], dict[int, list[str]]]:

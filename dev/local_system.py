@@ -206,12 +206,13 @@ def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> 
     passwords = {
         SUPERUSER: server.password,
         "login_writer": stack.writer_password(services.emulator, deployed),
-        "analyst": _create_analyst(server),
+        "analyst": create_analyst(server),
     }
     return LocalSystem(services, deployed, passwords)
 
 
-def _create_analyst(server: Postgres) -> str:
+def create_analyst(server: Postgres) -> str:
+    """Create a member of login_reader; return the password."""
     password = secrets.token_urlsafe(24)
     with server.connect() as admin:
         admin.execute("SET log_statement = 'none'")  # keeps the password out of the log

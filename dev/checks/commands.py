@@ -42,6 +42,7 @@ OPERATIONS = "tests/e2e/test_commands.py"
 LOCALSTACK = "tests/e2e/test_localstack.py"
 DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
+ROLLUPS = "tests/e2e/test_rollups_oracle.py"
 CREATED = "tests/e2e/test_created_database.py"
 RESTORE = 'commands("A database that the stack created")'
 
@@ -49,6 +50,9 @@ RESTORE = 'commands("A database that the stack created")'
 TESTED = {
     "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
     "make build": ("Makefile", "commands: build"),
+    "make demo": (ROLLUPS, "demo.running("),
+    "PGPASSWORD": (ROLLUPS, 'commands("psql", "analysts.md")'),
+    "SQL: A role for each analyst": (ROLLUPS, 'sql("A role for each analyst", "analysts.md")'),
     "make check": (".ci/run", "make check"),
     "make validate": (".ci/run", "make validate"),
     "make test": (".ci/run", "make test\n"),
