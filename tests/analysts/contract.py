@@ -51,7 +51,12 @@ def run(api: Api, directory: Path, examples: int, seed: int) -> dict[str, Any]:
     with (directory / "output.txt").open("w") as output:
         ended = subprocess.run(
             [
-                *(Path(sys.executable).with_name("st"), "--config-file", "schemathesis.toml", "run"),
+                *(
+                    Path(sys.executable).with_name("st"),
+                    "--config-file",
+                    "schemathesis.toml",
+                    "run",
+                ),
                 f"{api.url}/openapi.json",
                 *("--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"),
                 *("--mode", "all", "--max-examples", str(examples), "--seed", str(seed)),

@@ -55,7 +55,9 @@ HOSTILE_LOCALES = [
 HOSTILE_TYPES = ["<b>bold</b>", "=cmd|' /C calc'!A0", "y" * 32]
 
 # No rollup counts these days, and none may make a rollup or a query fail.
-ODD_DAYS = [None, "infinity", "-infinity", "10000-01-01", "0044-03-15 BC", "5874897-12-31"]
+ODD_DAYS = [None, "infinity", "-infinity", "10000-01-01", "0001-12-31 BC", "5874897-12-31"]
+# A table that is older than login-etl may have raw values. No answer may show them.
+RAW_ADDRESS, RAW_DEVICE = "203.0.113.99", "593-47-5928"
 
 
 def device(name: str) -> str:
@@ -87,14 +89,24 @@ def fill(database: psycopg.Connection) -> None:
         for row in rows():
             copy.write_row(row)
         for day in ODD_DAYS:
-            copy.write_row(_row(f"odd day {day}", HOSTILE_DEVICE, address("odd"), THROUGH)[:-1] + (day,))
+            copy.write_row(
+                _row(f"odd day {day}", HOSTILE_DEVICE, address("odd"), THROUGH)[:-1] + (day,)
+            )
     database.execute("ANALYZE user_logins")
 
 
 def rows() -> Iterator[Row]:
     """Make the logins whose day is an ordinary day."""
     for number in range(400):
-        yield _row(f"user-{number % 150}", device(f"own {number % 150}"), address(f"{number % 40}"), _day(number))
+        yield _row(
+            f"user-{number % 150}",
+            device(f"own {number % 150}"),
+            address(f"{number % 40}"),
+            _day(number),
+        )
+    yield _row("older", RAW_DEVICE, RAW_ADDRESS, THROUGH)
+    yield _row("older", device("older"), RAW_ADDRESS, THROUGH)
+    yield _row(None, device("own 0"), address("0"), THROUGH)
     for number in range(60):
         yield _row(f"hub-{number}", HUB_DEVICE, address("carrier"), _day(number % 9))
     for number, user in enumerate(RING_USERS):
@@ -118,7 +130,7 @@ def rows() -> Iterator[Row]:
             )
 
 
-def _row(user: str, masked_device_id: str | None, masked_ip: str | None, day: date) -> Row:
+def _row(user: str | None, masked_device_id: str | None, masked_ip: str | None, day: date) -> Row:
     return Row(user, "android", masked_ip, masked_device_id, "RU", 2_003_000, day)
 
 

@@ -104,7 +104,9 @@ def database(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     LOGS.mkdir(parents=True)
     server = None
     try:
-        server = postgres.create(directory / "postgres", LOGS / "postgres.log", dict(settings or {}))
+        server = postgres.create(
+            directory / "postgres", LOGS / "postgres.log", dict(settings or {})
+        )
         local_system.create_database(server)
         with server.connect(DATABASE) as owner:
             sample.fill(owner)

@@ -43,7 +43,9 @@ def test_view_is_accessible(
         assert visit.overflow() == []
         assert visit.violations() == []
         assert visit.complaints == _status_is_an_error(view)
-        assert {urlsplit(address).netloc for address in visit.requests} == {urlsplit(api.url).netloc}
+        assert {urlsplit(address).netloc for address in visit.requests} == {
+            urlsplit(api.url).netloc
+        }
 
 
 @pytest.mark.parametrize("view", VIEWS)
