@@ -82,6 +82,7 @@ pub enum MetricName {
     ElapsedMs,
     UsedPercent,
     UsersWithManyTokens,
+    ServerError,
     RollupDays,
     RollupDaysLeft,
     RollupFailed,

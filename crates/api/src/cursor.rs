@@ -1,7 +1,7 @@
 //! The places from which a page continues. Each well-formed place is valid, also one that no row has: the page has the
 //! rows after it.
-
-use std::fmt;
+//!
+//! A day is written as a number, because a pattern that matches exactly the days that exist would be unreadable.
 
 use serde::Deserialize;
 use utoipa::openapi::{RefOr, Schema};
@@ -9,47 +9,85 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::parameters::{is_hash, text_schema};
 
-/// A count and a key of 64 hexadecimal digits, for rows with the largest count first.
+/// A number and a key of 64 hexadecimal digits, for rows with the largest number first. The number is a count of users
+/// or logins, or the number of a day.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct CountThenKey {
-    /// The count of the last row before the page.
-    pub count: i64,
+pub struct NumberThenKey {
+    /// The number of the last row before the page.
+    pub number: i64,
     /// The key of the last row before the page.
     pub key: String,
 }
 
+/// The number of a day and a rank within the day, for rows with the latest day first.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NumberThenRank {
+    /// The number of the day of the last row before the page.
+    pub number: i64,
+    /// The rank of the last row before the page.
+    pub rank: i64,
+}
+
 /// The start: before the first row.
-impl Default for CountThenKey {
+impl Default for NumberThenKey {
     fn default() -> Self {
-        Self { count: i64::MAX, key: String::new() }
+        Self { number: i64::MAX, key: String::new() }
     }
 }
 
-impl fmt::Display for CountThenKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{}", self.count, self.key)
+/// The start: before the first row.
+impl Default for NumberThenRank {
+    fn default() -> Self {
+        Self { number: i64::MAX, rank: 0 }
     }
 }
 
-impl TryFrom<String> for CountThenKey {
+impl TryFrom<String> for NumberThenKey {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let problem = "must be a count of at most 15 digits, a comma and 64 hexadecimal digits in lower case";
-        let (count, key) = text.split_once(',').ok_or(problem)?;
-        let is_count = (1..=15).contains(&count.len()) && count.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_count || !is_hash(key) {
-            return Err(problem);
-        }
-        Ok(Self { count: count.parse().map_err(|_| problem)?, key: key.to_owned() })
+        let place = text.split_once(',').and_then(|(number, key)| {
+            Some(Self { number: digits(number)?, key: is_hash(key).then(|| key.to_owned())? })
+        });
+        place.ok_or("must be 1 to 15 digits, a comma and 64 hexadecimal digits in lower case")
     }
 }
 
-impl PartialSchema for CountThenKey {
+impl TryFrom<String> for NumberThenRank {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let place = text
+            .split_once(',')
+            .and_then(|(number, rank)| Some(Self { number: digits(number)?, rank: digits(rank)? }));
+        place.ok_or("must be two numbers of 1 to 15 digits, with a comma between")
+    }
+}
+
+impl PartialSchema for NumberThenKey {
     fn schema() -> RefOr<Schema> {
-        RefOr::T(Schema::Object(text_schema().pattern(Some("^[0-9]{1,15},[0-9a-f]{64}$")).build()))
+        pattern("^[0-9]{1,15},[0-9a-f]{64}$")
     }
 }
 
-impl ToSchema for CountThenKey {}
+impl ToSchema for NumberThenKey {}
+
+impl PartialSchema for NumberThenRank {
+    fn schema() -> RefOr<Schema> {
+        pattern("^[0-9]{1,15},[0-9]{1,15}$")
+    }
+}
+
+impl ToSchema for NumberThenRank {}
+
+/// Reads 1 to 15 digits, which an `i64` can hold.
+fn digits(text: &str) -> Option<i64> {
+    let is_number = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
+fn pattern(pattern: &str) -> RefOr<Schema> {
+    RefOr::T(Schema::Object(text_schema().pattern(Some(pattern)).build()))
+}

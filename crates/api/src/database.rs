@@ -14,6 +14,7 @@ use login_etl::store::tls::PendingTls;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use crate::queries;
 use crate::queries::freshness::{self, Freshness};
 use crate::statement::{Schemas, Statement};
 
@@ -42,6 +43,14 @@ pub enum DatabaseError {
     /// Postgres refused the statement: a bug of this program, or a missing privilege.
     #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
     Refused(SqlState),
+}
+
+impl DatabaseError {
+    /// The rows have other columns than this program reads.
+    #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
+    pub(crate) fn of_columns(_: tokio_postgres::Error) -> Self {
+        Self::OtherVersion
+    }
 }
 
 /// Postgres, behind a pool of connections.
@@ -92,13 +101,27 @@ impl Database {
         Ok(freshness)
     }
 
-    /// Runs the statement, and returns its rows. A connection that died since the last request is replaced, and the
+    /// Runs the statement, and returns its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn rows<R: queries::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
+        match self.sql_rows(statement).await {
+            Ok(rows) => rows.iter().map(R::read).collect::<Result<_, _>>().map_err(DatabaseError::of_columns),
+            // A parameter has a character that the encoding of the database lacks, so no row has this text.
+            Err(DatabaseError::Refused(SqlState::UNTRANSLATABLE_CHARACTER)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs the statement, and returns its rows as Postgres sent them. A connection that died since the last request is replaced, and the
     /// statement is sent once more.
     ///
     /// # Errors
     ///
     /// [`DatabaseError`].
-    pub async fn rows(&self, statement: &Statement) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn sql_rows(&self, statement: &Statement) -> Result<Vec<Row>, DatabaseError> {
         let deadline = Deadline::within(TIME_LIMIT);
         let connection = self.connection(deadline).await?;
         let is_reused = Object::metrics(&connection).recycle_count > 0;

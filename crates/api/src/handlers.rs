@@ -1,132 +1,278 @@
 //! The operations: read the request, ask the database, write the answer.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 
-use crate::answer::{Page, Table};
-use crate::database::{Database, DatabaseError};
-use crate::etag::{etag, is_known};
+use crate::answer::Stop;
+use crate::database::Database;
 use crate::negotiation::{Format, FormatParameter};
-use crate::openapi::Problems;
+use crate::openapi::{BodyProblems, GraphOf, PathProblems, Problems, TableOf};
+use crate::parameters::Token;
 use crate::problem::Problem;
-use crate::queries::Row;
+use crate::queries::daily::{Daily, DailyCount};
 use crate::queries::duplicates::{Duplicate, Duplicates};
 use crate::queries::freshness::Freshness;
+use crate::queries::logins::{Login, TokenLogins, UserLogins};
+use crate::queries::neighbours::Neighbours;
+use crate::queries::rings::{Ring, RingMember};
+use crate::queries::tokens::{TokenDay, TokenPeriod, TokenUser};
+use crate::queries::users::{UserToken, UserTokens};
+use crate::queries::{NoParameters, Page, rings as ring_queries, tokens as token_queries};
+use crate::request::{Body, Query, TokenInPath, Wanted};
 
-type Answer = Result<Response, Problem>;
+type Answer = Result<Response, Stop>;
 
-/// The parameters of a request.
-pub(crate) struct Query<P> {
-    pub(crate) parameters: P,
-    pub(crate) format: Option<Format>,
-}
-
-/// How fresh the rollups are.
+/// Says how fresh the answers are.
 #[utoipa::path(
     get,
     path = "/v1/freshness",
-    responses((status = 200, description = "How fresh the rollups are.", body = Freshness), Problems)
+    responses((status = 200, description = "How fresh the answers are.", body = Freshness), Problems)
 )]
-pub(crate) async fn freshness(State(database): State<Database>, headers: HeaderMap) -> Answer {
+pub(crate) async fn freshness(
+    State(database): State<Database>,
+    headers: HeaderMap,
+    _: Query<NoParameters>,
+) -> Answer {
     Format::negotiate(&headers, &[Format::Json])?;
     Ok(Json(database.freshness().await?).into_response())
 }
 
-/// The tokens that several users share, the most shared first.
+/// Lists the tokens that several users share, the most shared first.
 #[utoipa::path(
     get,
     path = "/v1/duplicates",
     params(Duplicates, FormatParameter),
-    responses(
-        (status = 200, description = "The tokens.", content(
-            (Table<Duplicate> = "application/json"),
-            (String = "text/csv"),
-        )),
-        (status = 304, description = "The client has the answer already."),
-        Problems
-    )
+    responses(TableOf<Duplicate>, Problems)
 )]
 pub(crate) async fn duplicates(
     State(database): State<Database>,
-    request: Conditional,
-    query: Query<Duplicates>,
+    wanted: Wanted,
+    Query(parameters): Query<Duplicates>,
 ) -> Answer {
-    let Query { parameters, format } = query;
-    request.table(&database, format, parameters.limit.get(), || parameters.rows(&database)).await
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = parameters.rows(&database).await?;
+    Ok(reply.page(rows, parameters.limit.get()))
 }
 
-/// The parts of a request on which the form of the answer depends.
-pub(crate) struct Conditional {
-    headers: HeaderMap,
-    uri: Uri,
+/// Lists the groups of users that share devices, the largest first.
+#[utoipa::path(
+    get,
+    path = "/v1/rings",
+    params(Page, FormatParameter),
+    responses(TableOf<Ring>, Problems)
+)]
+pub(crate) async fn rings(
+    State(database): State<Database>,
+    wanted: Wanted,
+    Query(page): Query<Page>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = ring_queries::rows(&database, &page).await?;
+    Ok(reply.page(rows, page.limit.get()))
 }
 
-impl Conditional {
-    /// Answers with rows of the rollups, or with 304 if the client has them already.
-    async fn table<R: Row, F: Future<Output = Result<Vec<R>, DatabaseError>>>(
-        &self,
-        database: &Database,
-        format: Option<Format>,
-        limit: i64,
-        rows: impl FnOnce() -> F,
-    ) -> Answer {
-        let format = match format {
-            Some(format) => format,
-            None => Format::negotiate(&self.headers, &[Format::Json, Format::Csv])?,
-        };
-        // Before the rows: they may be newer than the tag, and never older.
-        let freshness = database.freshness().await?;
-        let etag = etag(&freshness, format.in_etag());
-        let mut response = if is_known(&self.headers, &etag) {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            let rows = rows().await?;
-            Page { freshness: &freshness, rows, limit, format, uri: &self.uri }.into_response()
-        };
-        if let Ok(etag) = HeaderValue::from_str(&etag) {
-            response.headers_mut().insert(header::ETAG, etag);
-        }
-        Ok(response)
-    }
+/// Returns a ring.
+#[utoipa::path(
+    get,
+    path = "/v1/rings/{ring}",
+    params(("ring" = inline(Token), Path, description = "The name of the ring."), FormatParameter),
+    responses(TableOf<Ring>, PathProblems)
+)]
+pub(crate) async fn ring(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(ring): TokenInPath,
+    _: Query<NoParameters>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = ring_queries::ring(&database, &ring).await?;
+    Ok(reply.table(&found(rows)?))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Conditional {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self { headers: parts.headers.clone(), uri: parts.uri.clone() })
-    }
+/// Lists the devices that connect the users of a ring, the most shared first.
+#[utoipa::path(
+    get,
+    path = "/v1/rings/{ring}/devices",
+    params(("ring" = inline(Token), Path, description = "The name of the ring."), Page, FormatParameter),
+    responses(TableOf<Duplicate>, PathProblems)
+)]
+pub(crate) async fn ring_devices(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(ring): TokenInPath,
+    Query(page): Query<Page>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = ring_queries::devices(&database, &ring, &page).await?;
+    Ok(reply.page(rows, page.limit.get()))
 }
 
-impl<S: Send + Sync, P: DeserializeOwned> FromRequestParts<S> for Query<P> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let (format, others): (Vec<_>, Vec<_>) = pairs.partition(|(name, _)| name == "format");
-        let encode =
-            |pairs| form_urlencoded::Serializer::new(String::new()).extend_pairs::<_, _, _>(pairs).finish();
-        let format: FormatParameter = read(&encode(format))?;
-        Ok(Self { parameters: read(&encode(others))?, format: format.format })
-    }
+/// Lists the users of a ring, those with the most logins on its devices first.
+#[utoipa::path(
+    get,
+    path = "/v1/rings/{ring}/members",
+    params(("ring" = inline(Token), Path, description = "The name of the ring."), Page, FormatParameter),
+    responses(TableOf<RingMember>, PathProblems)
+)]
+pub(crate) async fn ring_members(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(ring): TokenInPath,
+    Query(page): Query<Page>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = ring_queries::members(&database, &ring, &page).await?;
+    Ok(reply.page(rows, page.limit.get()))
 }
 
-/// Reads parameters. The text of an error is one of ours, unless it names a parameter that does not exist.
-fn read<P: DeserializeOwned>(query: &str) -> Result<P, Problem> {
-    let pairs = form_urlencoded::parse(query.as_bytes());
-    serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map_err(|error| {
-        let text = error.inner().to_string();
-        if text.starts_with("unknown field") {
-            return Problem::bad_request("the operation has no such parameter; /openapi.json lists them");
-        }
-        match error.path().to_string().as_str() {
-            "." => Problem::bad_request(text.replace("field", "parameter")),
-            name => Problem::bad_request(format!("the parameter {name} {text}")),
-        }
-    })
+/// Counts the users and logins of a token in each period that has any.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{token}",
+    params(("token" = inline(Token), Path, description = "The masked value."), FormatParameter),
+    responses(TableOf<TokenPeriod>, PathProblems)
+)]
+pub(crate) async fn token(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(token): TokenInPath,
+    _: Query<NoParameters>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = token_queries::rows(&database, &token).await?;
+    Ok(reply.table(&found(rows)?))
+}
+
+/// Counts the logins of a token on each of the last 28 days that has any, the last day first.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{token}/daily",
+    params(("token" = inline(Token), Path, description = "The masked value."), FormatParameter),
+    responses(TableOf<TokenDay>, PathProblems)
+)]
+pub(crate) async fn token_daily(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(token): TokenInPath,
+    _: Query<NoParameters>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = token_queries::daily(&database, &token).await?;
+    Ok(reply.table(&rows))
+}
+
+/// Lists the users of a token, those with the most logins first.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{token}/users",
+    params(("token" = inline(Token), Path, description = "The masked value."), Page, FormatParameter),
+    responses(TableOf<TokenUser>, PathProblems)
+)]
+pub(crate) async fn token_users(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(token): TokenInPath,
+    Query(page): Query<Page>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = token_queries::users(&database, &token, &page).await?;
+    Ok(reply.page(rows, page.limit.get()))
+}
+
+/// Lists the logins with a token, the latest day first. Slow: it reads all logins of the days.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{token}/logins",
+    params(("token" = inline(Token), Path, description = "The masked value."), TokenLogins, FormatParameter),
+    responses(TableOf<Login>, PathProblems)
+)]
+pub(crate) async fn token_logins(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(token): TokenInPath,
+    Query(parameters): Query<TokenLogins>,
+) -> Answer {
+    let reply = wanted.of_logins(&database).await?;
+    let rows = parameters.rows(&database, &token, reply.freshness.last_day()).await?;
+    Ok(reply.page(rows, parameters.limit.get()))
+}
+
+/// Returns the users of a token, their tokens, and the users of those, as a graph.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{token}/neighbours",
+    params(("token" = inline(Token), Path, description = "The masked value."), Neighbours, FormatParameter),
+    responses(GraphOf, PathProblems)
+)]
+pub(crate) async fn neighbours(
+    State(database): State<Database>,
+    wanted: Wanted,
+    TokenInPath(token): TokenInPath,
+    Query(parameters): Query<Neighbours>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = parameters.rows(&database, &token).await?;
+    Ok(reply.graph(found(rows)?))
+}
+
+/// Counts the logins and the different users of each day, the latest day first.
+#[utoipa::path(
+    get,
+    path = "/v1/daily",
+    params(Daily, FormatParameter),
+    responses(TableOf<DailyCount>, Problems)
+)]
+pub(crate) async fn daily(
+    State(database): State<Database>,
+    wanted: Wanted,
+    Query(parameters): Query<Daily>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = parameters.rows(&database, reply.freshness.last_day()).await?;
+    Ok(reply.page(rows, parameters.limit.get()))
+}
+
+/// Lists the tokens that a user logged in with, the most shared first.
+#[utoipa::path(
+    post,
+    path = "/v1/users/search",
+    request_body = UserTokens,
+    params(FormatParameter),
+    responses(TableOf<UserToken>, BodyProblems)
+)]
+pub(crate) async fn user_tokens(
+    State(database): State<Database>,
+    wanted: Wanted,
+    _: Query<NoParameters>,
+    Body(parameters): Body<UserTokens>,
+) -> Answer {
+    let reply = wanted.of_rollups(&database).await?;
+    let rows = parameters.rows(&database).await?;
+    Ok(reply.page(rows, parameters.limit.get()))
+}
+
+/// Lists the logins of a user, the latest day first. Slow: it reads all logins of the days.
+#[utoipa::path(
+    post,
+    path = "/v1/logins/search",
+    request_body = UserLogins,
+    params(FormatParameter),
+    responses(TableOf<Login>, BodyProblems)
+)]
+pub(crate) async fn user_logins(
+    State(database): State<Database>,
+    wanted: Wanted,
+    _: Query<NoParameters>,
+    Body(parameters): Body<UserLogins>,
+) -> Answer {
+    let reply = wanted.of_logins(&database).await?;
+    let rows = parameters.rows(&database, reply.freshness.last_day()).await?;
+    Ok(reply.page(rows, parameters.limit.get()))
+}
+
+/// Returns the rows, or a problem if there are none.
+fn found<R>(rows: Vec<R>) -> Result<Vec<R>, Problem> {
+    if rows.is_empty() { Err(Problem::not_found("no login of the rollups has it")) } else { Ok(rows) }
 }

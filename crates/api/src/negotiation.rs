@@ -31,6 +31,24 @@ pub struct FormatParameter {
 impl Format {
     const ALL: [Self; 2] = [Self::Json, Self::Csv];
 
+    /// Returns the name in URLs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
+
+    /// Returns the value of the header `Content-Type`.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+
     /// Returns the media type.
     #[must_use]
     pub fn media_type(self) -> &'static str {
@@ -62,13 +80,13 @@ impl TryFrom<String> for Format {
     type Error = &'static str;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        Self::ALL.into_iter().find(|format| format.in_etag() == name).ok_or("must be json or csv")
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or("must be json or csv")
     }
 }
 
 impl PartialSchema for Format {
     fn schema() -> RefOr<Schema> {
-        let names = Self::ALL.map(Self::in_etag);
+        let names = Self::ALL.map(Self::name);
         RefOr::T(Schema::Object(text_schema().enum_values(Some(names)).build()))
     }
 }

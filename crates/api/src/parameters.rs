@@ -1,9 +1,15 @@
 //! The types of the parameters. What one of them accepts, the schema in `/openapi.json` accepts too, and the reverse.
 
+use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 
+use jiff::SignedDuration;
 use jiff::civil::Date;
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{FromSql, Type as SqlType};
 use utoipa::openapi::schema::{KnownFormat, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -15,9 +21,15 @@ pub const TOKEN_PATTERN: &str = "^[0-9a-f]{64}$";
 pub type Limit = Number<1, 200, 50>;
 
 /// A masked value, as it stands in the database.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct Token(String);
+
+/// The id of a user, as it stands in a login.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+#[expect(missing_debug_implementations, reason = "a user id is personal data")]
+pub struct UserId(String);
 
 /// A masked field of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -63,11 +75,6 @@ impl Token {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Takes a token from the rollups, which hold nothing else.
-    pub(crate) fn stored(text: String) -> Self {
-        Self(text)
-    }
 }
 
 impl fmt::Display for Token {
@@ -87,6 +94,29 @@ impl TryFrom<String> for Token {
 /// Whether the text is 64 hexadecimal digits in lower case.
 pub(crate) fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+impl UserId {
+    /// The most characters. The column of a table that `migrate` made has no more.
+    const MAX_LENGTH: usize = 128;
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for UserId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if (1..=Self::MAX_LENGTH).contains(&text.chars().count()) && !text.contains('\0') {
+            Ok(Self(text))
+        } else {
+            Err("must have 1 to 128 characters, and no NUL")
+        }
+    }
 }
 
 impl Field {
@@ -155,38 +185,52 @@ impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> Default for Number<MIN,
     }
 }
 
-/// Reads the digits of a query string, and a number of JSON, which may be written as `5.0`.
+/// Reads a number of a query string, or a number of JSON, which may be written as `5.0`.
 impl<'de, const MIN: u32, const MAX: u32, const DEFAULT: u32> Deserialize<'de> for Number<MIN, MAX, DEFAULT> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(f64),
-            Digits(String),
-        }
-        let number = match Written::deserialize(deserializer) {
-            Ok(Written::Number(number)) => whole(number),
-            Ok(Written::Digits(digits)) => {
-                digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-            }
-            Err(_) => None,
-        };
-        let wrong = || serde::de::Error::custom(format!("must be a whole number from {MIN} to {MAX}"));
-        number.and_then(Self::new).ok_or_else(wrong)
+        let number = deserializer.deserialize_u32(WholeNumber).ok().and_then(Self::new);
+        number.ok_or_else(|| D::Error::custom(format!("must be a whole number from {MIN} to {MAX}")))
     }
 }
 
-fn whole(number: f64) -> Option<u32> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the next line compares")]
-    let whole = number as u32;
-    #[expect(clippy::float_cmp, reason = "a whole number is exact")]
-    let is_whole = f64::from(whole) == number;
-    is_whole.then_some(whole)
+struct WholeNumber;
+
+impl Visitor<'_> for WholeNumber {
+    type Value = u32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u32, E> {
+        number.try_into().map_err(E::custom)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<u32, E> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "compared below")]
+        let whole = number as u32;
+        #[expect(clippy::float_cmp, reason = "a whole number is exact")]
+        let is_whole = f64::from(whole) == number;
+        is_whole.then_some(whole).ok_or_else(|| E::custom("not whole"))
+    }
 }
 
 impl Day {
-    /// The bounds.
-    const YEARS: std::ops::RangeInclusive<i16> = 1..=9999;
+    const YEARS: RangeInclusive<i16> = 1..=9999;
+    const FIRST: Date = Date::constant(1, 1, 1);
+
+    /// Returns the number of the day: 0 for 0001-01-01.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        self.0.duration_since(Self::FIRST).as_hours() / 24
+    }
+
+    /// Returns the day with a number; for a number that is too large, the last day.
+    #[must_use]
+    pub fn numbered(number: i64) -> Self {
+        let hours = number.saturating_mul(24);
+        Self(Self::FIRST.saturating_add(SignedDuration::from_hours(hours.min(i64::MAX / 3600))))
+    }
 }
 
 impl fmt::Display for Day {
@@ -215,6 +259,33 @@ fn as_text<S: serde::Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(date)
 }
 
+/// Implements `FromSql` for a type that is made of a text.
+macro_rules! from_sql_text {
+    ($($name:ty),*) => {$(
+        impl<'a> FromSql<'a> for $name {
+            fn from_sql(kind: &SqlType, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+                Ok(String::from_sql(kind, raw)?.try_into()?)
+            }
+
+            fn accepts(kind: &SqlType) -> bool {
+                <String as FromSql>::accepts(kind)
+            }
+        }
+    )*};
+}
+
+from_sql_text!(Token, Field, Period);
+
+impl<'a> FromSql<'a> for Day {
+    fn from_sql(kind: &SqlType, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Date::from_sql(kind, raw).map(Self)
+    }
+
+    fn accepts(kind: &SqlType) -> bool {
+        <Date as FromSql>::accepts(kind)
+    }
+}
+
 /// Makes the schema of a text.
 pub(crate) fn text_schema() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
@@ -231,6 +302,15 @@ impl PartialSchema for Token {
 }
 
 impl ToSchema for Token {}
+
+impl PartialSchema for UserId {
+    fn schema() -> RefOr<Schema> {
+        let text = text_schema().min_length(Some(1)).max_length(Some(Self::MAX_LENGTH));
+        schema(text.pattern(Some("^[^\\u0000]*$")))
+    }
+}
+
+impl ToSchema for UserId {}
 
 impl PartialSchema for Field {
     fn schema() -> RefOr<Schema> {
@@ -260,7 +340,11 @@ impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> PartialSchema for Numbe
     }
 }
 
-impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> ToSchema for Number<MIN, MAX, DEFAULT> {}
+impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> ToSchema for Number<MIN, MAX, DEFAULT> {
+    fn name() -> Cow<'static, str> {
+        format!("Number{MIN}To{MAX}").into()
+    }
+}
 
 impl PartialSchema for Day {
     fn schema() -> RefOr<Schema> {

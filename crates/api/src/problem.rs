@@ -71,6 +71,18 @@ impl Problem {
         Self::new(status, "urn:login-etl:too-large", "The body is too large", detail)
     }
 
+    /// The client sent the body too slowly.
+    #[must_use]
+    pub fn too_slow_body() -> Self {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::new(
+            status,
+            "urn:login-etl:request-timeout",
+            "The body came too slowly",
+            "send the request again",
+        )
+    }
+
     /// The body is not JSON by its header.
     #[must_use]
     pub fn unsupported_media_type() -> Self {

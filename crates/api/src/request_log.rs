@@ -3,37 +3,63 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::Context;
+use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
 
 use crate::caller;
 
-/// Answers the request and logs the line. Alarms count the lines with a status from 500.
+/// The methods of HTTP. Any other word is the client's, and is not logged.
+const METHODS: [Method; 9] = [
+    Method::CONNECT,
+    Method::DELETE,
+    Method::GET,
+    Method::HEAD,
+    Method::OPTIONS,
+    Method::PATCH,
+    Method::POST,
+    Method::PUT,
+    Method::TRACE,
+];
+
+/// Answers the request and logs the line. In Lambda the line has metrics.
 pub async fn log(request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = request.method().clone();
+    let method = METHODS.iter().find(|method| *method == request.method());
+    let method = method.map_or("other", Method::as_str);
     let (parts, body) = request.into_parts();
-    let route = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let request_id = parts.extensions.get::<Context>().map(|context| context.request_id.clone());
+    let route = parts.extensions.get::<MatchedPath>().cloned();
+    let context = parts.extensions.get::<Context>().cloned();
     let caller = caller::arn(&parts);
 
     let response = next.run(Request::from_parts(parts, body)).await;
 
-    let status = response.status().as_u16();
-    let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
-    // Methods and headers are the client's words. A method that no route has may be any word.
-    let method = if method.as_str().len() <= 8 { method.as_str() } else { "other" };
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(request_id, method, route, status, elapsed_ms, caller, "request")
-        };
-    }
-    // An error passes each log level, so that alarms count it.
-    if status < 500 {
-        line!(info)
-    } else {
-        line!(error)
-    }
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let status = response.status();
+    let elapsed = started.elapsed();
+    let Some(context) = context else {
+        let elapsed_ms = elapsed.as_secs_f64() * 1e3;
+        tracing::info!(method, route, status = status.as_u16(), elapsed_ms, "request");
+        return response;
+    };
+    let mut texts = vec![("method", method), ("status", status.as_str())];
+    texts.extend(route.map(|route| ("route", route)));
+    texts.extend(caller.as_deref().map(|caller| ("caller", caller)));
+    let is_error = status.is_server_error();
+    let line = LogLine {
+        level: if is_error { Level::Error } else { Level::Info },
+        message: "request",
+        request_id: &context.request_id,
+        function: &context.env_config.function_name,
+        texts: &texts,
+        metrics: &[
+            (MetricName::ServerError, MetricValue::Count(is_error.into())),
+            (MetricName::ElapsedMs, MetricValue::Time(elapsed)),
+        ],
+        second_dimension: None,
+    };
+    line.write();
     response
 }

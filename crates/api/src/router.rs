@@ -27,6 +27,18 @@ pub fn router(database: Database) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(handlers::freshness))
         .routes(routes!(handlers::duplicates))
+        .routes(routes!(handlers::rings))
+        .routes(routes!(handlers::ring))
+        .routes(routes!(handlers::ring_devices))
+        .routes(routes!(handlers::ring_members))
+        .routes(routes!(handlers::token))
+        .routes(routes!(handlers::token_daily))
+        .routes(routes!(handlers::token_users))
+        .routes(routes!(handlers::token_logins))
+        .routes(routes!(handlers::neighbours))
+        .routes(routes!(handlers::daily))
+        .routes(routes!(handlers::user_tokens))
+        .routes(routes!(handlers::user_logins))
         .split_for_parts();
     let document = Arc::new(document);
     let router = router

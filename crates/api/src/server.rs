@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,9 +11,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 /// How long a client may take to send the headers of a request, and how long an idle connection stays open.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most connections at a time. Further clients wait, so that the process never lacks file descriptors.
+const MAX_CONNECTIONS: usize = 512;
 
 /// Serves until the process ends.
 ///
@@ -29,7 +34,9 @@ pub async fn serve_on(mut listener: TcpListener, router: Router) {
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "listening");
     }
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        let place = Arc::clone(&places).acquire_owned().await;
         // axum's method waits and tries again if the system has no file descriptors left.
         let (stream, _) = Listener::accept(&mut listener).await;
         let service = TowerToHyperService::new(router.clone());
@@ -40,6 +47,7 @@ pub async fn serve_on(mut listener: TcpListener, router: Router) {
                 .serve_connection(TokioIo::new(stream), service);
             // An error of a connection is the client's: there is nobody to tell.
             drop(connection.await);
+            drop(place);
         });
     }
 }

@@ -42,7 +42,7 @@ impl Statement {
     /// Returns the text, with the names of the schemas.
     #[must_use]
     pub fn text(&self, schemas: &Schemas) -> String {
-        self.template.replace("{analytics}", &schemas.analytics).replace("{logins}", &schemas.logins)
+        schemas.name_in(self.template)
     }
 
     /// Returns the parameters with their types.
@@ -54,18 +54,17 @@ impl Statement {
     /// Returns the text with a literal in the place of each parameter. psql runs it and returns the same rows.
     #[must_use]
     pub fn as_sql(&self, schemas: &Schemas) -> String {
-        let text = self.text(schemas);
-        // The first part is before the first parameter. The others begin with the number of a parameter.
-        let mut parts = text.split('$');
-        let mut sql = parts.next().unwrap_or_default().to_owned();
+        // The names of the schemas come last, because they may contain a `$`.
+        let mut parts = self.template.trim_end().split('$');
+        let mut sql = schemas.name_in(parts.next().unwrap_or_default());
         for part in parts {
-            let number = part.bytes().next().map_or(0, |digit| usize::from(digit.wrapping_sub(b'1')));
-            match self.parameters.get(number) {
-                Some(parameter) => sql.push_str(&(parameter.literal() + &part[1..])),
-                None => sql.push_str(&format!("${part}")),
-            }
+            // A part begins with the number of a parameter.
+            let (number, text) = part.split_at(1);
+            let parameter = number.parse().ok().and_then(|number: usize| self.parameters.get(number - 1));
+            sql += &parameter.map_or_else(|| unreachable!("each parameter is given"), Parameter::literal);
+            sql += &schemas.name_in(text);
         }
-        sql.trim_end().trim_end_matches(';').to_owned() + ";\n"
+        sql + ";\n"
     }
 }
 
@@ -94,6 +93,10 @@ impl Schemas {
         let analytics =
             if logins == "public" { "analytics".to_owned() } else { format!("{logins}_analytics") };
         Arc::new(Self { logins: escape_identifier(logins), analytics: escape_identifier(&analytics) })
+    }
+
+    fn name_in(&self, template: &str) -> String {
+        template.replace("{analytics}", &self.analytics).replace("{logins}", &self.logins)
     }
 
     /// Returns the quoted name of the schema of the rollups.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Row;
-use crate::cursor::CountThenKey;
+use crate::cursor::NumberThenKey;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Field, Limit, Number, Period, Token};
 use crate::statement::{Parameter, Statement};
@@ -32,24 +32,23 @@ pub struct Duplicates {
     /// Continues after this place: `next` of the answer before.
     #[serde(default)]
     #[param(inline)]
-    pub after: CountThenKey,
+    pub after: NumberThenKey,
 }
 
 /// A token that several users share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Duplicate {
     /// The masked value.
-    #[schema(inline)]
     pub token: Token,
     /// The different users in the period.
+    #[schema(minimum = 2)]
     pub users: i64,
     /// The logins in the period.
+    #[schema(minimum = 1)]
     pub logins: i64,
     /// The day of the first login in the period.
-    #[schema(inline)]
     pub first_day: Day,
     /// The day of the last login in the period.
-    #[schema(inline)]
     pub last_day: Day,
 }
 
@@ -61,7 +60,7 @@ impl Duplicates {
             Parameter::Text(self.field.name().to_owned()),
             Parameter::Text(self.period.name().to_owned()),
             Parameter::Integer(self.min_users.get()),
-            Parameter::Integer(self.after.count),
+            Parameter::Integer(self.after.number),
             Parameter::Text(self.after.key.clone()),
             Parameter::Integer(self.limit.get()),
         ];
@@ -74,27 +73,24 @@ impl Duplicates {
     ///
     /// [`DatabaseError`].
     pub async fn rows(&self, database: &Database) -> Result<Vec<Duplicate>, DatabaseError> {
-        let rows = database.rows(&self.statement()).await?;
-        Ok(rows.iter().map(Duplicate::read).collect())
-    }
-}
-
-impl Duplicate {
-    fn read(row: &tokio_postgres::Row) -> Self {
-        Self {
-            token: Token::stored(row.get("token")),
-            users: row.get("users"),
-            logins: row.get("logins"),
-            first_day: Day(row.get("first_day")),
-            last_day: Day(row.get("last_day")),
-        }
+        database.rows(&self.statement()).await
     }
 }
 
 impl Row for Duplicate {
     const COLUMNS: &'static [&'static str] = &["token", "users", "logins", "first_day", "last_day"];
 
-    fn position(&self) -> String {
-        format!("{},{}", self.users, self.token)
+    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            token: row.try_get("token")?,
+            users: row.try_get("users")?,
+            logins: row.try_get("logins")?,
+            first_day: row.try_get("first_day")?,
+            last_day: row.try_get("last_day")?,
+        })
+    }
+
+    fn position(&self) -> Option<String> {
+        Some(format!("{},{}", self.users, self.token))
     }
 }

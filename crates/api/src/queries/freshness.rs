@@ -1,6 +1,7 @@
 //! How fresh the rollups are.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
@@ -22,7 +23,6 @@ pub struct Freshness {
     #[schema(value_type = String, format = DateTime)]
     pub rolled_up_at: Timestamp,
     /// The latest day that has logins; the periods end on it. Null without logins.
-    #[schema(inline)]
     pub through: Option<Day>,
     /// The days that are not rolled up yet. The next roll-up continues with them.
     #[schema(minimum = 0)]
@@ -30,6 +30,17 @@ pub struct Freshness {
     /// The logins without a usable day, which are in no rollup.
     #[schema(minimum = 0)]
     pub logins_without_day: i64,
+    /// Random text of the schema, which is another after the schema was dropped and made again.
+    #[serde(skip)]
+    pub cursor_key: String,
+}
+
+impl Freshness {
+    /// Returns the day on which ranges of days end by default: the latest day with logins, or the day of the roll-up.
+    #[must_use]
+    pub fn last_day(&self) -> Day {
+        self.through.unwrap_or_else(|| Day(TimeZone::UTC.to_datetime(self.rolled_up_at).date()))
+    }
 }
 
 /// Returns the statement that reads how fresh the rollups are.
@@ -50,16 +61,21 @@ pub fn marker(schemas: &Schemas) -> Statement {
 ///
 /// [`DatabaseError::NotRolledUp`], [`DatabaseError::OtherVersion`], and the others.
 pub async fn read(database: &Database) -> Result<Freshness, DatabaseError> {
-    let rows = database.rows(&statement(database.schemas())).await?;
+    let rows = database.sql_rows(&statement(database.schemas())).await?;
     check_marker(rows.first())?;
     let row = rows.first().ok_or(DatabaseError::NotRolledUp)?;
-    Ok(Freshness {
-        run: row.get("run"),
-        rolled_up_at: row.get::<_, Option<_>>("rolled_up_at").ok_or(DatabaseError::NotRolledUp)?,
-        through: row.get::<_, Option<_>>("through").map(Day),
-        days_left: i64::from(row.get::<_, i32>("days_left")),
-        logins_without_day: row.get("logins_without_day"),
-    })
+    let freshness = || {
+        let Some(rolled_up_at) = row.try_get("rolled_up_at")? else { return Ok(None) };
+        Ok(Some(Freshness {
+            run: row.try_get("run")?,
+            rolled_up_at,
+            through: row.try_get("through")?,
+            days_left: row.try_get::<_, i32>("days_left")?.into(),
+            logins_without_day: row.try_get("logins_without_day")?,
+            cursor_key: row.try_get("cursor_key")?,
+        }))
+    };
+    freshness().map_err(DatabaseError::of_columns)?.ok_or(DatabaseError::NotRolledUp)
 }
 
 /// Checks the marker, in a row of either statement.
@@ -68,9 +84,10 @@ pub async fn read(database: &Database) -> Result<Freshness, DatabaseError> {
 ///
 /// [`DatabaseError::NotRolledUp`] or [`DatabaseError::OtherVersion`].
 pub fn check_marker(row: Option<&Row>) -> Result<(), DatabaseError> {
-    match row.map(|row| row.get::<_, Option<String>>("marker")) {
-        Some(Some(marker)) if marker == MARKER => Ok(()),
-        Some(Some(_)) => Err(DatabaseError::OtherVersion),
-        Some(None) | None => Err(DatabaseError::NotRolledUp),
+    let marker = row.map(|row| row.try_get("marker")).transpose().map_err(DatabaseError::of_columns)?;
+    match marker.flatten() {
+        Some(MARKER) => Ok(()),
+        Some(_) => Err(DatabaseError::OtherVersion),
+        None => Err(DatabaseError::NotRolledUp),
     }
 }
