@@ -6,8 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from analysts import browser, server
-from analysts.server import Api
-from dev.postgres import Postgres
+from analysts.server import Api, Database
 from dev.processes import exit_on_signals
 
 # The most verbose logs, so that the test of the logs searches everything that could be logged.
@@ -15,14 +14,14 @@ VERBOSE_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
 
 
 @pytest.fixture(scope="session")
-def database() -> Iterator[Postgres]:
+def database() -> Iterator[Database]:
     """Start a Postgres with the sample logins, rolled up."""
     with server.database(VERBOSE_POSTGRES) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
-def api(database: Postgres) -> Iterator[Api]:
+def api(database: Database) -> Iterator[Api]:
     """Start the API."""
     with server.running(database, RUST_LOG="trace") as api:
         yield api

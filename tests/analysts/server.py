@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from analysts import sample
@@ -40,12 +41,28 @@ class Answer:
         return json.loads(self.body)
 
 
-@dataclass
-class Api:
-    """A running API."""
+@dataclass(frozen=True)
+class Database:
+    """A Postgres with the sample logins, rolled up, and the password of the API's role."""
 
     postgres: Postgres
     password: str
+
+    def connect(self) -> psycopg.Connection:
+        """Connect as the owner."""
+        return self.postgres.connect(DATABASE)
+
+    @property
+    def url(self) -> str:
+        """The URL with which the API logs in."""
+        return self.postgres.url(API_USER, self.password, DATABASE, sslmode="require")
+
+
+@dataclass(frozen=True)
+class Api:
+    """A running API."""
+
+    database: Database
     process: Process
     port: int
     log: Path
@@ -91,13 +108,9 @@ class Api:
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
-    def connect_as_owner(self) -> Any:
-        """Connect to the database as its owner."""
-        return self.postgres.connect(DATABASE)
-
 
 @contextmanager
-def database(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
+def database(settings: Mapping[str, str] | None = None) -> Iterator[Database]:
     """Start a Postgres with the sample logins, rolled up."""
     directory = local_system.make_directory()
     shutil.rmtree(LOGS, ignore_errors=True)
@@ -111,7 +124,7 @@ def database(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
         with server.connect(DATABASE) as owner:
             sample.fill(owner)
         demo.roll_up(server)
-        yield server
+        yield Database(server, _set_password(server))
     finally:
         if server is not None:
             server.stop()
@@ -119,27 +132,26 @@ def database(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
 
 
 @contextmanager
-def running(server: Postgres, name: str = "api", **variables: str) -> Iterator[Api]:
-    """Start the API, logged in as the role of the API, and stop it at the end."""
+def running(database: Database, name: str = "api", **variables: str) -> Iterator[Api]:
+    """Start the API, and stop it at the end; variables change its environment."""
     if not API.exists():
         raise SystemExit("The program api is not built. Run: make build")
-    port, log, password = processes.free_port(), LOGS / f"{name}.log", set_password(server)
+    port, log = processes.free_port(), LOGS / f"{name}.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
-        "DATABASE_URL": server.url(API_USER, password, DATABASE, sslmode="require"),
-        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        "DATABASE_URL": database.url,
+        "DATABASE_CA_BUNDLE": str(database.postgres.certificate_authority),
         **variables,
     }
     process = processes.start([API], log=log, cwd=LOGS, env=environment)
     try:
         processes.wait_until(lambda: processes.listens(process, port), "the API", process, log)
-        yield Api(server, password, process, port, log)
+        yield Api(database, process, port, log)
     finally:
         processes.stop(process)
 
 
-def set_password(server: Postgres) -> str:
-    """Let the role of the API log in with a password; return it."""
+def _set_password(server: Postgres) -> str:
     password = secrets.token_urlsafe(24)
     with server.connect(DATABASE) as owner:
         owner.execute("SET log_statement = 'none'")  # keeps the password out of the log
