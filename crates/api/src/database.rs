@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use deadpool::managed::{Object, Pool, PoolError};
+use login_etl::analytics;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::{Deadline, DeadlinePassed};
 use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use crate::queries;
 use crate::queries::freshness::{self, Freshness};
-use crate::statement::{Schemas, Statement};
+use crate::statement::Statement;
 
 /// How long the answer to one request may take: longer than two attempts of `statement_timeout`, which is 2 s.
 const TIME_LIMIT: Duration = Duration::from_secs(6);
@@ -57,7 +59,8 @@ impl DatabaseError {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<Connector>,
-    schemas: Arc<Schemas>,
+    /// The quoted name of the schema of the rollups.
+    analytics: Arc<str>,
     known: Arc<Mutex<Option<Known>>>,
 }
 
@@ -72,10 +75,10 @@ impl Database {
     /// Prepares to connect, and sends nothing yet.
     #[must_use]
     pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets, connections: usize) -> Self {
-        let schemas = Schemas::of(&settings.schema);
+        let analytics = escape_identifier(&analytics::schema_name(&settings.schema)).into();
         let pool = Pool::builder(Connector::new(settings, tls, secrets)).max_size(connections).build();
         let pool = pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime"));
-        Self { pool, schemas, known: Arc::default() }
+        Self { pool, analytics, known: Arc::default() }
     }
 
     /// Connects before the first request. If this fails, the first request connects.
@@ -143,13 +146,13 @@ impl Database {
     /// Returns the statement as text that psql runs.
     #[must_use]
     pub fn as_sql(&self, statement: &Statement) -> String {
-        statement.as_sql(&self.schemas)
+        statement.as_sql(&self.analytics)
     }
 
-    /// Returns the names of the schemas.
+    /// Returns the quoted name of the schema of the rollups.
     #[must_use]
-    pub fn schemas(&self) -> &Schemas {
-        &self.schemas
+    pub fn analytics(&self) -> &str {
+        &self.analytics
     }
 
     fn known(&self) -> Option<Freshness> {
@@ -174,7 +177,7 @@ impl Database {
         statement: &Statement,
         deadline: Deadline,
     ) -> Result<Vec<Row>, Failure> {
-        let text = statement.text(&self.schemas);
+        let text = statement.text(&self.analytics);
         let parameters = statement.parameters();
         match deadline.timeout(connection.client().query_typed(&text, &parameters)).await {
             Ok(Ok(rows)) => Ok(rows),
@@ -197,7 +200,7 @@ impl Database {
             }
             Failure::Answered(error) => return DatabaseError::Unavailable(error),
         };
-        let statement = freshness::marker(&self.schemas);
+        let statement = freshness::marker(&self.analytics);
         let Ok(connection) = self.connection(Deadline::within(TIME_LIMIT)).await else {
             return DatabaseError::Refused(sqlstate);
         };
@@ -238,6 +241,6 @@ fn is_of_statement(sqlstate: &SqlState) -> bool {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("schemas", &self.schemas).finish_non_exhaustive()
+        f.debug_struct("Database").field("analytics", &self.analytics).finish_non_exhaustive()
     }
 }

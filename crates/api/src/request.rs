@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::answer::{Reply, Stop};
 use crate::database::Database;
@@ -107,17 +108,23 @@ impl<S: Sync, P: DeserializeOwned> FromRequest<S> for Body<P> {
         let body = read_body(request.into_body()).await?;
         let mut json = serde_json::Deserializer::from_slice(&body);
         let parameters = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            // The texts of serde_json quote values, so only the name of a field is passed on, which is one of ours.
-            let path = error.path().to_string();
-            let is_field = path.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            // The texts of serde_json quote values, so only the name of a field is passed on.
+            let text = error.inner().to_string();
+            let name = error.path().to_string();
             match error.inner().classify() {
-                serde_json::error::Category::Data if is_field => Problem::bad_request(format!(
-                    "the field {path} of the body breaks its rule in /openapi.json"
-                )),
-                serde_json::error::Category::Data => {
-                    Problem::bad_request("the body lacks a field, has an unknown field or has a field twice")
+                Category::Data if text.starts_with("unknown field") => {
+                    Problem::bad_request("the body has an unknown field; /openapi.json lists the fields")
                 }
-                _ => Problem::bad_request("the body is not JSON"),
+                Category::Data if text.starts_with("missing field") => {
+                    Problem::bad_request("the body lacks a field that /openapi.json requires")
+                }
+                Category::Data if name != "." => Problem::bad_request(format!(
+                    "the field {name} of the body breaks its rule in /openapi.json"
+                )),
+                Category::Data => Problem::bad_request("the body breaks a rule in /openapi.json"),
+                Category::Io | Category::Syntax | Category::Eof => {
+                    Problem::bad_request("the body is not JSON")
+                }
             }
         })?;
         json.end().map_err(|_| Problem::bad_request("the body is more than one JSON value"))?;
@@ -138,10 +145,7 @@ fn split_query(uri: &Uri) -> (String, String) {
 /// Reads parameters. The text of an error is one of ours, unless it names a parameter that does not exist.
 fn read<P: DeserializeOwned>(query: &str) -> Result<P, Problem> {
     // Rust would read +5 as a number, but the schema does not allow it.
-    if let Some((name, _)) =
-        form_urlencoded::parse(query.as_bytes()).find(|(_, value)| value.starts_with('+'))
-    {
-        drop(name);
+    if form_urlencoded::parse(query.as_bytes()).any(|(_, value)| value.starts_with('+')) {
         return Err(Problem::bad_request("a parameter begins with +"));
     }
     let pairs = form_urlencoded::parse(query.as_bytes());
@@ -150,10 +154,14 @@ fn read<P: DeserializeOwned>(query: &str) -> Result<P, Problem> {
         if text.starts_with("unknown field") {
             return Problem::bad_request("the operation has no such parameter; /openapi.json lists them");
         }
-        match error.path().to_string().as_str() {
-            "." => Problem::bad_request(text.replace("field", "parameter")),
-            name => Problem::bad_request(format!("the parameter {name} {text}")),
+        let name = |prefix| text.strip_prefix(prefix)?.strip_suffix('`');
+        if let Some(name) = name("missing field `") {
+            return Problem::bad_request(format!("the parameter {name} is missing"));
         }
+        if let Some(name) = name("duplicate field `") {
+            return Problem::bad_request(format!("the parameter {name} occurs more than once"));
+        }
+        Problem::bad_request(format!("the parameter {} {text}", error.path()))
     })
 }
 

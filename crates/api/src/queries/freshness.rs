@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::database::{Database, DatabaseError};
 use crate::parameters::Day;
-use crate::statement::{Parameter, Schemas, Statement};
+use crate::statement::{Parameter, Statement};
 
 /// The comment on the schema of rollups that this program can read.
 pub const MARKER: &str = "login-etl rollups, version 1";
@@ -45,14 +45,14 @@ impl Freshness {
 
 /// Returns the statement that reads how fresh the rollups are.
 #[must_use]
-pub fn statement(schemas: &Schemas) -> Statement {
-    Statement::new(include_str!("freshness.sql"), [Parameter::Text(schemas.analytics().to_owned())])
+pub fn statement(analytics: &str) -> Statement {
+    Statement::new(include_str!("freshness.sql"), [Parameter::Text(analytics.to_owned())])
 }
 
 /// Returns the statement that reads the marker alone, which also succeeds without the schema.
 #[must_use]
-pub fn marker(schemas: &Schemas) -> Statement {
-    Statement::new(include_str!("marker.sql"), [Parameter::Text(schemas.analytics().to_owned())])
+pub fn marker(analytics: &str) -> Statement {
+    Statement::new(include_str!("marker.sql"), [Parameter::Text(analytics.to_owned())])
 }
 
 /// Reads how fresh the rollups are.
@@ -61,7 +61,7 @@ pub fn marker(schemas: &Schemas) -> Statement {
 ///
 /// [`DatabaseError::NotRolledUp`], [`DatabaseError::OtherVersion`], and the others.
 pub async fn read(database: &Database) -> Result<Freshness, DatabaseError> {
-    let rows = database.sql_rows(&statement(database.schemas())).await?;
+    let rows = database.sql_rows(&statement(database.analytics())).await?;
     check_marker(rows.first())?;
     let row = rows.first().ok_or(DatabaseError::NotRolledUp)?;
     let freshness = || {
