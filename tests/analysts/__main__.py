@@ -9,8 +9,10 @@ from analysts import contract, server
 from dev import processes
 from dev.terminal import console
 
-# Of a run that ends within minutes, so that progress shows.
-EXAMPLES = 300
+# Requests that Schemathesis makes at least for each of its examples of an operation.
+CASES_OF_AN_EXAMPLE = 50
+# A run of this many ends within minutes, so that progress shows.
+MOST_EXAMPLES = 200
 
 
 def main() -> int:
@@ -29,11 +31,11 @@ def main() -> int:
 
 def test(api: server.Api, cases: int, first_seed: int) -> int:
     """Run Schemathesis until it has sent this many requests, or until a check fails."""
-    sent = 0
+    sent, examples = 0, min(MOST_EXAMPLES, cases // CASES_OF_AN_EXAMPLE + 1)
     for seed in count(first_seed):
         directory = server.LOGS / f"schemathesis-{seed}"
         shutil.rmtree(directory, ignore_errors=True)
-        report = contract.run(api, directory, EXAMPLES, seed)
+        report = contract.run(api, directory, examples, seed)
         sent += report["test_cases"]["generated"]
         console.print(f"seed {seed}: {sent} of {cases} cases")
         if report["exit_code"] != 0:

@@ -21,7 +21,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-# The policy is violated before the page's load event, so the listener is installed with the document.
+# Installed with the document: a violation may come before the page is loaded.
 LISTEN_FOR_VIOLATIONS = """
 window.violations = [];
 addEventListener("securitypolicyviolation", (event) =>
@@ -29,7 +29,7 @@ addEventListener("securitypolicyviolation", (event) =>
 """
 AXE_OPTIONS = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
 FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]"
-# The element that has the focus. `kind` is equal for elements that the style sheet cannot tell apart.
+# The element that has the focus. Elements of one `kind` look alike.
 FOCUS = """() => {
     const element = document.activeElement;
     if (!element || element === document.body) return null;

@@ -90,7 +90,7 @@ def fill(database: psycopg.Connection) -> None:
             copy.write_row(row)
         for day in ODD_DAYS:
             copy.write_row(
-                _row(f"odd day {day}", HOSTILE_DEVICE, address("odd"), THROUGH)[:-1] + (day,)
+                (*_row(f"odd day {day}", HOSTILE_DEVICE, address("odd"), THROUGH)[:-1], day)
             )
     database.execute("ANALYZE user_logins")
 
