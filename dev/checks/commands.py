@@ -48,6 +48,7 @@ RESTORE = 'commands("A database that the stack created")'
 
 # Run by the file beside them, which contains this text.
 TESTED = {
+    "curl": ("crates/api/tests/it/documents.rs", "documented_commands_answer"),
     "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
     "make build": ("Makefile", "commands: build"),
     "make demo": (ROLLUPS, "demo.running("),
@@ -155,6 +156,7 @@ TESTED = {
 
 # The one list of commands that nothing runs, each with its reason.
 LEFT_OUT = {
+    "awscurl": "tests/e2e/test_analysts.py sends signed requests with botocore",
     "make mutants": "builds the project once more, and takes hours or a part of them",
     "make bench": "builds the project once more, and takes minutes on an idle machine",
     "make bench-instructions": "needs valgrind",

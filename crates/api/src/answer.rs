@@ -7,12 +7,12 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::database::DatabaseError;
+use crate::freshness::Freshness;
 use crate::negotiation::Format;
 use crate::parameters::Day;
 use crate::problem::Problem;
-use crate::queries::Row;
-use crate::queries::freshness::Freshness;
 use crate::queries::neighbours::{Graph, Neighbour};
+use crate::rows::Row;
 
 /// The largest body of an answer, in bytes. (An Application Load Balancer passes on 1 MB.)
 pub const MAX_BODY: usize = 1_000_000;
@@ -115,7 +115,9 @@ impl Reply {
             };
             if body.len() > MAX_BODY && rows.len() > 1 {
                 rows.truncate(rows.len() / 2);
-                rows.iter_mut().for_each(|row| row.truncated = true);
+                for row in &mut rows {
+                    row.truncated = true;
+                }
                 continue;
             }
             return self.response(body, None);

@@ -1,13 +1,17 @@
 //! Who sent a request.
 
-use axum::http::request::Parts;
-use lambda_http::request::RequestContext;
+/// A caller that AWS has verified: the ARN of a user or a role's session, or the subject that the OIDC provider of a
+/// load balancer names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(pub String);
 
-/// Returns the ARN of the caller, as AWS verified it. `None` behind the plain server.
-#[must_use]
-pub fn arn(parts: &Parts) -> Option<String> {
-    match parts.extensions.get::<RequestContext>()? {
-        RequestContext::ApiGatewayV2(context) => context.authorizer.as_ref()?.iam.as_ref()?.user_arn.clone(),
-        _ => None,
-    }
+/// Why a request has no caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request does not prove who sent it. Holds what is wrong.
+    #[error("{0}")]
+    Unverified(&'static str),
+    /// The key that verifies the caller cannot be fetched.
+    #[error("the public key of the load balancer cannot be fetched")]
+    NoKey,
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::parameters::{is_hash, text_schema};
+use crate::parameters::{EXAMPLE_TOKEN, is_hash, text_schema};
 
 /// A number and a key of 64 hexadecimal digits, for rows with the largest number first. The number is a count of users
 /// or logins, or the number of a day.
@@ -68,7 +68,7 @@ impl TryFrom<String> for NumberThenRank {
 
 impl PartialSchema for NumberThenKey {
     fn schema() -> RefOr<Schema> {
-        pattern("^[0-9]{1,15},[0-9a-f]{64}$")
+        place("^[0-9]{1,15},[0-9a-f]{64}$", format!("2,{EXAMPLE_TOKEN}"))
     }
 }
 
@@ -76,7 +76,7 @@ impl ToSchema for NumberThenKey {}
 
 impl PartialSchema for NumberThenRank {
     fn schema() -> RefOr<Schema> {
-        pattern("^[0-9]{1,15},[0-9]{1,15}$")
+        place("^[0-9]{1,15},[0-9]{1,15}$", "739933,1".to_owned())
     }
 }
 
@@ -88,6 +88,6 @@ fn digits(text: &str) -> Option<i64> {
     is_number.then(|| text.parse().ok()).flatten()
 }
 
-fn pattern(pattern: &str) -> RefOr<Schema> {
-    RefOr::T(Schema::Object(text_schema().pattern(Some(pattern)).build()))
+fn place(pattern: &str, example: String) -> RefOr<Schema> {
+    RefOr::T(Schema::Object(text_schema().pattern(Some(pattern)).examples([example]).build()))
 }

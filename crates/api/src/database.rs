@@ -16,8 +16,8 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use crate::queries;
-use crate::queries::freshness::{self, Freshness};
+use crate::freshness::{self, Freshness, NotReady};
+use crate::rows;
 use crate::statement::Statement;
 
 /// How long the answer to one request may take: longer than two attempts of `statement_timeout`, which is 2 s.
@@ -36,23 +36,12 @@ pub enum DatabaseError {
     /// The database is out of reach, or has no connection or no resources left.
     #[error(transparent)]
     Unavailable(StoreError),
-    /// The schema of the rollups is missing or empty.
-    #[error("the logins are not rolled up yet")]
-    NotRolledUp,
-    /// The schema of the rollups is of another version than this program.
-    #[error("the rollups have another version")]
-    OtherVersion,
+    /// There are no rollups to read.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// Postgres refused the statement: a bug of this program, or a missing privilege.
     #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
     Refused(SqlState),
-}
-
-impl DatabaseError {
-    /// The rows have other columns than this program reads.
-    #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
-    pub(crate) fn of_columns(_: tokio_postgres::Error) -> Self {
-        Self::OtherVersion
-    }
 }
 
 /// Postgres, behind a pool of connections.
@@ -98,7 +87,8 @@ impl Database {
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let freshness = freshness::read(self).await?;
+        let rows = self.sql_rows(&freshness::statement(&self.analytics)).await?;
+        let freshness = freshness::read(&rows)?;
         let known = Known { freshness: freshness.clone(), read_at: SystemTime::now() };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Ok(freshness)
@@ -109,9 +99,9 @@ impl Database {
     /// # Errors
     ///
     /// [`DatabaseError`].
-    pub async fn rows<R: queries::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
+    pub async fn rows<R: rows::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
         match self.sql_rows(statement).await {
-            Ok(rows) => rows.iter().map(R::read).collect::<Result<_, _>>().map_err(DatabaseError::of_columns),
+            Ok(rows) => Ok(rows.iter().map(R::read).collect::<Result<_, _>>().map_err(NotReady::from)?),
             // A parameter has a character that the encoding of the database lacks, so no row has this text.
             Err(DatabaseError::Refused(SqlState::UNTRANSLATABLE_CHARACTER)) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -149,12 +139,6 @@ impl Database {
         statement.as_sql(&self.analytics)
     }
 
-    /// Returns the quoted name of the schema of the rollups.
-    #[must_use]
-    pub fn analytics(&self) -> &str {
-        &self.analytics
-    }
-
     fn known(&self) -> Option<Freshness> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.as_ref()?;
@@ -163,7 +147,8 @@ impl Database {
     }
 
     async fn connection(&self, deadline: Deadline) -> Result<Object<Connector>, DatabaseError> {
-        match deadline.timeout(self.pool.get()).await {
+        // Boxed: the handshake would make every future that awaits it many kilobytes large.
+        match Box::pin(deadline.timeout(self.pool.get())).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(DatabaseError::Unavailable(error)),
             // The pool itself has no timeout and is never closed.
@@ -205,9 +190,8 @@ impl Database {
             return DatabaseError::Refused(sqlstate);
         };
         match self.rows_on(connection, &statement, Deadline::within(TIME_LIMIT)).await {
-            Ok(rows) => {
-                freshness::check_marker(rows.first()).err().unwrap_or(DatabaseError::Refused(sqlstate))
-            }
+            Ok(rows) => freshness::check_marker(&rows)
+                .map_or_else(DatabaseError::NotReady, |()| DatabaseError::Refused(sqlstate)),
             Err(_) => DatabaseError::Refused(sqlstate),
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use crate::queries::freshness::Freshness;
+use crate::freshness::Freshness;
 
 /// Returns the weak tag of an answer in a format, such as `json`.
 #[must_use]

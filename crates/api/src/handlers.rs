@@ -7,20 +7,21 @@ use axum::response::{IntoResponse, Response};
 
 use crate::answer::Stop;
 use crate::database::Database;
+use crate::freshness::Freshness;
 use crate::negotiation::{Format, FormatParameter};
 use crate::openapi::{BodyProblems, GraphOf, PathProblems, Problems, TableOf};
 use crate::parameters::Token;
 use crate::problem::Problem;
 use crate::queries::daily::{Daily, DailyCount};
 use crate::queries::duplicates::{Duplicate, Duplicates};
-use crate::queries::freshness::Freshness;
 use crate::queries::logins::{Login, TokenLogins, UserLogins};
 use crate::queries::neighbours::Neighbours;
 use crate::queries::rings::{Ring, RingMember};
 use crate::queries::tokens::{TokenDay, TokenPeriod, TokenUser};
 use crate::queries::users::{UserToken, UserTokens};
-use crate::queries::{NoParameters, Page, rings as ring_queries, tokens as token_queries};
+use crate::queries::{rings as ring_queries, tokens as token_queries};
 use crate::request::{Body, Query, TokenInPath, Wanted};
+use crate::rows::{NoParameters, Page};
 
 type Answer = Result<Response, Stop>;
 

@@ -12,19 +12,24 @@
 //! [`router`] serves the same routes in Lambda and behind [`server`], the plain server.
 
 pub mod answer;
+pub mod authenticator;
 pub mod caller;
 pub mod cursor;
 pub mod database;
 pub mod etag;
+pub mod freshness;
 mod handlers;
+pub mod load_balancer;
 pub mod negotiation;
 mod openapi;
+mod page;
 pub mod parameters;
 pub mod problem;
 pub mod queries;
 mod request;
 pub mod request_log;
 pub mod router;
+pub mod rows;
 pub mod server;
 pub mod settings;
 pub mod statement;

@@ -6,6 +6,7 @@ use lambda_http::Error;
 use login_etl::aws::secrets::Secrets;
 use login_etl::store::tls::PendingTls;
 use login_etl::{memory, telemetry};
+use login_etl_api::authenticator::Authenticator;
 use login_etl_api::database::Database;
 use login_etl_api::router::router;
 use login_etl_api::server;
@@ -31,7 +32,7 @@ async fn run() -> Result<(), Error> {
     let tls = PendingTls::start(&settings.database)?;
     let database = Database::new(settings.database, tls, Secrets::from_env().await, settings.connections);
     database.warm_up().await;
-    let router = router(database);
+    let router = router(database, Authenticator::new(settings.load_balancer));
     match settings.runtime {
         Runtime::Lambda => Box::pin(lambda_http::run(router)).await,
         Runtime::Server(address) => Ok(server::serve(address, router).await?),

@@ -87,7 +87,7 @@ impl TryFrom<String> for Format {
 impl PartialSchema for Format {
     fn schema() -> RefOr<Schema> {
         let names = Self::ALL.map(Self::name);
-        RefOr::T(Schema::Object(text_schema().enum_values(Some(names)).build()))
+        RefOr::T(Schema::Object(text_schema().enum_values(Some(names)).examples([Self::Csv.name()]).build()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The document of the API, generated from the code: OpenAPI 3.1.
+//! The document of the API, generated from the code: `OpenAPI` 3.1.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use axum::Json;
 use axum::response::{IntoResponse, Response as HttpResponse};
 use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, OpenApi as _, ToSchema};
@@ -20,6 +21,20 @@ use crate::queries::logins::Login;
 use crate::queries::rings::{Ring, RingMember};
 use crate::queries::tokens::{TokenDay, TokenPeriod, TokenUser};
 use crate::queries::users::UserToken;
+
+/// A path, the part of its answer or of its request that is a token, and the operations that take this token.
+const LINKS: [(&str, &str, &[&str]); 6] = [
+    ("/v1/duplicates", "$response.body#/rows/0/token", &["token", "token_users", "neighbours"]),
+    ("/v1/rings", "$response.body#/rows/0/ring", &["ring", "ring_devices", "ring_members"]),
+    ("/v1/rings/{ring}/devices", "$response.body#/rows/0/token", &["token"]),
+    (
+        "/v1/tokens/{token}",
+        "$request.path.token",
+        &["token_daily", "token_logins", "token_users", "neighbours"],
+    ),
+    ("/v1/tokens/{token}/neighbours", "$response.body#/graph/tokens/0/token", &["token"]),
+    ("/v1/users/search", "$response.body#/rows/0/token", &["token", "token_logins"]),
+];
 
 /// The document, without the paths that the router adds.
 #[derive(utoipa::OpenApi)]
@@ -62,7 +77,7 @@ pub(crate) struct BodyProblems;
 
 impl<R: ToSchema> IntoResponses for TableOf<R> {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        answers(&Table::<R>::name())
+        answers(&format!("Table_{}", R::name()))
     }
 }
 
@@ -113,6 +128,21 @@ pub(crate) fn document() -> OpenApi {
         }
     }
     document
+}
+
+/// Adds which operations take which parts of an answer.
+pub(crate) fn link(document: &mut OpenApi) {
+    for (path, expression, targets) in LINKS {
+        let Some(item) = document.paths.paths.get_mut(path) else { continue };
+        let operation = item.get.as_mut().or(item.post.as_mut());
+        let answer = operation.and_then(|operation| operation.responses.responses.get_mut("200"));
+        let Some(RefOr::T(answer)) = answer else { continue };
+        for target in targets {
+            let parameter = if target.starts_with("ring") { "ring" } else { "token" };
+            let link = LinkBuilder::new().operation_id(*target).parameter(parameter, expression).build();
+            answer.links.insert((*target).to_owned(), RefOr::T(link));
+        }
+    }
 }
 
 /// Answers with the document.

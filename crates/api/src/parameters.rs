@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use jiff::SignedDuration;
+use jiff::ToSpan;
 use jiff::civil::Date;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// The pattern of a token: the masked value of a field.
 pub const TOKEN_PATTERN: &str = "^[0-9a-f]{64}$";
+
+/// A token for the examples in the document.
+pub(crate) const EXAMPLE_TOKEN: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 /// The most rows of an answer.
 pub type Limit = Number<1, 200, 50>;
@@ -67,7 +70,7 @@ pub struct Number<const MIN: u32, const MAX: u32, const DEFAULT: u32>(u32);
 /// A day from 0001-01-01 to 9999-12-31, which both Postgres and JSON can write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub struct Day(#[serde(serialize_with = "as_text")] pub Date);
+pub struct Day(pub Date);
 
 impl Token {
     /// Returns the text.
@@ -218,6 +221,7 @@ impl Visitor<'_> for WholeNumber {
 impl Day {
     const YEARS: RangeInclusive<i16> = 1..=9999;
     const FIRST: Date = Date::constant(1, 1, 1);
+    const LAST_NUMBER: i64 = 3_652_058;
 
     /// Returns the number of the day: 0 for 0001-01-01.
     #[must_use]
@@ -228,8 +232,7 @@ impl Day {
     /// Returns the day with a number; for a number that is too large, the last day.
     #[must_use]
     pub fn numbered(number: i64) -> Self {
-        let hours = number.saturating_mul(24);
-        Self(Self::FIRST.saturating_add(SignedDuration::from_hours(hours.min(i64::MAX / 3600))))
+        Self(Self::FIRST.saturating_add(number.clamp(0, Self::LAST_NUMBER).days()))
     }
 }
 
@@ -253,10 +256,6 @@ impl TryFrom<String> for Day {
             .map(Self)
             .ok_or("must be a day from 0001-01-01 to 9999-12-31")
     }
-}
-
-fn as_text<S: serde::Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(date)
 }
 
 /// Implements `FromSql` for a type that is made of a text.
@@ -297,7 +296,7 @@ fn schema(object: impl Into<Object>) -> RefOr<Schema> {
 
 impl PartialSchema for Token {
     fn schema() -> RefOr<Schema> {
-        schema(text_schema().pattern(Some(TOKEN_PATTERN)))
+        schema(text_schema().pattern(Some(TOKEN_PATTERN)).examples([EXAMPLE_TOKEN]))
     }
 }
 
@@ -306,7 +305,7 @@ impl ToSchema for Token {}
 impl PartialSchema for UserId {
     fn schema() -> RefOr<Schema> {
         let text = text_schema().min_length(Some(1)).max_length(Some(Self::MAX_LENGTH));
-        schema(text.pattern(Some("^[^\\u0000]*$")))
+        schema(text.pattern(Some("^[^\\u0000]*$")).examples(["a user"]))
     }
 }
 
@@ -314,7 +313,7 @@ impl ToSchema for UserId {}
 
 impl PartialSchema for Field {
     fn schema() -> RefOr<Schema> {
-        schema(text_schema().enum_values(Some(Self::ALL.map(Self::name))))
+        schema(text_schema().enum_values(Some(Self::ALL.map(Self::name))).examples([Self::DeviceId.name()]))
     }
 }
 
@@ -323,7 +322,12 @@ impl ToSchema for Field {}
 impl PartialSchema for Period {
     fn schema() -> RefOr<Schema> {
         let names = Self::ALL.map(Self::name);
-        schema(text_schema().enum_values(Some(names)).default(Some(Self::default().name().into())))
+        schema(
+            text_schema()
+                .enum_values(Some(names))
+                .default(Some(Self::default().name().into()))
+                .examples([Self::default().name()]),
+        )
     }
 }
 
@@ -335,7 +339,8 @@ impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> PartialSchema for Numbe
             .schema_type(SchemaType::Type(Type::Integer))
             .minimum(Some(MIN))
             .maximum(Some(MAX))
-            .default(Some(DEFAULT.into()));
+            .default(Some(DEFAULT.into()))
+            .examples([DEFAULT]);
         schema(number)
     }
 }
@@ -348,7 +353,8 @@ impl<const MIN: u32, const MAX: u32, const DEFAULT: u32> ToSchema for Number<MIN
 
 impl PartialSchema for Day {
     fn schema() -> RefOr<Schema> {
-        schema(text_schema().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))))
+        let format = SchemaFormat::KnownFormat(KnownFormat::Date);
+        schema(text_schema().format(Some(format)).examples(["2026-11-14"]))
     }
 }
 

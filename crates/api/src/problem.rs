@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::caller::Refusal;
 use crate::database::DatabaseError;
+use crate::freshness::NotReady;
 
 /// The media type of a problem document.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -38,6 +40,14 @@ impl Problem {
     #[must_use]
     pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "urn:login-etl:bad-request", "The request breaks a rule", detail)
+    }
+
+    /// The request does not prove who sent it.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        let detail = "AWS has not verified who sent the request";
+        let status = StatusCode::UNAUTHORIZED;
+        Self::new(status, "urn:login-etl:unauthenticated", "The caller is not known", detail)
     }
 
     /// Nothing is at this path.
@@ -114,12 +124,12 @@ impl From<DatabaseError> for Problem {
                 "The database took too long",
                 "narrow the range of days, or try again later",
             ),
-            DatabaseError::NotRolledUp => Self::unavailable(
+            DatabaseError::NotReady(NotReady::NotRolledUp) => Self::unavailable(
                 "urn:login-etl:not-rolled-up",
                 "The logins are not rolled up yet",
                 "the program migrate rolls them up every hour if it has the setting ANALYSTS",
             ),
-            DatabaseError::OtherVersion => Self::unavailable(
+            DatabaseError::NotReady(NotReady::OtherVersion) => Self::unavailable(
                 "urn:login-etl:other-version",
                 "The rollups have another version",
                 "deploy the same release of migrate and of this program",
@@ -143,19 +153,38 @@ impl From<DatabaseError> for Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unverified(_) => Self::unauthenticated(),
+            Refusal::NoKey => Self::unavailable(
+                "urn:login-etl:key-unavailable",
+                "The caller cannot be verified",
+                "the public key of the load balancer cannot be fetched; try again later",
+            ),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status;
-        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(self)).into_response();
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(&self)).into_response();
+        // The page writes it as HTML.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("AWS4-HMAC-SHA256"));
+        }
         response
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }

@@ -1,68 +1,12 @@
 //! The questions: each file has a question's parameters, its rows and how to send it; its SQL is beside it.
 
-use serde::Deserialize;
-use utoipa::IntoParams;
-
-use crate::cursor::NumberThenKey;
-use crate::parameters::{Limit, Token};
-use crate::statement::Parameter;
-
 pub mod daily;
 pub mod duplicates;
-pub mod freshness;
 pub mod logins;
 pub mod neighbours;
 pub mod rings;
 pub mod tokens;
 pub mod users;
 
-/// A row that JSON and CSV show.
-pub trait Row: serde::Serialize + Sized {
-    /// The names of its fields, in the order of the columns in CSV.
-    const COLUMNS: &'static [&'static str];
-
-    /// Reads a row of the database.
-    ///
-    /// # Errors
-    ///
-    /// The row has other columns.
-    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
-
-    /// Returns the row's place in the order of the answer, which `after` continues from. A table without pages has no
-    /// such place.
-    fn position(&self) -> Option<String> {
-        None
-    }
-}
-
-/// Which rows of a table to return, for the tables without other parameters.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct Page {
-    /// The most rows of the answer.
-    #[serde(default)]
-    #[param(inline)]
-    pub limit: Limit,
-    /// Continues after this place: `next` of the answer before.
-    #[serde(default)]
-    #[param(inline)]
-    pub after: NumberThenKey,
-}
-
-impl Page {
-    /// Returns the parameters of a statement that pages through the rows of `subject`.
-    fn parameters(&self, subject: &Token) -> [Parameter; 4] {
-        [
-            Parameter::Text(subject.to_string()),
-            Parameter::Integer(self.after.number),
-            Parameter::Text(self.after.key.clone()),
-            Parameter::Integer(self.limit.get()),
-        ]
-    }
-}
-
-/// For the operations without parameters.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoParameters {}
+pub use crate::freshness;
+pub use crate::rows::{NoParameters, Page, Row};

@@ -38,6 +38,9 @@ pub(crate) struct TokenInPath(pub(crate) Token);
 /// The parameters in a body of JSON.
 pub(crate) struct Body<P>(pub(crate) P);
 
+/// The fields of a form in the body.
+pub(crate) struct Form<P>(pub(crate) P);
+
 impl Wanted {
     /// Begins the answer to a question about the rollups.
     ///
@@ -129,6 +132,17 @@ impl<S: Sync, P: DeserializeOwned> FromRequest<S> for Body<P> {
         })?;
         json.end().map_err(|_| Problem::bad_request("the body is more than one JSON value"))?;
         Ok(Self(parameters))
+    }
+}
+
+impl<S: Sync, P: DeserializeOwned> FromRequest<S> for Form<P> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body = read_body(request.into_body()).await?;
+        let fields = serde_urlencoded::from_bytes(&body);
+        // The texts of the error may quote values.
+        fields.map(Self).map_err(|_| Problem::bad_request("the body is not the form of the page"))
     }
 }
 

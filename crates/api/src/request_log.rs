@@ -9,7 +9,7 @@ use axum::response::Response;
 use lambda_http::Context;
 use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
 
-use crate::caller;
+use crate::caller::Caller;
 
 /// The methods of HTTP. Any other word is the client's, and is not logged.
 const METHODS: [Method; 9] = [
@@ -32,21 +32,21 @@ pub async fn log(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let context = parts.extensions.get::<Context>().cloned();
-    let caller = caller::arn(&parts);
 
     let response = next.run(Request::from_parts(parts, body)).await;
 
     let route = route.as_ref().map(MatchedPath::as_str);
+    let caller = response.extensions().get::<Caller>().map(|Caller(caller)| &**caller);
     let status = response.status();
     let elapsed = started.elapsed();
     let Some(context) = context else {
         let elapsed_ms = elapsed.as_secs_f64() * 1e3;
-        tracing::info!(method, route, status = status.as_u16(), elapsed_ms, "request");
+        tracing::info!(method, route, status = status.as_u16(), elapsed_ms, caller, "request");
         return response;
     };
     let mut texts = vec![("method", method), ("status", status.as_str())];
     texts.extend(route.map(|route| ("route", route)));
-    texts.extend(caller.as_deref().map(|caller| ("caller", caller)));
+    texts.extend(caller.map(|caller| ("caller", caller)));
     let is_error = status.is_server_error();
     let line = LogLine {
         level: if is_error { Level::Error } else { Level::Info },

@@ -10,9 +10,10 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::authenticator::{self, Authenticator};
 use crate::database::Database;
 use crate::problem::Problem;
-use crate::{handlers, openapi, request_log};
+use crate::{handlers, openapi, page, request_log};
 
 /// The headers of each answer that has no other value for them.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -23,8 +24,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// Makes the router of the API.
-pub fn router(database: Database) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(openapi::document())
+pub fn router(database: Database, authenticator: Authenticator) -> Router {
+    let (router, mut document) = OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(handlers::freshness))
         .routes(routes!(handlers::duplicates))
         .routes(routes!(handlers::rings))
@@ -40,12 +41,16 @@ pub fn router(database: Database) -> Router {
         .routes(routes!(handlers::user_tokens))
         .routes(routes!(handlers::user_logins))
         .split_for_parts();
+    openapi::link(&mut document);
     let document = Arc::new(document);
     let router = router
         .route("/openapi.json", get(async move || openapi::answer(&document)))
+        .merge(page::router(&database))
         .fallback(async || Problem::not_found("the paths are in /openapi.json"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(database)
+        .layer(middleware::from_fn_with_state(authenticator, authenticator::require))
+        .layer(middleware::from_fn(page::finish))
         .layer(middleware::from_fn(request_log::log));
     HEADERS.into_iter().fold(router, |router, (name, value)| {
         let value = HeaderValue::from_static(value);

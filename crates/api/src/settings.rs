@@ -4,10 +4,18 @@ use std::net::SocketAddr;
 
 use login_etl::config::{DatabaseSettings, SettingError};
 
+use crate::load_balancer::{LoadBalancerSettings, keys_url};
+
 /// The address and port of the plain server.
 pub const LISTEN: &str = "LISTEN";
 /// The most connections of the plain server to the database. (In Lambda, a process has one.)
 pub const DATABASE_CONNECTIONS: &str = "DATABASE_CONNECTIONS";
+/// The ARN of the load balancer in front of the program, which logs users in.
+pub const ALB_ARN: &str = "ALB_ARN";
+/// The issuer in the load balancer's action `authenticate-oidc`.
+pub const OIDC_ISSUER: &str = "OIDC_ISSUER";
+/// The client id in the load balancer's action `authenticate-oidc`.
+pub const OIDC_CLIENT_ID: &str = "OIDC_CLIENT_ID";
 
 /// Lambda sets it for every program that it starts.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -25,6 +33,8 @@ pub struct Settings {
     pub connections: usize,
     /// Who sends the requests.
     pub runtime: Runtime,
+    /// The load balancer whose users are accepted; `None` if IAM verifies the callers.
+    pub load_balancer: Option<LoadBalancerSettings>,
 }
 
 /// Who sends the requests.
@@ -57,6 +67,69 @@ impl Settings {
             })?;
             (Runtime::Server(address), connections)
         };
-        Ok(Self { database: DatabaseSettings::read(environment)?, connections, runtime })
+        let load_balancer = set(ALB_ARN).map(|arn| read_load_balancer(arn, &set)).transpose()?;
+        Ok(Self { database: DatabaseSettings::read(&environment)?, connections, runtime, load_balancer })
+    }
+}
+
+fn read_load_balancer(
+    arn: String,
+    set: &impl Fn(&str) -> Option<String>,
+) -> Result<LoadBalancerSettings, SettingError> {
+    let problem = "is not the ARN of an Application Load Balancer in the partition aws or aws-us-gov";
+    let keys_url = keys_url(&arn).ok_or(SettingError::Invalid { variable: ALB_ARN, problem })?;
+    let required = |name| set(name).ok_or(SettingError::Missing(name));
+    Ok(LoadBalancerSettings {
+        arn,
+        issuer: required(OIDC_ISSUER)?,
+        client_id: required(OIDC_CLIENT_ID)?,
+        keys_url,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str =
+        "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/analysts/50dc6c495c0c9188";
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        let database = [("DATABASE_URL", "postgresql://login_api:secret@db.example.com/logins")];
+        Settings::read(|name| {
+            let all = database.iter().chain(variables);
+            all.into_iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn load_balancer_has_three_settings() {
+        let settings =
+            read(&[(ALB_ARN, ARN), (OIDC_ISSUER, "https://idp.example.com"), (OIDC_CLIENT_ID, "analysts")]);
+
+        assert_eq!(
+            settings.unwrap().load_balancer,
+            Some(LoadBalancerSettings {
+                arn: ARN.into(),
+                issuer: "https://idp.example.com".into(),
+                client_id: "analysts".into(),
+                keys_url: "https://public-keys.auth.elb.eu-central-1.amazonaws.com".into(),
+            })
+        );
+        assert_eq!(read(&[(ALB_ARN, " ")]).unwrap().load_balancer, None);
+    }
+
+    #[test]
+    fn incomplete_load_balancer_is_an_error() {
+        for (variables, expected) in [
+            (&[(ALB_ARN, ARN), (OIDC_CLIENT_ID, "analysts")][..], "OIDC_ISSUER is not set"),
+            (&[(ALB_ARN, ARN), (OIDC_ISSUER, "https://idp.example.com")], "OIDC_CLIENT_ID is not set"),
+            (
+                &[(ALB_ARN, "analysts")],
+                "ALB_ARN is not the ARN of an Application Load Balancer in the partition aws or aws-us-gov",
+            ),
+        ] {
+            assert_eq!(read(variables).unwrap_err().to_string(), expected);
+        }
     }
 }

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::Row;
 use crate::cursor::NumberThenRank;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Number, text_schema};
+use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
 /// The dimension by which logins are counted.
@@ -122,7 +122,10 @@ impl TryFrom<String> for Dimension {
 impl PartialSchema for Dimension {
     fn schema() -> RefOr<Schema> {
         let names = Self::ALL.map(Self::name);
-        let schema = text_schema().enum_values(Some(names)).default(Some(Self::default().name().into()));
+        let schema = text_schema()
+            .enum_values(Some(names))
+            .default(Some(Self::default().name().into()))
+            .examples([Self::Locale.name()]);
         RefOr::T(Schema::Object(schema.build()))
     }
 }

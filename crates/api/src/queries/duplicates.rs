@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Row;
 use crate::cursor::NumberThenKey;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Field, Limit, Number, Period, Token};
+use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
 /// Which shared tokens to list.

@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Row;
 use crate::cursor::NumberThenKey;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Limit, Number, Token, UserId};
+use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
 /// The number of days in which logins are looked for.

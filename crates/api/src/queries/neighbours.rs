@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Row;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Field, Number, Token};
+use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
 /// A token of more users is a hub: what is behind it is not shown.

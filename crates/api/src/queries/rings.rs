@@ -4,9 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::duplicates::Duplicate;
-use super::{Page, Row};
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Token};
+use crate::rows::{Page, Row};
 use crate::statement::{Parameter, Statement};
 
 /// A group of users that share devices, in the last 28 days.

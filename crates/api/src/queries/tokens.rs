@@ -3,9 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Page, Row};
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Field, Period, Token};
+use crate::rows::{Page, Row};
 use crate::statement::{Parameter, Statement};
 
 /// A token in one period that has logins with it.

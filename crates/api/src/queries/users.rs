@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Row;
 use crate::cursor::NumberThenKey;
 use crate::database::{Database, DatabaseError};
 use crate::parameters::{Day, Field, Limit, Token, UserId};
+use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
 /// Which tokens of a user to list.

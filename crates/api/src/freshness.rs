@@ -6,7 +6,6 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
-use crate::database::{Database, DatabaseError};
 use crate::parameters::Day;
 use crate::statement::{Parameter, Statement};
 
@@ -35,6 +34,17 @@ pub struct Freshness {
     pub cursor_key: String,
 }
 
+/// Why there are no rollups to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The schema of the rollups is missing or empty.
+    #[error("the logins are not rolled up yet")]
+    NotRolledUp,
+    /// The schema of the rollups is of another version than this program.
+    #[error("the rollups have another version")]
+    OtherVersion,
+}
+
 impl Freshness {
     /// Returns the day on which ranges of days end by default: the latest day with logins, or the day of the roll-up.
     #[must_use]
@@ -46,48 +56,50 @@ impl Freshness {
 /// Returns the statement that reads how fresh the rollups are.
 #[must_use]
 pub fn statement(analytics: &str) -> Statement {
-    Statement::new(include_str!("freshness.sql"), [Parameter::Text(analytics.to_owned())])
+    Statement::new(include_str!("freshness/freshness.sql"), [Parameter::Text(analytics.to_owned())])
 }
 
 /// Returns the statement that reads the marker alone, which also succeeds without the schema.
 #[must_use]
 pub fn marker(analytics: &str) -> Statement {
-    Statement::new(include_str!("marker.sql"), [Parameter::Text(analytics.to_owned())])
+    Statement::new(include_str!("freshness/marker.sql"), [Parameter::Text(analytics.to_owned())])
 }
 
-/// Reads how fresh the rollups are.
+/// Reads the row of [`statement`].
 ///
 /// # Errors
 ///
-/// [`DatabaseError::NotRolledUp`], [`DatabaseError::OtherVersion`], and the others.
-pub async fn read(database: &Database) -> Result<Freshness, DatabaseError> {
-    let rows = database.sql_rows(&statement(database.analytics())).await?;
-    check_marker(rows.first())?;
-    let row = rows.first().ok_or(DatabaseError::NotRolledUp)?;
-    let freshness = || {
-        let Some(rolled_up_at) = row.try_get("rolled_up_at")? else { return Ok(None) };
-        Ok(Some(Freshness {
-            run: row.try_get("run")?,
-            rolled_up_at,
-            through: row.try_get("through")?,
-            days_left: row.try_get::<_, i32>("days_left")?.into(),
-            logins_without_day: row.try_get("logins_without_day")?,
-            cursor_key: row.try_get("cursor_key")?,
-        }))
-    };
-    freshness().map_err(DatabaseError::of_columns)?.ok_or(DatabaseError::NotRolledUp)
+/// [`NotReady`].
+pub fn read(rows: &[Row]) -> Result<Freshness, NotReady> {
+    check_marker(rows)?;
+    let row = rows.first().ok_or(NotReady::NotRolledUp)?;
+    let rolled_up_at = row.try_get::<_, Option<Timestamp>>("rolled_up_at")?;
+    Ok(Freshness {
+        run: row.try_get("run")?,
+        rolled_up_at: rolled_up_at.ok_or(NotReady::NotRolledUp)?,
+        through: row.try_get("through")?,
+        days_left: row.try_get::<_, i32>("days_left")?.into(),
+        logins_without_day: row.try_get("logins_without_day")?,
+        cursor_key: row.try_get("cursor_key")?,
+    })
 }
 
-/// Checks the marker, in a row of either statement.
+/// Checks the marker, in the row of either statement.
 ///
 /// # Errors
 ///
-/// [`DatabaseError::NotRolledUp`] or [`DatabaseError::OtherVersion`].
-pub fn check_marker(row: Option<&Row>) -> Result<(), DatabaseError> {
-    let marker = row.map(|row| row.try_get("marker")).transpose().map_err(DatabaseError::of_columns)?;
-    match marker.flatten() {
+/// [`NotReady`].
+pub fn check_marker(rows: &[Row]) -> Result<(), NotReady> {
+    match rows.first().map(|row| row.try_get("marker")).transpose()?.flatten() {
         Some(MARKER) => Ok(()),
-        Some(_) => Err(DatabaseError::OtherVersion),
-        None => Err(DatabaseError::NotRolledUp),
+        Some(_) => Err(NotReady::OtherVersion),
+        None => Err(NotReady::NotRolledUp),
+    }
+}
+
+/// The rows have other columns.
+impl From<tokio_postgres::Error> for NotReady {
+    fn from(_: tokio_postgres::Error) -> Self {
+        Self::OtherVersion
     }
 }

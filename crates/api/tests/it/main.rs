@@ -1,0 +1,13 @@
+//! Integration tests: the API against a real Postgres. `make test` starts it and sets an environment variable with its
+//! address.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod answers;
+mod as_sql;
+mod bad_input;
+mod cursors;
+mod documents;
+mod outages;
+mod pages;
+mod support;
