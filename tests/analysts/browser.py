@@ -65,6 +65,10 @@ class Visit:
         """Load a page."""
         self.page.goto(address)
 
+    def open_details(self) -> None:
+        """Show what the page shows only on request."""
+        self.page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+
     def violations(self) -> list[str]:
         """Return the violations of the content security policy."""
         return self.page.evaluate("() => window.violations")

@@ -29,6 +29,8 @@ HOSTILE_USERS = [
     "@SUM(A1)",
     "\t=1+1",
     "\r=1+1",
+    "\n=1+1",
+    "\uff1d1+1",
     'comma, "quote"\nand a line',
     "\u202e\u2066gnp.exe",
     "zero\u200bwidth\ufeff",

@@ -5,8 +5,8 @@ from pathlib import Path
 from analysts import contract
 from analysts.server import Api
 
-# Takes about 2 minutes.
-EXAMPLES = 100
+# Takes about a minute.
+EXAMPLES = 40
 
 
 def test_no_check_fails(api: Api, tmp_path: Path) -> None:
