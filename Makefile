@@ -103,7 +103,7 @@ build: $(VENV) ## Build the release binaries, bootstrap and migrate
 # The bytes are equal for the same Rust version, tools, home folder and target folder. OpenSSL contains the path at
 # which it was built, so both builds use one target folder, the second after the first has been removed.
 .PHONY: reproduce
-reproduce: $(VENV) ## Build the last commit twice, in two folders; compare the bytes
+reproduce: $(VENV) ## Build the last commit twice; compare the bytes
 	@rm -rf target/reproduce
 	@for folder in one the/other; do \
 	    git clone --quiet . target/reproduce/$$folder; \

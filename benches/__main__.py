@@ -1,8 +1,9 @@
 """Measure the release build, end to end: the command behind `make bench`.
 
-All measurements take about 5 minutes on 2 idle cores, with --quick about 30 seconds. Before them,
-`make bench` builds the programs and runs the Rust benchmarks of the stages. Nothing else should run
-on the machine: the functions, Postgres and this benchmark share its cores.
+All measurements take about 30 minutes on 2 idle cores, with --quick about 4 minutes. Most of it is
+the roll-up of 10,000,000 logins for the measurements `analysts…`. Before them, `make bench` builds
+the programs and runs the Rust benchmarks of the stages. Nothing else should run on the machine: the
+functions, Postgres and this benchmark share its cores.
 """
 
 import argparse

@@ -12,7 +12,7 @@ import psycopg
 
 from benches import RESULTS, events, function
 from benches.function import Function
-from dev import local_system
+from dev import demo, local_system
 from dev.emulator import REGION
 from dev.local_system import MIGRATE, Services
 from dev.stack import PACKAGE, read_template
@@ -24,6 +24,7 @@ COPY_FUNCTION = [sys.executable, Path(__file__).with_name("copy_function.py")]
 WRITER = "login_writer"
 SALT_ID = "bench/salt"
 DATABASE_ID = "bench/database"
+API_DATABASE_ID = "bench/api-database"
 
 # Each measurement sets fsync. Autovacuum is off, because it would slow down some rounds and not
 # others. Everything else is as in production.
@@ -60,6 +61,11 @@ class Database:
     def python_function(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the Python function."""
         return self._running(PYTHON_FUNCTION, settings)
+
+    def api(self) -> AbstractContextManager[Function]:
+        """Run the API's function, which fetches its credentials and verifies TLS."""
+        secret = {"DATABASE_SECRET_ID": API_DATABASE_ID}
+        return self._running([demo.API], ALLOCATOR | self.secret_settings | secret)
 
     def copy_function(self, messages: int) -> AbstractContextManager[Function]:
         """Run the COPY function, which writes the rows of this many messages for every event."""
@@ -145,10 +151,14 @@ def _migrate(services: Services) -> None:
     server = services.postgres
     with server.connect() as admin:
         admin.execute("CREATE DATABASE migrated")
-        environment = {"DATABASE_URL": server.url(database="migrated", sslmode="disable")}
+        environment = {
+            "DATABASE_URL": server.url(database="migrated", sslmode="disable"),
+            "ANALYSTS": "true",
+        }
         subprocess.run([MIGRATE], check=True, env=environment, stdout=subprocess.DEVNULL)
         # `url` uses the superuser's password for every user.
         admin.execute(f"ALTER ROLE {WRITER} PASSWORD '{server.password}'")
+    demo.let_api_log_in(server, "migrated")
 
 
 @contextmanager
@@ -161,7 +171,11 @@ def _secrets(services: Services) -> Iterator[None]:
         "port": services.postgres.port,
     }
     secrets = services.emulator.client("secretsmanager")
-    texts = {SALT_ID: events.SALT, DATABASE_ID: json.dumps(credentials)}
+    texts = {
+        SALT_ID: events.SALT,
+        DATABASE_ID: json.dumps(credentials),
+        API_DATABASE_ID: json.dumps(credentials | {"username": demo.API_USER}),
+    }
     for name, text in texts.items():
         secrets.create_secret(Name=name, SecretString=text)
     try:

@@ -44,8 +44,10 @@ class Load:
 
     latencies_s: list[float]
     elapsed_s: float
-    # Of the clients. Near 1, they and not the server are measured.
+    # Of the clients. Near the elapsed time, they and not the server are measured.
     cpu_s: float
+    # In bytes.
+    largest_answer: int
 
     def percentile_ms(self, percent: int) -> float:
         """Return the latency that this share of the requests does not exceed."""
@@ -63,7 +65,8 @@ def request(path: str, body: str | None = None, **headers: str) -> bytes:
     method = "GET" if body is None else "POST"
     if body is not None:
         headers |= {"content_type": "application/json", "content_length": str(len(body))}
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Accept: application/json"]
+    headers = {"host": "localhost", "accept": "application/json", **headers}
+    lines = [f"{method} {path} HTTP/1.1"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", body or ""]).encode()
 
@@ -71,7 +74,7 @@ def request(path: str, body: str | None = None, **headers: str) -> bytes:
 def run(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     """Send the requests in turn, over and over, for some seconds."""
     latencies_s: list[float] = []
-    number = 0
+    number = largest_answer = 0
     with selectors.DefaultSelector() as selector:
         for _ in range(clients):
             client = Client(socket.create_connection(("127.0.0.1", port)))
@@ -88,6 +91,7 @@ def run(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> L
                     continue
                 now = time.perf_counter()
                 latencies_s.append(now - key.data.sent_at)
+                largest_answer = max(largest_answer, len(key.data.received))
                 if now - started < seconds:
                     key.data.send(requests[number % len(requests)])
                     number += 1
@@ -95,7 +99,8 @@ def run(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> L
                     selector.unregister(key.fileobj)
                     key.data.connection.close()
                     waiting -= 1
-        return Load(latencies_s, time.perf_counter() - started, time.process_time() - cpu)
+        elapsed_s = time.perf_counter() - started
+        return Load(latencies_s, elapsed_s, time.process_time() - cpu, largest_answer)
 
 
 def _length(head: bytes) -> int:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from benches import events, proxy
+from benches import analysts, events, proxy
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
@@ -45,6 +45,9 @@ class Effort:
     throughput_messages: int
     round_trip_rounds: int
     refused_rows_rounds: int
+    analysts_rows: tuple[int, int]  # a smaller and a larger database
+    analysts_seconds: float  # of each load
+    analysts_rounds: int
 
 
 FULL = Effort(
@@ -57,6 +60,9 @@ FULL = Effort(
     throughput_messages=100_000,
     round_trip_rounds=25,
     refused_rows_rounds=5,
+    analysts_rows=(1_000_000, 10_000_000),
+    analysts_seconds=5,
+    analysts_rounds=5,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -66,6 +72,9 @@ QUICK = Effort(
     throughput_messages=20_000,
     round_trip_rounds=7,
     refused_rows_rounds=1,
+    analysts_rows=(100_000, 1_000_000),
+    analysts_seconds=1,
+    analysts_rounds=1,
 )
 
 
@@ -140,6 +149,7 @@ def cold_start(servers: BenchServers, effort: Effort) -> list[Row]:
     starts = {
         "login-etl, salt only, no TLS": database.login_etl,
         "login-etl, two secrets, TLS": lambda: database.login_etl(**database.secret_settings),
+        "the analysts' API, one secret, TLS": database.api,
         "Python, two secrets, TLS": lambda: database.python_function(**database.secret_settings),
     }
     turns = [lambda start=start: _start(start) for start in starts.values()]
@@ -150,6 +160,7 @@ def cold_start(servers: BenchServers, effort: Effort) -> list[Row]:
             "process": name,
             "median_ms": median(seconds) * 1e3,
             "min_ms": min(seconds) * 1e3,
+            "ratio_to_login_etl_with_tls": median(seconds) / median(measured[1]),
             "ratio_to_python": median(seconds) / median(measured[-1]),
         }
         for name, seconds in zip(starts, measured, strict=True)
@@ -358,6 +369,22 @@ def _refused_rows(
     }
 
 
+def analysts_endpoints(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure the analysts' API and page."""
+    return analysts.endpoints(servers, effort.analysts_rows, effort.analysts_seconds)
+
+
+def analysts_comparisons(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Compare the analysts' rollups with plain queries."""
+    return analysts.comparisons(servers, effort.analysts_rows[1], effort.analysts_rounds)
+
+
+def analysts_ingest(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure what a roll-up costs the function."""
+    rows, seconds = effort.analysts_rows[1], effort.analysts_seconds
+    return analysts.ingest(servers, rows, effort.analysts_rounds, seconds)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -383,4 +410,7 @@ MEASUREMENTS = {
     "growth": Measurement(growth, fsync="off", tls="no TLS"),
     "round_trips": Measurement(round_trips, fsync="off", tls="TLS"),
     "refused_rows": Measurement(refused_rows, fsync="on", tls="no TLS"),
+    "analysts": Measurement(analysts_endpoints, fsync="on", tls="TLS to Postgres"),
+    "analysts_comparisons": Measurement(analysts_comparisons, fsync="on", tls="TLS to Postgres"),
+    "analysts_ingest": Measurement(analysts_ingest, fsync="on", tls="no TLS"),
 }

@@ -55,6 +55,18 @@ TABLES = [
         "Batches with refused rows: medians, with 0, 0.5 and 1 ms of network delay each way",
         None,
     ),
+    (
+        "analysts",
+        "The analysts' API and page, 16 clients, on the larger database",
+        ["endpoint", "p50_ms", "p99_ms", "requests_s", "kib", "p50_to_smaller", "clients_cores"],
+    ),
+    (
+        "analysts",
+        "FastAPI's API over the same rollups, 16 clients",
+        ["endpoint", "fastapi_p50_ms", "fastapi_p99_ms", "fastapi_requests_s"],
+    ),
+    ("analysts_comparisons", "Rollups and plain queries: medians", None),
+    ("analysts_ingest", "Messages a second of one function: medians", None),
 ]
 
 LEGEND = (

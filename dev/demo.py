@@ -21,12 +21,14 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from dev import TARGET, local_system, logins, postgres, processes
+from dev import ROOT, TARGET, local_system, logins, postgres, processes
 from dev.local_system import DATABASE, MIGRATE
 from dev.postgres import LOOPBACK, Postgres
 
 API = TARGET / "lambda" / "api" / "bootstrap"
+CREATE_API_LOGIN = ROOT / "src" / "analytics" / "create_api_login.sql"
 API_USER = "login_api"
+ANALYST = "analyst"
 LOGS = TARGET / "demo"
 MIN_ROWS = 10_000
 
@@ -53,7 +55,7 @@ LEDGER = """
 INSERT INTO processed_messages (slot, sent_at, message_id)
 SELECT
     (create_date - DATE '1970-01-01') %% 32,
-    midnight + (LEAST(INTERVAL '1 day', now() - midnight) - INTERVAL '1 second') * random(),
+    midnight + LEAST(INTERVAL '23 hours', now() - midnight) * random(),
     gen_random_uuid()
 FROM user_logins
 CROSS JOIN LATERAL (SELECT create_date::timestamp AT TIME ZONE 'UTC' AS midnight) AS day
@@ -84,14 +86,17 @@ class Demo:
     @property
     def psql(self) -> str:
         """The command that logs in as an analyst."""
-        url = self.postgres.url(
-            "analyst",
-            "",
-            DATABASE,
-            sslmode="verify-full",
-            sslrootcert=str(self.postgres.certificate_authority),
+        return f"PGPASSWORD={shlex.quote(self.analyst_password)} psql '{self._url('')}'"
+
+    def connect(self) -> psycopg.Connection:
+        """Connect as an analyst."""
+        return psycopg.connect(self._url(self.analyst_password), autocommit=True)
+
+    def _url(self, password: str) -> str:
+        authority = str(self.postgres.certificate_authority)
+        return self.postgres.url(
+            ANALYST, password, DATABASE, sslmode="verify-full", sslrootcert=authority
         )
-        return f"PGPASSWORD={shlex.quote(self.analyst_password)} psql '{url}'"
 
 
 def star(users: int) -> Pairs:
@@ -204,10 +209,7 @@ def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[s
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
     if not API.exists():
         raise SystemExit("The API is not built. Run: make build")
-    with server.connect() as admin:
-        # `url` uses the superuser's password for every user.
-        role = sql.Identifier(API_USER), sql.Literal(server.password)
-        admin.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(*role))
+    let_api_log_in(server, database)
     log = LOGS / "api.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
@@ -221,6 +223,15 @@ def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[s
         yield f"http://{LOOPBACK}:{port}"
     finally:
         processes.stop(api)
+
+
+def let_api_log_in(server: Postgres, database: str) -> None:
+    """Create the API's role, as the migrate program does; its password is the superuser's."""
+    with server.connect(database) as admin:
+        admin.execute("SET search_path = analytics, public, pg_temp")
+        admin.execute(CREATE_API_LOGIN.read_text())
+        role = sql.Identifier(API_USER), sql.Literal(server.password)
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*role))
 
 
 def _plant(rng: random.Random) -> tuple[list[Ring], dict[int, list[str]]]:

@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dev import TARGET, stack
+from dev import TARGET, demo, stack
+from dev.demo import Demo
 from dev.emulator import Feature, Kind
-from dev.local_system import Services, running, running_services
-from dev.processes import exit_on_signals
+from dev.local_system import DATABASE, Services, running, running_services
+from dev.processes import exit_on_signals, free_port
 from e2e import xray
 from e2e.deployment import Database
 from e2e.driver import Driver
+from e2e.odd_logins import LATE_LOGINS, ODD_LOGINS
 
 # The most verbose logs, so that test_privacy.py searches everything that could be logged.
 VERBOSE_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
@@ -58,6 +60,26 @@ def services(request: pytest.FixtureRequest) -> Iterator[Services]:
     name = request.module.__name__.rpartition("test_")[2].replace("_", "-")
     with running_services(TARGET / f"e2e-{name}") as services:
         yield services
+
+
+@pytest.fixture(scope="session")
+def rollups() -> Iterator[Demo]:
+    """Roll up generated logins, odd logins, and logins that arrived after the first roll-up."""
+    with demo.running(20_000) as made:
+        with made.postgres.connect(DATABASE) as admin:
+            admin.execute("DROP SCHEMA analytics CASCADE")
+            admin.execute(ODD_LOGINS)
+            demo.roll_up(made.postgres)
+            admin.execute(LATE_LOGINS)
+        demo.roll_up(made.postgres)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def analysts_api(rollups: Demo) -> Iterator[str]:
+    """Run the API and the page over these logins; yield their address."""
+    with demo.serving(rollups.postgres, free_port()) as address:
+        yield address
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def queries(row: str) -> set[str]:
 
 def sql(heading: str, document: str = "operations.md") -> str:
     """Return the SQL query in the section with this heading."""
-    section = (ROOT / "docs" / document).read_text().split(f"\n## {heading}\n")[1]
+    section = (ROOT / "docs" / document).read_text().split(f"# {heading}\n")[1]
     return re.search(r"^```sql\n(.+?)^```", section, re.DOTALL | re.MULTILINE)[1]
 
 
