@@ -25,6 +25,7 @@ PROGRAM = "cli/login-etl"
 PACKAGES = (
     "zip/{0}/bootstrap/bootstrap.zip",
     "zip/{0}/migrate/bootstrap.zip",
+    "zip/{0}/api/bootstrap.zip",
     "image/{0}.tar",
     PROGRAM,
 )

@@ -21,6 +21,7 @@ from dev import (
     log_metrics,
     processes,
     report_page,
+    stack,
     terminal,
 )
 from dev import logs as function_logs
@@ -70,7 +71,12 @@ def up() -> int:
         return 0
     down()
     console.print("Starting Postgres and the emulator, and creating the stack")
-    system = local_system.start(LOCAL / "logs")
+    system = local_system.start(LOCAL / "logs", Analysts="true")
+    try:
+        system.page = local_system.serve_page(system, LOCAL / "logs" / "api.log")
+    except BaseException:
+        system.stop()
+        raise
     for private in (STATE, CREDENTIALS):
         private.touch(mode=0o600)
     STATE.write_bytes(_system_json.dump_json(system, indent=2))
@@ -95,6 +101,9 @@ def send(file: Path) -> int:
     bodies = [line for line in file.read_text().splitlines() if line.strip()]
     rows, dead_letters = terminal.send(system, bodies)
     terminal.show(system)
+    if system.page:
+        stack.roll_up(system.emulator, system.stack)
+        console.print(f"The page of the analysts shows them: {system.page.url}")
     console.print(f"{len(bodies)} sent: {rows} new rows and {dead_letters} new dead letter(s)")
     return 0 if rows + dead_letters == len(bodies) else 1
 
@@ -204,6 +213,7 @@ def _find() -> LocalSystem | None:
         return None
     found = _system_json.validate_json(STATE.read_bytes())
     servers = [found.postgres.process, found.emulator.process]
+    servers += [found.page.process] if found.page else []
     return found if all(processes.alive(server) for server in servers if server) else None
 
 
@@ -216,6 +226,7 @@ def _running_system() -> LocalSystem:
 def _print_addresses(system: LocalSystem) -> None:
     """Print one address per line, unwrapped, so that each can be copied."""
     addresses = {
+        "page for analysts": system.page.url if system.page else "none",
         "psql as an analyst": system.psql("analyst"),
         "AWS endpoint": system.emulator.endpoint,
         "AWS credentials": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS}",

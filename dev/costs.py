@@ -105,6 +105,16 @@ def _by_month() -> Iterable[Row]:
         "endpoint_hours",
     )
     yield _priced("created database: alarms", "", all_alarms, "alarms")
+    # A created database has the secret of login_analyst without analysts, too.
+    yield _priced("analysts: secrets of `login_analyst`, `login_api`", "", 2, "secrets")
+    yield _priced("analysts: metrics", "", _FIGURES["analysts_metrics"], "metrics")
+    analysts_alarms = _count(resources, "AWS::CloudWatch::Alarm", "HasAnalysts")
+    yield _priced("analysts: alarms", "", analysts_alarms, "alarms")
+    roll_up = f"{HOURS} roll-ups {X} {_FIGURES['roll_up_s']} s {X} {MEMORY_GB} GB"
+    seconds = HOURS * _FIGURES["roll_up_s"]
+    yield _priced("analysts: Lambda time, in GB-s", roll_up, seconds * MEMORY_GB, "lambda_gb_s")
+    requests = _FIGURES["analysts_requests"]
+    yield _priced("analysts: requests to the HTTP API", "", requests, "http_api_requests")
 
 
 def _priced(item: str, calculation: str, number: float, price: str) -> Row:
@@ -125,15 +135,18 @@ def _count(resources: Iterable[dict[str, Any]], kind: str, condition: str | None
 
 
 def _table(name: str, rows: Iterable[Row], digits: int) -> str:
-    """Return a table with the sums for a database of one's own and for a created database."""
+    """Return a table with the sums for each kind of database, and for analysts."""
     rows = list(rows)
-    created = sum(row.usd for row in rows)
-    own = sum(row.usd for row in rows if not row.item.startswith("created database"))
+    analysts = sum(row.usd for row in rows if row.item.startswith("analysts"))
+    created = sum(row.usd for row in rows) - analysts
+    own = created - sum(row.usd for row in rows if row.item.startswith("created database"))
     lines = [f"| {row.item} | {row.calculation} | {row.usd:.{digits}f} |" for row in rows]
     sums = [
         f"| **{name}, your own database** | | **{own:.2f}** |",
         f"| **{name}, created database** | | **{created:.2f}** |",
     ]
+    if analysts:
+        sums.append(f"| **{name} more, with analysts** | | **{analysts:.2f}** |")
     return "\n".join(["| item | calculation | USD |", "|---|---|---|", *lines, *sums])
 
 

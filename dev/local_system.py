@@ -14,9 +14,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from dev import TARGET, emulator, postgres, stack
+from dev import TARGET, emulator, postgres, processes, stack
 from dev.emulator import Emulator
 from dev.postgres import LOOPBACK, SUPERUSER, Postgres
+from dev.processes import Process
 from dev.stack import Stack
 
 DATABASE = "logins"
@@ -53,12 +54,22 @@ class Services:
 
 
 @dataclass
+class Page:
+    """The analysts' API and page, as a plain server: nothing signs requests on this machine."""
+
+    process: Process
+    url: str
+
+
+@dataclass
 class LocalSystem:
     """The servers, the deployed stack, and the passwords of the database's users."""
 
     services: Services
     stack: Stack
     passwords: dict[str, str]
+    # None without analysts.
+    page: Page | None = None
 
     @property
     def emulator(self) -> Emulator:
@@ -90,6 +101,8 @@ class LocalSystem:
 
     def stop(self) -> None:
         """Stop the servers; erase the stack from an emulator that was not started here."""
+        if self.page is not None:
+            processes.stop(self.page.process)
         if self.emulator.process is None:
             stack.erase(self.emulator, self.stack.name)
         self.services.stop()
@@ -209,6 +222,28 @@ def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> 
         "analyst": create_analyst(server),
     }
     return LocalSystem(services, deployed, passwords)
+
+
+def serve_page(system: LocalSystem, log: Path) -> Page:
+    """Start the analysts' API on a loopback port, logged in as the deployed function is."""
+    server = system.postgres
+    password = stack.api_password(system.emulator, system.stack)
+    address = f"127.0.0.1:{processes.free_port()}"
+    process = processes.start(
+        [stack.binary("api")],
+        log=log,
+        cwd=system.services.directory,
+        env={
+            "DATABASE_URL": server.url("login_api", password, DATABASE, sslmode="require"),
+            "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+            "LISTEN": address,
+        },
+    )
+    port = int(address.rpartition(":")[2])
+    processes.wait_until(
+        lambda: processes.listens(process, port), "the analysts' API", process, log
+    )
+    return Page(process, f"http://{address}/")
 
 
 def create_analyst(server: Postgres) -> str:

@@ -22,6 +22,8 @@ TEMPLATE = ROOT / "template.yaml"
 PACKAGE = TARGET / "lambda" / "bootstrap"
 # The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
+# The function that only a stack for analysts has; `make build-api` builds its program.
+ANALYSTS_PROGRAMS = {"ApiFunction": "api"}
 CA_BUNDLE = "database-ca.pem"
 BATCH = 10
 WAITER_CONFIG = {"Delay": 1, "MaxAttempts": 60}
@@ -66,7 +68,7 @@ def deploy(
         "Architecture": architecture(),
         **parameters,
     }
-    upload(emulator, name, ca)
+    upload(emulator, name, ca, analysts=settings.get("Analysts") == "true")
     create(emulator, name, template(name), settings)
     return find(emulator, name, secret["ARN"])
 
@@ -127,6 +129,16 @@ def migrate(emulator: Emulator, stack: Stack) -> None:
     if "FunctionError" in answer:
         error = json.load(answer["Payload"]).get("errorMessage")
         raise RuntimeError(f"migrate failed: {error}")
+
+
+def roll_up(emulator: Emulator, stack: Stack) -> None:
+    """Bring the rollups of the analysts up to date, as the schedule does each hour."""
+    payload = json.dumps({"action": "roll-up"})
+    functions = emulator.client("lambda")
+    answer = functions.invoke(FunctionName=stack.migrate_function, Payload=payload)
+    result = json.load(answer["Payload"])
+    if "FunctionError" in answer or "error" in result:
+        raise RuntimeError(f"the roll-up failed: {result.get('errorMessage') or result['error']}")
 
 
 def outputs(emulator: Emulator, name: str) -> dict[str, str]:
@@ -213,11 +225,18 @@ def writer_password(emulator: Emulator, stack: Stack) -> str:
     return json.loads(_secret(emulator, stack.writer_secret_id))["password"]
 
 
-def upload(emulator: Emulator, bucket: str, ca: Path) -> None:
+def api_password(emulator: Emulator, stack: Stack) -> str:
+    """Read the password that the analysts' API logs in with."""
+    secret = outputs(emulator, stack.name)["ApiSecretArn"]
+    return json.loads(_secret(emulator, secret))["password"]
+
+
+def upload(emulator: Emulator, bucket: str, ca: Path, *, analysts: bool = False) -> None:
     """Upload the functions' packages to a bucket of the stack's name."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=bucket)
-    for program in PROGRAMS.values():
+    programs = PROGRAMS | ANALYSTS_PROGRAMS if analysts else PROGRAMS
+    for program in programs.values():
         s3.put_object(Bucket=bucket, Key=program, Body=package(program, ca))
 
 
@@ -238,8 +257,8 @@ def for_emulator(kind: Kind, body: str) -> str:
 
 def template(bucket: str) -> str:
     """Return the template with the packages' URLs, as `sam package` does."""
-    code = {function: f"s3://{bucket}/{program}" for function, program in PROGRAMS.items()}
-    return template_with(code)
+    programs = PROGRAMS | ANALYSTS_PROGRAMS
+    return template_with({name: f"s3://{bucket}/{program}" for name, program in programs.items()})
 
 
 def template_with(code: Mapping[str, str]) -> str:
@@ -324,7 +343,8 @@ def binary(program: str) -> Path:
     """Return the file that cargo-lambda built of a program."""
     path = TARGET / "lambda" / program / "bootstrap"
     if not path.exists():
-        raise SystemExit(f"The program {program} is not built. Run: make build")
+        target = "build-api" if program in ANALYSTS_PROGRAMS.values() else "build"
+        raise SystemExit(f"The program {program} is not built. Run: make {target}")
     return path
 
 

@@ -22,12 +22,16 @@ ENVIRONMENT_BYTES = 4096
 
 # Characters of names and texts, by the API that CloudFormation calls.
 LENGTHS = {
+    # https://docs.aws.amazon.com/apigatewayv2/latest/api-reference/apis-apiid.html
+    "AWS::ApiGatewayV2::Api": {"Name": 128, "Description": 1024},
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
     "AWS::CloudWatch::Alarm": {"AlarmName": 255, "AlarmDescription": 1024},
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html
     "AWS::CloudWatch::Dashboard": {"DashboardName": 255},
     # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
     "AWS::EC2::SecurityGroup": {"GroupDescription": 255},
+    # https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreatePolicy.html
+    "AWS::IAM::ManagedPolicy": {"Description": 1000},
     # https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html
     "AWS::KMS::Key": {"Description": 8192},
     # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html

@@ -21,7 +21,7 @@ from dev.checks import markdown
 RUN = {
     "make help": "List these commands",
     "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
-    "make up": "psql as an analyst",
+    "make up": "page for analysts",
     "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
     "make top": "batches",
     "make report": "report.html",
@@ -147,6 +147,10 @@ TESTED = {
     "SQL: CREATE ROLE login_reader": (
         "tests/e2e/test_existing_roles.py",
         "CREATE ROLE login_reader",
+    ),
+    "SQL: DROP SCHEMA analytics CASCADE": (
+        "tests/e2e/test_analysts.py",
+        "DROP SCHEMA analytics CASCADE",
     ),
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations, product
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,10 @@ _HERE, _ELSEWHERE = f"{REGION}:{ACCOUNT}", f"arn:aws:iam::{OTHER_ACCOUNT}"
 # Values for the parameters that are empty by default, or have no default.
 EXAMPLES = {
     "AlarmTopicArn": f"arn:aws:sns:{_HERE}:on-call",
+    "AnalystsCertificateArn": f"arn:aws:acm:{_HERE}:certificate/of-the-page",
+    "AnalystsOidcSecretArn": f"arn:aws:secretsmanager:{_HERE}:secret:oidc-AbCdEf",
+    "AnalystsSecurityGroupIds": "sg-0123456789abcdef1",
+    "AnalystsSubnetIds": "subnet-0123456789abcdef2,subnet-0123456789abcdef3",
     "DatabaseCaBundle": "/opt/ca.pem",
     "DatabaseCaLayerArn": f"arn:aws:lambda:{_HERE}:layer:ca:1",
     "DatabaseHost": f"logins.cluster-abcdefghijkl.{REGION}.rds.amazonaws.com",
@@ -68,7 +72,13 @@ ARNS = {
     "AWS::SecretsManager::Secret": ("secretsmanager", "secret:"),
     "AWS::SQS::Queue": ("sqs", ""),
 }
-REF_IS_ARN = {"AWS::IAM::ManagedPolicy", "AWS::Lambda::Alias", "AWS::SecretsManager::Secret"}
+REF_IS_ARN = {
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::ElasticLoadBalancingV2::TargetGroup",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::Lambda::Alias",
+    "AWS::SecretsManager::Secret",
+}
 
 Json = Any
 NO_VALUE = object()
@@ -128,23 +138,41 @@ def deployments(template: Json) -> list[Deployment]:
     for name, example in _examples(empty).items():
         if not re.fullmatch(parameters[name].get("AllowedPattern", ".*"), example):
             raise ValueError(f"AllowedPattern of {name} refuses {example}")
-    # Sorted by size: the first set that the rules permit is the smallest, the last the largest.
-    among = [name for name in empty if name in ruled]
-    sizes = range(len(among) + 1)
-    sets = [_examples(names) for size in sizes for names in combinations(among, size)]
+    groups = _ruled_together(template, [name for name in empty if name in ruled])
     others = _examples(name for name in empty if name not in ruled)
     found = []
     for chosen in product(*choices.values()):
         base = defaults | dict(zip(choices, chosen, strict=True))
-        smallest, largest = (
-            next((one for one in ordered if not broken_rules(template, base | one)), None)
-            for ordered in (sets, reversed(sets))
-        )
-        if smallest is not None and largest is not None:
+        smallest, largest = dict(base), base | others
+        for names, rules in groups:
+            # Sorted by size: the first that the rules permit is the smallest, the last the largest.
+            sizes = range(len(names) + 1)
+            sets = [_examples(some) for size in sizes for some in combinations(names, size)]
+            permitted = [one for one in sets if not broken_rules({"Rules": rules}, base | one)]
+            if not permitted:
+                break
+            smallest |= permitted[0]
+            largest |= permitted[-1]
+        else:
             choice = ", ".join(f"{name}={base[name]}" for name in choices)
-            found.append(Deployment(base | smallest, choice))
-            found.append(Deployment(base | largest | others, choice))
+            found += [Deployment(smallest, choice), Deployment(largest, choice)]
     return found
+
+
+def _ruled_together(template: Json, names: list[str]) -> list[tuple[list[str], Json]]:
+    """Group the rules that read a parameter in common among these, with their parameters.
+
+    No rule reads parameters of two groups, so the values of each group can be chosen on their own.
+    """
+    groups: list[tuple[list[str], Json]] = []
+    for name, rule in template.get("Rules", {}).items():
+        read = {*_refs(rule)} & {*names}
+        joined = [group for group in groups if read & {*group[0]}]
+        groups = [group for group in groups if group not in joined]
+        together = read.union(*(group[0] for group in joined))
+        rules = {key: one for group in joined for key, one in group[1].items()} | {name: rule}
+        groups.append(([one for one in names if one in together], rules))
+    return groups
 
 
 def stacks(
@@ -240,7 +268,7 @@ class _Resolver:
         present = {name: self.value(one) for name, one in value.items()}
         return {name: one for name, one in present.items() if one is not NO_VALUE}
 
-    @property
+    @cached_property
     def functions(self) -> dict[str, Callable[[Json], Json]]:
         return {
             "Ref": self.ref,

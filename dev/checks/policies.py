@@ -29,6 +29,7 @@ from dev.checks.deployments import (
     ACCOUNT,
     OTHER_ACCOUNT,
     REGION,
+    STACK,
     Deployment,
     arns,
     deployments,
@@ -94,7 +95,10 @@ ROLES = {
         TRACES,
     ),
     "MigrateRole": (
-        Grant(("secretsmanager:GetSecretValue",), ("WriterSecret", "ReaderSecret", "OwnerSecret")),
+        Grant(
+            ("secretsmanager:GetSecretValue",),
+            ("WriterSecret", "ReaderSecret", "ApiSecret", "OwnerSecret"),
+        ),
         Grant(
             ("kms:Decrypt",), ("SecretsKey", "OwnerKey", "KeyOfOwnerSecret"), via=SECRETS_MANAGER
         ),
@@ -102,9 +106,18 @@ ROLES = {
         TRACES,
     ),
     "UpkeepRole": (Grant(("lambda:InvokeFunction",), ("MigrateFunction",)),),
+    "ApiRole": (
+        Grant(("secretsmanager:GetSecretValue",), ("ApiSecret",)),
+        # Only with a password: a role that may read no secret decrypts none.
+        Grant(("kms:Decrypt",), ("KeyOfApiSecret",), via=SECRETS_MANAGER),
+        Grant(("rds-db:connect",), ("login_api",)),
+        Grant(WRITE_LOGS, ("ApiLogGroup",)),
+        TRACES,
+    ),
 }
 # The only service that assumes each role.
 TRUSTED = {
+    "ApiRole": "lambda.amazonaws.com",
     "IngestRole": "lambda.amazonaws.com",
     "MigrateRole": "lambda.amazonaws.com",
     "UpkeepRole": "scheduler.amazonaws.com",
@@ -116,9 +129,28 @@ SENDING = {"Key": ("kms:GenerateDataKey", "kms:Decrypt"), "QueuePolicy": ("sqs:S
 UNLISTED_SOURCE = f"arn:aws:sns:{REGION}:{OTHER_ACCOUNT}:unlisted"
 UNLISTED_SENDER = f"arn:aws:iam::{OTHER_ACCOUNT}:role/unlisted"
 
+# What a call of a Function URL says about itself:
+# https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+OF_URL = {"lambda:functionurlauthtype": "AWS_IAM", "lambda:invokedviafunctionurl": "true"}
+# What AnalystsPolicy must allow: an action, the resource, and what the request must say of itself.
+READING = (
+    ("cloudformation:DescribeStacks", "Stack", {}),
+    ("execute-api:Invoke", "HttpApi", {}),
+    ("lambda:InvokeFunctionUrl", "FunctionUrl", OF_URL),
+    ("lambda:InvokeFunction", "FunctionUrl", OF_URL),
+)
+
+# The actions that are no operations of an SDK: a login to the database, and a call of an API.
+NO_SDK = {
+    "execute-api": ["Invoke", "InvalidateCache", "ManageConnections"],
+    "rds-db": ["connect"],
+}
+
 # Resources of nobody's stack, by service.
 OTHERS = {
+    "cloudformation": "stack/other/1",
     "ec2": "network-interface/eni-1",
+    "execute-api": "other/$default/GET/v1/freshness",
     "kms": "key/other",
     "lambda": "function:other",
     "logs": "log-group:other:log-stream:other",
@@ -143,7 +175,8 @@ def stacks(template: Json) -> Iterator[Stack]:
     seen = set()
     for deployment in deployments(template):
         resources = resolve(template, deployment)["Resources"]
-        named = {name: resources.get(name) for name in (*ROLES, *SENDING, "NetworkPolicy")}
+        judged = (*ROLES, *SENDING, "NetworkPolicy", "AnalystsPolicy")
+        named = {name: resources.get(name) for name in judged}
         if (text := json.dumps(named)) not in seen:
             seen.add(text)
             yield Stack(deployment, resources, _arns(template, deployment))
@@ -158,6 +191,8 @@ def findings(template: Json) -> Iterator[str]:
         yield from _of_sources(stack)
         yield from _of_senders(stack)
         yield from _of_log_groups(stack)
+        if "AnalystsPolicy" in stack.resources:
+            yield from _of_analysts(stack)
         for role, resource in stack.resources.items():
             if resource["Type"] != "AWS::IAM::Role":
                 continue
@@ -273,14 +308,30 @@ def _of_senders(stack: Stack) -> Iterator[str]:
                     yield f"{resource}: {sender} {verb} {action} to {queue}"
 
 
+def _of_analysts(stack: Stack) -> Iterator[str]:
+    """Check that analysts may read the API and its address, and nothing else."""
+    policy = [parse_policy_document(_policy(stack, "AnalystsPolicy"))]
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/analyst/session"
+    needed = [(action, stack.arns.get(name), keys) for action, name, keys in READING]
+    for name, arn in stack.arns.items():
+        for action, keys in product(_actions(arn.split(":")[2]), ({}, OF_URL)):
+            should = any(
+                (action, arn) == one[:2] and one[2].items() <= keys.items() for one in needed
+            )
+            does = evaluate(_context(session, action, arn, keys), policy).decision == "Allow"
+            if does != should:
+                verb = "may" if does else "may not"
+                yield f"AnalystsPolicy: analysts {verb} {action} on {name}, with {keys}"
+
+
 def _of_log_groups(stack: Stack) -> Iterator[str]:
     """Check that CloudWatch Logs may use the key for the log groups of the stack, and no other.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
     """
     service = f"logs.{REGION}.amazonaws.com"
-    groups = ("IngestLogGroup", "MigrateLogGroup", "another logs")
-    for key, group in product(("Key", "SecretsKey"), groups):
+    groups = [name for name in stack.arns if name.endswith("LogGroup")]
+    for key, group in product(("Key", "SecretsKey"), (*groups, "another logs")):
         should = key == "Key" and group != "another logs"
         keys = {"kms:encryptioncontext:aws:logs:arn": stack.arns[group].partition(":log-stream")[0]}
         for action in ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey"):
@@ -348,9 +399,18 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         cluster = parameters["DatabaseResourceId"]
     if key := parameters["DatabaseSecretKeyArn"]:
         found["KeyOfOwnerSecret"] = key
+    if "ApiSecret" in found:
+        found["KeyOfApiSecret"] = found["SecretsKey"]
     if parameters["DatabaseAuthentication"] == "iam":
-        for user in ("login_writer", "login_owner"):
+        for user in ("login_writer", "login_api", "login_owner"):
             found[user] = f"arn:aws:rds-db:{start}:dbuser:{cluster}/{user}"
+    found["Stack"] = f"arn:aws:cloudformation:{start}:stack/{STACK}/{'0' * 36}"
+    resources = resolve(template, deployment)["Resources"]
+    if "HttpApi" in resources:
+        api = resources["HttpApiRoute"]["Properties"]["ApiId"]
+        found["HttpApi"] = f"arn:aws:execute-api:{start}:{api}/$default/GET/v1/freshness"
+    if "FunctionUrl" in resources:
+        found["FunctionUrl"] = found["ApiFunction"]
     for service, resource in OTHERS.items():
         found[f"another {service}"] = f"arn:aws:{service}:{start}:{resource}"
     return found
@@ -358,14 +418,14 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
 
 @cache
 def _actions(service: str) -> list[str]:
-    return sorted({_action(service, operation) for operation in _operations(service)})
+    more = ["lambda:InvokeFunctionUrl"] if service == "lambda" else []
+    return sorted({_action(service, operation) for operation in _operations(service)}.union(more))
 
 
 @cache
 def _operations(service: str) -> list[str]:
-    # No SDK sends this action; a login to the database is one.
-    if service == "rds-db":
-        return ["connect"]
+    if service in NO_SDK:
+        return NO_SDK[service]
     return botocore.session.get_session().get_service_model(service).operation_names
 
 
@@ -377,7 +437,9 @@ def _action(service: str, operation: str) -> str:
     """
     if service == "sqs":
         operation = operation.removesuffix("Batch")
-    return f"{service}:{'InvokeFunction' if operation == 'Invoke' else operation}"
+    if (service, operation) == ("lambda", "Invoke"):
+        operation = "InvokeFunction"
+    return f"{service}:{operation}"
 
 
 def main() -> int:

@@ -107,6 +107,22 @@ def _encrypt_no_log(template: Json) -> None:
     _statement(template, "Key", "EncryptTheLogs")["Principal"]["Service"] = "logs.amazonaws.com"
 
 
+def _invoke_the_function_directly(template: Json) -> None:
+    del _statement(template, "AnalystsPolicy", "ThroughTheUrlOnly")["Condition"]
+
+
+def _call_every_api(template: Json) -> None:
+    _statement(template, "AnalystsPolicy", "CallTheApi")["Resource"] = "*"
+
+
+def _read_every_stack(template: Json) -> None:
+    _statement(template, "AnalystsPolicy", "FindTheApi")["Resource"] = "*"
+
+
+def _log_in_as_the_writer(template: Json) -> None:
+    _statement(template, "ApiRole", "ReadThePassword")["Resource"] = {"Ref": "WriterSecret"}
+
+
 def _take_no_sources(template: Json) -> None:
     for name in ("Key", "QueuePolicy"):
         statements = _statements(template, name)
@@ -121,6 +137,13 @@ FAULTS = [
     (_admit_every_topic, "QueuePolicy: sns.amazonaws.com may sqs:SendMessage"),
     (_encrypt_every_log, "Key: logs.eu-central-1.amazonaws.com may kms:Encrypt for another logs"),
     (_encrypt_no_log, "Key: logs.eu-central-1.amazonaws.com may not kms:Encrypt for Ingest"),
+    (_invoke_the_function_directly, "analysts may lambda:InvokeFunction on ApiFunction"),
+    (_call_every_api, "analysts may execute-api:Invoke on another execute-api"),
+    (_read_every_stack, "analysts may cloudformation:DescribeStacks on another"),
+    (
+        _log_in_as_the_writer,
+        "the function's code may secretsmanager:GetSecretValue on WriterSecret",
+    ),
     (_take_no_sources, "there is no parameter SourceArns"),
     (_read_every_secret, "the function's code may secretsmanager:GetSecretValue on another"),
     (_read_messages, "the function's code may sqs:ReceiveMessage on LoginQueue"),

@@ -30,23 +30,45 @@ ALARMS = {
     for resource in RESOURCES.values()
     if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
-# The alarms of a database that the stack creates.
-OF_DATABASE = {name for name, alarm in ALARMS.items() if alarm["Namespace"] == "AWS/RDS"}
-# The instance of this database: the tests' stack creates none.
+# The alarms that a stack has only with a parameter: of a created database, and of the analysts.
+OPTIONAL = {
+    name: resource["Condition"]
+    for resource in RESOURCES.values()
+    if resource["Type"] == "AWS::CloudWatch::Alarm" and "Condition" in resource
+    for name in [resource["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")]
+}
+# The metrics that only a stack for analysts writes, with their dimensions: test_analysts.py finds
+# them in its logs.
+OF_ANALYSTS = {
+    ("login-etl", name, ("function",))
+    for name in ("rollup_days_left", "rollup_failed", "server_error")
+}
+# The database's instance and the analysts' function: the tests' stack has neither.
 INSTANCE = "created-database"
+API = "analysts-api"
 
 
-def dashboard(*, database: bool) -> str:
-    """Return the body of the dashboard, of a stack that creates a database or does not."""
-    text, parts = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    for name, part in parts.items():
-        condition, yes, no = part["Fn::If"]
-        assert condition == "CreatesDatabase"
-        text = text.replace(f"${{{name}}}", yes["Fn::Sub"] if database else no)
-    return text
+def dashboard(*conditions: str) -> str:
+    """Return the body of the dashboard, of a stack in which these conditions hold."""
+
+    def resolved(value: Any) -> str:  # noqa: ANN401 - of all JSON types
+        if not isinstance(value, dict):
+            return str(value)
+        [(function, argument)] = value.items()
+        if function == "Fn::If":
+            condition, yes, no = argument
+            assert condition in {"CreatesDatabase", "HasAnalysts"}
+            return resolved(yes if condition in conditions else no)
+        assert function == "Fn::Sub"
+        text, parts = argument if isinstance(argument, list) else (argument, {})
+        for name, part in parts.items():
+            text = text.replace(f"${{{name}}}", resolved(part))
+        return text
+
+    return resolved(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])
 
 
-WIDGETS = json.loads(dashboard(database=True))["widgets"]
+WIDGETS = json.loads(dashboard("CreatesDatabase", "HasAnalysts"))["widgets"]
 
 
 @dataclass
@@ -124,26 +146,29 @@ class CloudWatch:
         wait_until(lambda: "INSUFFICIENT_DATA" not in now().values(), now)
         return now()
 
-    def create_database_alarms(self) -> None:
-        """Create the alarms of a created database, which the tests' stack does not have."""
-        for name in OF_DATABASE:
+    def create_optional_alarms(self) -> None:
+        """Create the alarms that the tests' stack does not have."""
+        names = {"DatabaseInstance": INSTANCE, "ApiFunction": API}
+        names |= {"MigrateFunction": self.driver.system.stack.migrate_function}
+        for name in OPTIONAL:
             alarm = ALARMS[name]
+            [dimension] = alarm["Dimensions"]
             threshold = alarm["Threshold"]
             if isinstance(threshold, dict):
                 threshold = TEMPLATE["Parameters"][threshold["Ref"]]["Default"]
             changed = {
                 "AlarmName": f"{self.driver.system.stack.name}-{name}",
-                "Dimensions": _pairs({"DBInstanceIdentifier": INSTANCE}),
+                "Dimensions": _pairs({dimension["Name"]: names[dimension["Value"]["Ref"]]}),
                 "Threshold": threshold,
             }
             actions = {"AlarmActions", "OKActions"}
             kept = {key: value for key, value in alarm.items() if key not in actions}
             self.client.put_metric_alarm(**kept | changed)
 
-    def delete_database_alarms(self) -> None:
-        """Delete what `create_database_alarms` created."""
+    def delete_optional_alarms(self) -> None:
+        """Delete what `create_optional_alarms` created."""
         stack = self.driver.system.stack.name
-        self.client.delete_alarms(AlarmNames=[f"{stack}-{name}" for name in OF_DATABASE])
+        self.client.delete_alarms(AlarmNames=[f"{stack}-{name}" for name in OPTIONAL])
 
     def raised(self) -> set[str]:
         """Return the names of the alarms in the state ALARM."""
@@ -164,6 +189,8 @@ class CloudWatch:
             "${LoginQueue.QueueName}": queue_name(stack.queue_url),
             "${IngestFunction}": stack.function,
             "${DatabaseInstance}": INSTANCE,
+            "${ApiFunction}": API,
+            "${MigrateFunction}": stack.migrate_function,
         }
         widgets = [widget["properties"] for widget in WIDGETS]
         [graph] = [widget for widget in widgets if widget["title"] == title]

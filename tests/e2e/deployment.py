@@ -20,7 +20,7 @@ OWNER = f"{STACK}/database"
 class Database:
     """A database and the stack that writes to it."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, **parameters: str) -> None:
         """Create an empty database, the owner's secret, and the packages."""
         self.postgres, self.emulator = services.postgres, services.emulator
         with self.postgres.connect() as admin:
@@ -39,9 +39,11 @@ class Database:
             "DatabaseName": DATABASE,
             "Architecture": stack.architecture(),
             **FAST_PARAMETERS,
+            **parameters,
         }
         self.template = stack.template(STACK)
-        stack.upload(self.emulator, STACK, self.postgres.certificate_authority)
+        certificate_authority = self.postgres.certificate_authority
+        stack.upload(self.emulator, STACK, certificate_authority, analysts="Analysts" in parameters)
 
     def deploy(self) -> None:
         """Create the stack."""

@@ -21,6 +21,9 @@ SAVED = {
     if query["Type"] == "AWS::Logs::QueryDefinition"
 }
 
+# Those of a stack for analysts, which read the log of its API.
+OF_ANALYSTS = {"failed requests", "slow requests"}
+
 _STAGE = re.compile(r"(fields|filter|stats|sort|limit) (.+)")
 _COMPARISON = re.compile(r'([@\w]+) = "([^"]*)"')
 _COUNT_DISTINCT = re.compile(r"count_distinct\(([@\w]+)\) as (\w+) by (.+)")

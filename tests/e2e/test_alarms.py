@@ -28,7 +28,7 @@ from dev.emulator import Feature
 from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
 from e2e import documented, emf, incidents, insights, program
-from e2e.cloudwatch import ALARMS, INSTANCE, OF_DATABASE, CloudWatch, queue_name
+from e2e.cloudwatch import ALARMS, API, INSTANCE, OPTIONAL, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.mappings import mapping_disabled
 
@@ -51,14 +51,14 @@ Cause = Callable[[CloudWatch], AbstractContextManager[Trigger]]
 def cloudwatch(driver: Driver) -> Iterator[CloudWatch]:
     """Return CloudWatch, a healthy day after all other tests."""
     cloudwatch = CloudWatch(driver)
-    cloudwatch.create_database_alarms()
+    cloudwatch.create_optional_alarms()
     cloudwatch.advance_time(A_DAY)
     _healthy_day(cloudwatch)
     cloudwatch.states()
     # The longest period but that of the daily count: the healthy values belong to an earlier one.
     cloudwatch.advance_time(timedelta(seconds=300))
     yield cloudwatch
-    cloudwatch.delete_database_alarms()
+    cloudwatch.delete_optional_alarms()
 
 
 def _logins_during(incident: incidents.Incident) -> Cause:
@@ -143,16 +143,27 @@ def _failing_migrate(cloudwatch: CloudWatch) -> Iterator[Trigger]:
         driver.execute("ALTER ROLE login_writer NOCREATEDB")
 
 
-def _busy_database(name: str, value: float) -> Cause:
-    """Return a cause that publishes a value of the created database."""
+def _published(name: str, dimensions: dict[str, str], value: float) -> Cause:
+    """Return a cause that publishes a value of what the tests' stack does not have."""
 
     @contextmanager
     def cause(cloudwatch: CloudWatch) -> Iterator[Trigger]:
         def trigger() -> None:
             _send(cloudwatch.driver, login())
-            _publish(cloudwatch, name, {"DBInstanceIdentifier": INSTANCE}, value)
+            _publish(cloudwatch, name, dimensions, value)
 
         yield trigger
+
+    return cause
+
+
+def _roll_up(name: str) -> Cause:
+    """Return a cause that publishes a bad roll-up: the tests' stack has none."""
+
+    @contextmanager
+    def cause(cloudwatch: CloudWatch) -> Iterator[Trigger]:
+        migrate = {"function": cloudwatch.driver.system.stack.migrate_function}
+        yield lambda: _publish(cloudwatch, name, migrate, 1)
 
     return cause
 
@@ -194,9 +205,17 @@ CAUSES: dict[str, Cause] = {
     "salt-changed": _logins_during(incidents.wrong_salt),
     "token-guesses": _guessing_sender,
     "migrate-errors": _failing_migrate,
-    "database-cpu": _busy_database("database-cpu", 81),
-    "database-capacity": _busy_database("database-capacity", 96),
-    "database-connections": _busy_database("database-connections", 151),
+    "roll-up-failed": _roll_up("roll-up-failed"),
+    "roll-ups-behind": _roll_up("roll-ups-behind"),
+    "api-errors": _published("api-errors", {"FunctionName": API}, 1),
+    "api-unavailable": _published("api-unavailable", {"function": API}, 1),
+    "api-throttles": _published("api-throttles", {"FunctionName": API}, 1),
+    "api-slow": _published("api-slow", {"FunctionName": API}, 5001),
+    "database-cpu": _published("database-cpu", {"DBInstanceIdentifier": INSTANCE}, 81),
+    "database-capacity": _published("database-capacity", {"DBInstanceIdentifier": INSTANCE}, 96),
+    "database-connections": _published(
+        "database-connections", {"DBInstanceIdentifier": INSTANCE}, 151
+    ),
 }
 
 # A line that the row's query must find.
@@ -213,6 +232,11 @@ GRAPHS = {
     "oldest-message": ("In: messages in the queue", "waiting"),
     "throttles": ("Lambda: invocations", "Throttles"),
     "in-flight": ("In: messages in the queue", "in flight"),
+    "roll-ups-behind": ("Analysts: days not rolled up yet", "days"),
+    "api-errors": ("Analysts: requests to the API", "Errors"),
+    "api-unavailable": ("Analysts: requests to the API", "answered with 500 or more"),
+    "api-throttles": ("Analysts: requests to the API", "Throttles"),
+    "api-slow": ("Analysts: requests to the API", "longest, ms"),
     "database-cpu": ("Database: load", "processors of the maximum, %"),
     "database-capacity": ("Database: load", "capacity of the maximum, %"),
     "database-connections": ("Database: load", "connections"),
@@ -220,9 +244,15 @@ GRAPHS = {
 # The SQL query of a document, for rows that link to it, and its first value.
 SQL = {"token-guesses": (("Who must not hold what", "privacy.md"), GUESSER)}
 # The rows that say: run `migrate`, which then fails with the reason.
-BY_HAND = {"migrate-errors"}
+BY_HAND = {"migrate-errors", "roll-up-failed"}
 # In these cases no login waits to be written.
-WITHOUT_ROWS = {"failed-messages", "token-guesses", "migrate-errors"}
+WITHOUT_ROWS = {
+    "failed-messages",
+    "token-guesses",
+    "migrate-errors",
+    "roll-up-failed",
+    "roll-ups-behind",
+}
 # Other alarms with the same cause. In a slow run, `dead-letters` is raised as well.
 ALSO_RAISED = {
     "database-errors": {"function-errors"},
@@ -233,7 +263,7 @@ ALSO_RAISED = {
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND == set(ALARMS)
-    assert len(OF_DATABASE) == 3
+    assert sorted(OPTIONAL.values()) == ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 6
 
 
 def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
@@ -316,6 +346,7 @@ def _healthy_day(cloudwatch: CloudWatch) -> None:
     _publish(cloudwatch, "oldest-message", {"QueueName": queue_name(system.stack.queue_url)}, 0)
     stack.migrate(system.emulator, system.stack)
     _publish(cloudwatch, "migrate-errors", {"FunctionName": system.stack.migrate_function}, 0)
+    _publish(cloudwatch, "roll-up-failed", {"function": system.stack.migrate_function}, 0)
 
 
 def _settle(driver: Driver) -> None:

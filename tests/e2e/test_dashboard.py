@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 
 from dev import logs
 from e2e import emf
-from e2e.cloudwatch import ALARMS, RESOURCES, WIDGETS, dashboard
+from e2e.cloudwatch import ALARMS, OF_ANALYSTS, RESOURCES, WIDGETS, dashboard
 from e2e.driver import Driver
 
 SCHEMA = json.loads(Path(__file__).with_name("dashboard-schema.json").read_text())
@@ -36,7 +36,7 @@ PUBLISHED = (
     }
     | {
         ("AWS/Lambda", name, ("FunctionName",))
-        for name in ("ConcurrentExecutions", "Errors", "Invocations", "Throttles")
+        for name in ("ConcurrentExecutions", "Duration", "Errors", "Invocations", "Throttles")
     }
     | {
         ("AWS/RDS", name, ("DBInstanceIdentifier",))
@@ -44,14 +44,17 @@ PUBLISHED = (
     }
 )
 
+# The conditions of the optional parts.
+KINDS = [(), ("CreatesDatabase",), ("HasAnalysts",), ("CreatesDatabase", "HasAnalysts")]
+
 # A metric: its namespace, its name, and the names of its dimensions.
 Metric = tuple[str, str, tuple[str, ...]]
 
 
-@pytest.mark.parametrize("database", [True, False])
-def test_dashboard_body_matches_the_cloudwatch_schema(database: bool) -> None:
+@pytest.mark.parametrize("conditions", KINDS)
+def test_dashboard_body_matches_the_cloudwatch_schema(conditions: tuple[str, ...]) -> None:
     Draft7Validator.check_schema(SCHEMA)
-    Draft7Validator(SCHEMA).validate(json.loads(dashboard(database=database)))
+    Draft7Validator(SCHEMA).validate(json.loads(dashboard(*conditions)))
 
 
 def test_dashboard_name_contains_the_region() -> None:
@@ -61,9 +64,9 @@ def test_dashboard_name_contains_the_region() -> None:
     assert name == {"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}
 
 
-@pytest.mark.parametrize("database", [True, False])
-def test_widgets_fill_the_grid_without_overlap(database: bool) -> None:
-    widgets = json.loads(dashboard(database=database))["widgets"]
+@pytest.mark.parametrize("conditions", KINDS)
+def test_widgets_fill_the_grid_without_overlap(conditions: tuple[str, ...]) -> None:
+    widgets = json.loads(dashboard(*conditions))["widgets"]
     places = [
         {
             (column, row)
@@ -83,20 +86,20 @@ def test_widgets_are_ordered_by_stage() -> None:
     in_order = sorted(WIDGETS, key=lambda widget: (widget["y"], widget["x"]))
     stages = [widget["properties"]["title"].split(":")[0] for widget in in_order]
 
-    in_sequence = ["Alarms", "In", "Through", "How long", "Lambda", "Out", "Database"]
+    in_sequence = ["Alarms", "In", "Through", "How long", "Lambda", "Out", "Analysts", "Database"]
     assert list(dict.fromkeys(stages)) == in_sequence
     assert in_order == WIDGETS
 
 
-@pytest.mark.parametrize("database", [True, False])
-def test_dashboard_shows_every_alarm(database: bool) -> None:
-    widgets = json.loads(dashboard(database=database))["widgets"]
+@pytest.mark.parametrize("conditions", KINDS)
+def test_dashboard_shows_every_alarm(conditions: tuple[str, ...]) -> None:
+    widgets = json.loads(dashboard(*conditions))["widgets"]
     [shown] = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
     alarms = [
         name
         for name, resource in RESOURCES.items()
         if resource["Type"] == "AWS::CloudWatch::Alarm"
-        and (database or "Condition" not in resource)
+        and resource.get("Condition") in {None, *conditions}
     ]
 
     assert shown == [f"${{{name}.Arn}}" for name in alarms]
@@ -129,14 +132,14 @@ def test_every_metric_used_is_published(session_driver: Driver) -> None:
     used = {*_metrics_of_graphs(), *_metrics_of_alarms()}
 
     assert len(used) > 20
-    assert used <= written | PUBLISHED
+    assert used <= written | PUBLISHED | OF_ANALYSTS
 
 
 def test_every_line_names_a_resource_of_ours() -> None:
     expected = {
         "QueueName": {"${LoginQueue.QueueName}", "${DeadLetterQueue.QueueName}"},
-        "FunctionName": {"${IngestFunction}"},
-        "function": {"${IngestFunction}"},
+        "FunctionName": {"${IngestFunction}", "${ApiFunction}"},
+        "function": {"${IngestFunction}", "${ApiFunction}", "${MigrateFunction}"},
         "DBInstanceIdentifier": {"${DatabaseInstance}"},
     }
 

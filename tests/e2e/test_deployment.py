@@ -233,7 +233,7 @@ def test_failed_prune_fails_no_rotation(database: Database) -> None:
 def _with_reader(value: dict[str, Any]) -> object:
     """Choose the reader, as the template does for a database that the stack creates."""
     match value:
-        case {"Fn::If": ["CreatesDatabase", {"Fn::GetAtt": ["ReaderSecret", "Id"]} as reader, _]}:
+        case {"Fn::If": ["HasReader", {"Fn::GetAtt": ["ReaderSecret", "Id"]} as reader, _]}:
             return reader
     return value
 

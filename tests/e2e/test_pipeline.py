@@ -241,7 +241,7 @@ def test_changed_package_is_not_deployed(tmp_path: Path) -> None:
 def test_missing_or_unlisted_package_is_not_deployed(tmp_path: Path) -> None:
     _write_packages(tmp_path)
     checksums = packages.checksums("arm64", tmp_path)
-    first, _ = checksums.split()
+    first, *_ = checksums.split()
     missing = tmp_path / "zip" / "arm64" / "migrate" / "bootstrap.zip"
 
     with pytest.raises(PackageError, match=r"no checksum of zip/arm64/migrate/bootstrap\.zip"):
@@ -310,6 +310,7 @@ def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None
         if resource["Type"] == "AWS::Serverless::Function"
     }
     assert code == {
+        "ApiFunction": str(tmp_path / "zip/arm64/api/bootstrap.zip"),
         "IngestFunction": str(tmp_path / "zip/arm64/bootstrap/bootstrap.zip"),
         "MigrateFunction": str(tmp_path / "zip/arm64/migrate/bootstrap.zip"),
     }
@@ -364,8 +365,8 @@ def _normal(pin: tuple[str, str]) -> tuple[str, str]:
 
 
 def _write_packages(target: Path) -> None:
-    """Write two packages where `make zip` writes them."""
-    for program in ("bootstrap", "migrate"):
+    """Write the packages where `make zip` writes them."""
+    for program in ("bootstrap", "migrate", "api"):
         folder = target / "zip" / "arm64" / program
         folder.mkdir(parents=True)
         (folder / "bootstrap.zip").write_bytes(program.encode())

@@ -152,7 +152,7 @@ def test_every_line_with_metrics_is_valid_emf(session_driver: Driver) -> None:
 
 
 @pytest.mark.last
-@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("name", sorted(SAVED.keys() - insights.OF_ANALYSTS))
 def test_saved_query_reads_only_logged_fields(session_driver: Driver, name: str) -> None:
     there = {field for line in _all(session_driver) for field in line}
 

@@ -166,7 +166,7 @@ def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None
     alarms = _alarms(resources)
 
     ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
-    assert ignoring == {"MigrateErrorsAlarm"} | {
+    assert ignoring == {"MigrateErrorsAlarm", "RollUpFailedAlarm"} | {
         name for name, alarm in alarms.items() if alarm["MetricName"] in states
     }
     others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}
@@ -442,7 +442,7 @@ def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, A
     assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
     assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
     # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
-    passwords = {"WriterSecret", "ReaderSecret"}
+    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret"}
     assert set(deny["Resource"]) == {
         f"LogicalResourceId/{name}"
         for name, resource in resources.items()
@@ -556,8 +556,21 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "WRITER_AUTHENTICATION",
             "WRITER_SECRET_ID",
             "READER_SECRET_ID",
+            "ANALYSTS",
+            "API_SECRET_ID",
+        },
+        "ApiFunction": {
+            "DATABASE_AUTHENTICATION",
+            "DATABASE_USER",
+            "DATABASE_SECRET_ID",
+            "ALB_ARN",
+            "OIDC_ISSUER",
+            "OIDC_CLIENT_ID",
         },
     }
+    # The secret of the OpenID provider has values that are no secrets, too.
+    text = json.dumps(template["Resources"]["ApiFunction"])
+    assert {*re.findall(r"SecretString:(\w+)", text)} == {"issuer", "client_id"}
 
 
 def test_password_stack_reads_the_secret_and_forbids_tokens(
@@ -594,7 +607,8 @@ def test_password_stack_reads_the_secret_and_forbids_tokens(
 def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
-    resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True)
+    none = {"HasReader": creates, "HasAnalysts": False, "HasApiSecret": False}
+    resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True, **none)
     resources = resolved["Resources"]
 
     assert _variables(resources["IngestFunction"]) == {

@@ -63,7 +63,7 @@ pub(crate) enum StackCommand {
     /// database, so a paused Aurora database starts.
     #[command(verbatim_doc_comment)]
     Status,
-    /// Give login_writer and login_analyst new database passwords
+    /// Give the logins of the database new passwords
     ///
     /// Nothing is deployed, and open connections stay open. An interruption at any
     /// place leaves a password that works: run it again.

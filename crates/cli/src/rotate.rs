@@ -18,7 +18,11 @@ use crate::signals::Signals;
 use crate::stack::Stack;
 
 /// The roles with a password, and the outputs that name their secrets.
-const ROLES: [(&str, &str); 2] = [("login_writer", "WriterSecretArn"), ("login_analyst", "ReaderSecretArn")];
+const ROLES: [(&str, &str); 3] = [
+    ("login_writer", "WriterSecretArn"),
+    ("login_analyst", "ReaderSecretArn"),
+    ("login_api", "ApiSecretArn"),
+];
 const PASSWORD_LENGTH: i64 = 64;
 
 /// The result.
@@ -42,7 +46,7 @@ pub(crate) async fn rotate(
         return Err(Error::Failed(reason.to_owned()));
     }
     let roles: Vec<_> = secrets.iter().map(|(role, _)| *role).collect();
-    let change = format!("{} gets a new password for {}.", stack.name, roles.join(" and "));
+    let change = format!("{} gets a new password for {}.", stack.name, roles.join(", "));
     signals.interrupt(confirmation::confirm(&change, yes)).await?;
     let invoker = Invoker::new(&stack.aws);
     output::progress("Setting the current passwords in the database…");
@@ -100,7 +104,7 @@ async fn put_new_password(client: &SecretsManager, role: &str, secret: &str) -> 
 
 impl fmt::Display for Rotated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has a new password for {}.", self.stack, self.roles.join(" and "))?;
+        write!(f, "{} has a new password for {}.", self.stack, self.roles.join(", "))?;
         write!(f, " The function fetches it when it next has to log in; open connections stay open.")
     }
 }
