@@ -4,13 +4,11 @@ import json
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from threading import Barrier
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from dev.processes import free_port
-from e2e.program import PROGRAM
+from e2e.page import Page, serving
 from e2e.signed_api import KEY, REGION, SECRET, Answer, SignedApi, signed_api
 
 HTML = {"Accept": "text/html"}
@@ -30,61 +28,6 @@ EXPIRED = Answer(
     (("Content-Type", "application/json"),),
     b'{"message":"The security token included in the request is expired"}',
 )
-
-
-@dataclass(frozen=True)
-class Page:
-    """A running `login-etl page`."""
-
-    process: subprocess.Popen[str]
-    url: str
-
-    @property
-    def host(self) -> str:
-        """Name and port."""
-        return urlsplit(self.url).netloc
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return int(self.host.removeprefix("127.0.0.1:"))
-
-    @property
-    def root(self) -> str:
-        """The random path."""
-        return urlsplit(self.url).path
-
-    def send(
-        self,
-        method: str = "GET",
-        path: str = "",
-        headers: dict[str, str] | None = None,
-        body: bytes | None = None,
-    ) -> tuple[HTTPResponse, bytes]:
-        """Send a request below the random path, or to an absolute path."""
-        path = path if path.startswith("/") else self.root + path
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response, response.read()
-
-    def post(self, body: bytes, **headers: str) -> tuple[int, bytes]:
-        """Post a form, with the page's origin unless the headers have another."""
-        sent = {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Origin": f"http://{self.host}",
-        }
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {name: value for name, value in sent.items() if value}
-        response, answer = self.send("POST", "search", sent, body)
-        return response.status, answer
-
-    def end(self, sent: signal.Signals = signal.SIGINT) -> tuple[int, list[str]]:
-        """End the program; return its status and the lines of standard error."""
-        self.process.send_signal(sent)
-        output, progress = self.process.communicate(timeout=60)
-        assert output == ""
-        return self.process.returncode, progress.splitlines()
 
 
 @pytest.fixture
@@ -101,27 +44,10 @@ def page(api: SignedApi, tmp_path: Path) -> Iterator[Page]:
 
 @contextmanager
 def _page(url: str, home: Path, *arguments: str, **variables: str) -> Iterator[Page]:
-    """Start the program in an empty folder, and with no more variables than it needs."""
-    process = subprocess.Popen(
-        [PROGRAM, "page", "--url", url, *arguments],
-        cwd=home,
-        env={
-            "HOME": str(home),
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_REGION": REGION,
-            **(variables or {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}),
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield Page(process, process.stdout.readline().strip())
-    finally:
-        process.kill()
-        process.communicate()
+    """Serve the page of an API, by default with credentials that it accepts."""
+    variables = variables or {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    with serving(home, "--url", url, *arguments, AWS_REGION=REGION, **variables) as page:
+        yield page
 
 
 @pytest.mark.parametrize("service", ["execute-api", "lambda"])
