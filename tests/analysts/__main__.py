@@ -1,14 +1,14 @@
 """Test the API with many random requests. The command behind `make schemathesis`."""
 
 import argparse
-import shutil
 import sys
 from itertools import count
 
 from analysts import contract, server
-from dev import processes
+from dev import TARGET, processes
 from dev.terminal import console
 
+RESULTS = TARGET / "schemathesis"
 # Requests that Schemathesis makes at least for each of its examples of an operation.
 CASES_OF_AN_EXAMPLE = 50
 # A run of this many ends within minutes, so that progress shows.
@@ -23,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     processes.exit_on_signals()
     try:
-        with server.database() as database, server.running(database) as api:
+        with server.database(RESULTS) as database, server.running(database) as api:
             return test(api, arguments.cases, arguments.seed)
     except KeyboardInterrupt as signalled:
         return 128 + next(iter(signalled.args), 0)
@@ -33,8 +33,7 @@ def test(api: server.Api, cases: int, first_seed: int) -> int:
     """Run Schemathesis until it has sent this many requests, or until a check fails."""
     sent, examples = 0, min(MOST_EXAMPLES, cases // CASES_OF_AN_EXAMPLE + 1)
     for seed in count(first_seed):
-        directory = server.LOGS / f"schemathesis-{seed}"
-        shutil.rmtree(directory, ignore_errors=True)
+        directory = RESULTS / f"schemathesis-{seed}"
         report = contract.run(api, directory, examples, seed)
         sent += report["test_cases"]["generated"]
         console.print(f"seed {seed}: {sent} of {cases} cases")

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser
 
 from analysts import browser, server
 from analysts.server import Api, Database
+from dev import TARGET
 from dev.processes import exit_on_signals
 
 # The most verbose logs, so that the test of the logs searches everything that could be logged.
@@ -16,7 +17,7 @@ VERBOSE_POSTGRES = {"log_statement": "all", "log_error_verbosity": "verbose"}
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
     """Start a Postgres with the sample logins, rolled up."""
-    with server.database(VERBOSE_POSTGRES) as database:
+    with server.database(TARGET / "analysts", VERBOSE_POSTGRES) as database:
         yield database
 
 

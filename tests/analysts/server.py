@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -12,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from analysts import sample
-from dev import TARGET, demo, local_system, postgres, processes
+from dev import demo, local_system, postgres, processes
+from dev.demo import API, API_USER
 from dev.local_system import DATABASE
 from dev.postgres import LOOPBACK, Postgres
 from dev.processes import Process
 
-API = TARGET / "lambda" / "api" / "bootstrap"
-API_USER = "login_api"
-LOGS = TARGET / "analysts"
 # A slow machine needs seconds for an answer; a test that waits for this long has failed.
 TIMEOUT_S = 30
 
@@ -47,6 +43,7 @@ class Database:
 
     postgres: Postgres
     password: str
+    logs: Path
 
     def connect(self) -> psycopg.Connection:
         """Connect as the owner."""
@@ -110,21 +107,22 @@ class Api:
 
 
 @contextmanager
-def database(settings: Mapping[str, str] | None = None) -> Iterator[Database]:
+def database(logs: Path, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
     """Start a Postgres with the sample logins, rolled up."""
     directory = local_system.make_directory()
-    shutil.rmtree(LOGS, ignore_errors=True)
-    LOGS.mkdir(parents=True)
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(mode=0o700, parents=True)
     server = None
     try:
         server = postgres.create(
-            directory / "postgres", LOGS / "postgres.log", dict(settings or {})
+            directory / "postgres", logs / "postgres.log", dict(settings or {})
         )
         local_system.create_database(server)
         with server.connect(DATABASE) as owner:
             sample.fill(owner)
         demo.roll_up(server)
-        yield Database(server, _set_password(server))
+        demo.let_api_log_in(server, DATABASE)
+        yield Database(server, server.password, logs)
     finally:
         if server is not None:
             server.stop()
@@ -135,29 +133,21 @@ def database(settings: Mapping[str, str] | None = None) -> Iterator[Database]:
 def running(database: Database, name: str = "api", **variables: str) -> Iterator[Api]:
     """Start the API, and stop it at the end; variables change its environment."""
     if not API.exists():
-        raise SystemExit("The program api is not built. Run: make build")
-    port, log = processes.free_port(), LOGS / f"{name}.log"
+        raise SystemExit("The program api is not built. Run: make build-api")
+    port, log = processes.free_port(), database.logs / f"{name}.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
         "DATABASE_URL": database.url,
         "DATABASE_CA_BUNDLE": str(database.postgres.certificate_authority),
+        "AWS_EC2_METADATA_DISABLED": "true",
         **variables,
     }
-    process = processes.start([API], log=log, cwd=LOGS, env=environment)
+    process = processes.start([API], log=log, cwd=database.logs, env=environment)
     try:
         processes.wait_until(lambda: processes.listens(process, port), "the API", process, log)
         yield Api(database, process, port, log)
     finally:
         processes.stop(process)
-
-
-def _set_password(server: Postgres) -> str:
-    password = secrets.token_urlsafe(24)
-    with server.connect(DATABASE) as owner:
-        owner.execute("SET log_statement = 'none'")  # keeps the password out of the log
-        login = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
-        owner.execute(login.format(sql.Identifier(API_USER), sql.Literal(password)))
-    return password
 
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:

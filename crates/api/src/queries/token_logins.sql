@@ -1,4 +1,5 @@
--- The logins with a token on some days, the latest day first. Equal rows are one row. The key orders the logins of a
+-- The logins with a token on some days, the latest day first. Equal rows are one row. A table that is older than
+-- login-etl may hold values that are not masked: they are null here. The key orders the logins of a
 -- day, and says nothing about them to somebody who cannot read cursor_key.
 SELECT day, user_id, device_type, masked_ip, masked_device_id, locale, app_version, logins, key
 FROM (
@@ -6,8 +7,8 @@ FROM (
         create_date::date AS day,
         user_id::text,
         device_type::text,
-        masked_ip::text,
-        masked_device_id::text,
+        CASE WHEN masked_ip ~ '^[0-9a-f]{64}$' THEN masked_ip::text END AS masked_ip,
+        CASE WHEN masked_device_id ~ '^[0-9a-f]{64}$' THEN masked_device_id::text END AS masked_device_id,
         locale::text,
         app_version,
         count(*) AS logins,
