@@ -33,8 +33,11 @@ pub const API_LOGIN: &str = "login_api";
 /// The comment of the schema, by which the program recognises its own.
 const MARKER: &str = "login-etl rollups, version 1";
 
-/// Number of logins that a step counts, if the newest day does not have more. A step takes some seconds.
-const LOGINS_OF_A_STEP: i64 = 1_000_000;
+/// Number of logins that a step of a roll-up counts, if its newest day does not have more. A step takes some seconds.
+pub const LOGINS_PER_STEP: i64 = 1_000_000;
+
+/// How long a statement may take that creates something.
+const CREATION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a step waits for the step of another run.
 const LOCK_TIMEOUT: &str = "60s";
@@ -79,7 +82,7 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
         let quoted = escape_identifier(&schema);
         let create = format!("CREATE SCHEMA {quoted}; COMMENT ON SCHEMA {quoted} IS '{MARKER}'");
         transaction.batch_execute(&create).await?;
-        begin_step(&transaction, logins_schema, Duration::from_secs(60)).await?;
+        begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
         transaction.batch_execute(SCHEMA).await?;
         transaction.batch_execute(GRANTS).await?;
     }
@@ -99,16 +102,20 @@ pub async fn roll_up(
     client: &mut Client,
     logins_schema: &str,
     now: SystemTime,
+    logins_per_step: i64,
     deadline: Deadline,
 ) -> Result<RollUp, SchemaError> {
     let mut done = RollUp::default();
     loop {
         let started = Instant::now();
-        let step = step(client, logins_schema, now, deadline).await.map_err(|error| match error.code() {
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => SchemaError::Busy,
-            Some(code) => SchemaError::RollUp { sqlstate: code.code().to_owned() },
-            None => SchemaError::from(error),
-        })?;
+        let step =
+            step(client, logins_schema, now, logins_per_step, deadline).await.map_err(|error| match error
+                .code()
+            {
+                Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => SchemaError::Busy,
+                Some(code) => SchemaError::RollUp { sqlstate: code.code().to_owned() },
+                None => SchemaError::from(error),
+            })?;
         done = RollUp { days: done.days + step.days, days_left: step.days_left };
         tracing::info!(
             days = step.days,
@@ -123,22 +130,24 @@ pub async fn roll_up(
     }
 }
 
-/// Creates [`API_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password; without a
-/// password it logs in by IAM. Its sessions find the names of the analysts' schema and only read.
+/// Creates [`API_LOGIN`] if it does not exist, makes it a member of `login_reader`, and lets it log in with the
+/// password; without a password, by IAM. Its sessions look for names in the analysts' schema first, and only read.
 ///
 /// # Errors
 ///
-/// [`SchemaError::NoIam`], [`SchemaError::MayNotGrantIam`] and [`SchemaError::Postgres`]: nothing was changed.
+/// [`SchemaError::NoIam`], [`SchemaError::MayNotGrantIam`], [`SchemaError::MayNotRevokeIam`] and
+/// [`SchemaError::Postgres`]: nothing was changed.
 pub async fn set_api_login(
     client: &mut Client,
     logins_schema: &str,
     password: Option<&SecretString>,
 ) -> Result<(), SchemaError> {
     let transaction = schema::begin(client, logins_schema).await?;
-    begin_step(&transaction, logins_schema, Duration::from_secs(60)).await?;
+    begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
     transaction.batch_execute(CREATE_API_LOGIN).await?;
-    if let Some(password) = password {
-        schema::set_password(&transaction, API_LOGIN, password).await?;
+    match password {
+        Some(password) => schema::set_password_login(&transaction, API_LOGIN, password).await?,
+        None => schema::grant_iam_login(&transaction, API_LOGIN).await?,
     }
     Ok(transaction.commit().await?)
 }
@@ -147,6 +156,7 @@ async fn step(
     client: &mut Client,
     logins_schema: &str,
     now: SystemTime,
+    logins_per_step: i64,
     deadline: Deadline,
 ) -> Result<RollUp, tokio_postgres::Error> {
     // The ledger and the logins must be read in the same snapshot.
@@ -160,12 +170,12 @@ async fn step(
     );
     transaction.batch_execute(&lock).await?;
     begin_step(&transaction, logins_schema, deadline.left()).await?;
-    let limits = "CREATE TEMPORARY TABLE limits (today date, final date, max_logins bigint) ON COMMIT DROP";
+    let limits = "CREATE TEMPORARY TABLE limits (now timestamptz, today date, final date, max_logins bigint) ON COMMIT DROP";
     transaction.batch_execute(limits).await?;
     let limits = "
         INSERT INTO pg_temp.limits
-        SELECT ($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC' - INTERVAL '6 hours')::date - 15, $2";
-    transaction.execute_typed(limits, &[(&now, Type::TIMESTAMPTZ), (&LOGINS_OF_A_STEP, Type::INT8)]).await?;
+        SELECT $1, ($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC' - INTERVAL '6 hours')::date - 15, $2";
+    transaction.execute_typed(limits, &[(&now, Type::TIMESTAMPTZ), (&logins_per_step, Type::INT8)]).await?;
     let days_are_known = "SELECT logins_without_date IS NOT NULL FROM state";
     if !transaction.query_typed(days_are_known, &[]).await?[0].try_get::<_, bool>(0)? {
         transaction.batch_execute(FIND_DAYS).await?;

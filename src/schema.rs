@@ -102,31 +102,32 @@ pub async fn migrate(
     warnings.extend(writer_settings::remove(&transaction).await?);
     match writer_login {
         WriterLogin::Unchanged => {}
-        WriterLogin::Password(password) => set_writer_password(&transaction, password).await?,
-        WriterLogin::Iam => grant_writer_iam_login(&transaction).await?,
+        WriterLogin::Password(password) => set_password_login(&transaction, WRITER_ROLE, password).await?,
+        WriterLogin::Iam => grant_iam_login(&transaction, WRITER_ROLE).await?,
     }
     warnings.extend(proof::prove(&mut transaction, &escape_identifier(schema)).await?);
     transaction.commit().await?;
     Ok(Migrated { migrations, warnings })
 }
 
-/// Sets the password of [`WRITER_ROLE`], and revokes its login by IAM.
+/// Sets the password of a role, and revokes its login by IAM.
 ///
 /// # Errors
 ///
 /// [`SchemaError::MayNotRevokeIam`] if this role may not revoke `rds_iam`, and [`SchemaError::Postgres`]; also if
-/// another role granted `rds_iam` to the writer, because only that role can revoke it.
-pub async fn set_writer_password(
+/// another role granted `rds_iam` to the role, because only that role can revoke it.
+pub async fn set_password_login(
     transaction: &Transaction<'_>,
+    role: &'static str,
     password: &SecretString,
 ) -> Result<(), SchemaError> {
-    match transaction.batch_execute(REVOKE_IAM_LOGIN).await {
+    match transaction.batch_execute(&REVOKE_IAM_LOGIN.replace(WRITER_ROLE, role)).await {
         Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
-            return Err(SchemaError::MayNotRevokeIam);
+            return Err(SchemaError::MayNotRevokeIam { role });
         }
         outcome => outcome?,
     }
-    Ok(set_password(transaction, WRITER_ROLE, password).await?)
+    Ok(set_password(transaction, role, password).await?)
 }
 
 /// Creates [`READER_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password.
@@ -145,7 +146,7 @@ pub async fn set_reader_login(
     Ok(transaction.commit().await?)
 }
 
-/// Grants [`WRITER_ROLE`] the login [by IAM], and removes its password: RDS accepts only tokens from members
+/// Grants a role the login [by IAM], and removes its password: RDS accepts only tokens from members
 /// of the role `rds_iam`.
 ///
 /// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
@@ -154,16 +155,16 @@ pub async fn set_reader_login(
 ///
 /// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, [`SchemaError::MayNotGrantIam`] if this role may not
 /// grant it, and [`SchemaError::Postgres`].
-pub async fn grant_writer_iam_login(client: &impl GenericClient) -> Result<(), SchemaError> {
-    match client.batch_execute(GRANT_IAM_LOGIN).await {
+pub async fn grant_iam_login(client: &impl GenericClient, role: &'static str) -> Result<(), SchemaError> {
+    match client.batch_execute(&GRANT_IAM_LOGIN.replace(WRITER_ROLE, role)).await {
         Err(error) if is_one_of(&error, &[SqlState::UNDEFINED_OBJECT]) => return Err(SchemaError::NoIam),
         Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
-            return Err(SchemaError::MayNotGrantIam);
+            return Err(SchemaError::MayNotGrantIam { role });
         }
         outcome => outcome?,
     }
     // Nothing would rotate the password any more, and it would work again if the role were revoked.
-    Ok(client.batch_execute("ALTER ROLE login_writer PASSWORD NULL").await?)
+    Ok(client.batch_execute(&format!("ALTER ROLE {role} PASSWORD NULL")).await?)
 }
 
 /// Drops the ledger's entries whose messages SQS can no longer redeliver. Safe to skip and to repeat.
@@ -240,7 +241,7 @@ pub async fn accept_salt(
 ///
 /// The verifier is a parameter, and no part of a statement. Otherwise Postgres would log the verifier with a
 /// statement that fails.
-pub(crate) async fn set_password(
+async fn set_password(
     transaction: &Transaction<'_>,
     role: &str,
     password: &SecretString,

@@ -114,6 +114,12 @@ TESTED = {
     "aws secretsmanager update-secret-version-stage": (OPERATIONS, 'startswith("aws ")'),
     "aws sqs purge-queue": (OPERATIONS, 'startswith("aws ")'),
     "sam validate --lint": ("Makefile", "validate --lint"),
+    "SQL: SQL views": ("tests/it/analytics.rs", 'statements("SQL views")'),
+    "SQL: How fresh the answers are": (
+        "tests/it/analytics.rs",
+        'statements("How fresh the answers are")',
+    ),
+    "SQL: Indexes": ("tests/it/analytics.rs", 'statements("Indexes")'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (

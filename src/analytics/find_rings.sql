@@ -14,7 +14,7 @@ CREATE TEMPORARY TABLE device_user ON COMMIT DROP AS
 SELECT number, user_id, sum(logins) AS logins, min(day) AS first_day, max(day) AS last_day
 FROM pg_temp.device
 JOIN token_user_day USING (token)
-WHERE field = 'device_id'
+WHERE field = 'device_id' AND day > (SELECT through - 28 FROM state)
 GROUP BY number, user_id;
 
 CREATE TEMPORARY TABLE neighbour ON COMMIT DROP AS

@@ -10,11 +10,12 @@ SET
         EXISTS (SELECT FROM pg_temp.picked)
         OR (state.days_left, state.logins_without_day) IS DISTINCT FROM (now_left.days, now_left.logins_without_day)
     )::integer,
-    rolled_up_at = clock_timestamp(),
+    rolled_up_at = now_left.now,
     days_left = now_left.days,
     logins_without_day = now_left.logins_without_day
 FROM (
     SELECT
+        now,
         (SELECT count(*) FROM day WHERE ledger_entries IS NULL AND day <= today) AS days,
         (SELECT coalesce(sum(logins), 0) FROM day WHERE ledger_entries IS NULL AND day > today)
             + (SELECT logins_without_date FROM state) AS logins_without_day

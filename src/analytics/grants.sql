@@ -14,7 +14,7 @@ BEGIN
             UNION ALL
             SELECT pg_class.oid::regclass::text, relowner, relacl
             FROM pg_class
-            WHERE relkind IN ('r', 'v') AND relnamespace = current_schema()::regnamespace
+            WHERE relkind IN ('r', 'v') AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
         ) AS ours (object, owner, acl)
         CROSS JOIN LATERAL aclexplode(acl) AS granted
         WHERE grantee <> owner

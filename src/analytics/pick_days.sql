@@ -1,4 +1,4 @@
--- Picks the days that this transaction rolls up, the newest first. pg_temp.limits has one row: `today`, `final`, the
+-- Picks the days that this step rolls up, the newest first. pg_temp.limits has one row: `now`, `today`, `final`, the
 -- newest day whose messages SQS cannot deliver any more, and `max_logins`.
 --
 -- A day has to be rolled up if the ledger has another number of entries of it than before. The ledger is read in the
@@ -8,6 +8,14 @@ SELECT (sent_at AT TIME ZONE INTERVAL '0')::date AS day, count(*) AS entries FRO
 
 INSERT INTO day (day, logins)
 SELECT day, entries FROM pg_temp.ledger_day WHERE day BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'
+ON CONFLICT DO NOTHING;
+
+-- If no roll-up ran for days, `migrate` may have emptied the ledger of days that no roll-up has seen.
+INSERT INTO day (day, logins)
+SELECT missed::date, 0
+FROM state, pg_temp.limits, generate_series(
+    (rolled_up_at AT TIME ZONE INTERVAL '0')::date - 15, today - 16, INTERVAL '1 day'
+) AS missed
 ON CONFLICT DO NOTHING;
 
 -- Of a day that is 16 days old, `migrate` may have emptied the ledger already. If such a day is not closed yet, it is

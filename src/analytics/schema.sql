@@ -22,7 +22,7 @@ CREATE VIEW freshness AS
 SELECT run, rolled_up_at, through, days_left, logins_without_day, cursor_key FROM state;
 COMMENT ON VIEW freshness IS 'How fresh the answers are: one row';
 COMMENT ON COLUMN freshness.run IS 'Grows with each roll-up that changed something';
-COMMENT ON COLUMN freshness.rolled_up_at IS 'When the last roll-up ended; null before the first';
+COMMENT ON COLUMN freshness.rolled_up_at IS 'When the last roll-up began; null before the first';
 COMMENT ON COLUMN freshness.through IS 'The latest day with logins; the periods 1d, 7d and 28d end on it';
 COMMENT ON COLUMN freshness.days_left IS 'Days that are not rolled up yet, or have changed since';
 COMMENT ON COLUMN freshness.logins_without_day IS

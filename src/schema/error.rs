@@ -38,16 +38,22 @@ pub enum SchemaError {
     NoIam,
     /// Since Postgres 16, the owner of a database may grant only roles on which it has ADMIN OPTION.
     #[error(
-        "this role may not grant rds_iam: as a member of rds_superuser, run GRANT rds_iam TO login_writer (or grant \
+        "this role may not grant rds_iam: as a member of rds_superuser, run GRANT rds_iam TO {role} (or grant \
          rds_iam to this role WITH ADMIN OPTION), then run migrate again"
     )]
-    MayNotGrantIam,
-    /// As [`MayNotGrantIam`](Self::MayNotGrantIam), when the writer returns to a password.
+    MayNotGrantIam {
+        /// The role that should log in by IAM.
+        role: &'static str,
+    },
+    /// As [`MayNotGrantIam`](Self::MayNotGrantIam), when the role returns to a password.
     #[error(
-        "this role may not revoke rds_iam: as the role that granted it, run REVOKE rds_iam FROM login_writer, then \
+        "this role may not revoke rds_iam: as the role that granted it, run REVOKE rds_iam FROM {role}, then \
          run migrate again"
     )]
-    MayNotRevokeIam,
+    MayNotRevokeIam {
+        /// The role that should log in with a password.
+        role: &'static str,
+    },
 }
 
 /// A problem of the database and its solution. Both texts name objects and roles, never values of rows.

@@ -83,9 +83,8 @@ pub enum MetricName {
     UsedPercent,
     UsersWithManyTokens,
     ServerError,
-    RollupDays,
-    RollupDaysLeft,
-    RollupFailed,
+    DaysRolledUp,
+    DaysLeft,
 }
 
 /// A metric's name and its value.

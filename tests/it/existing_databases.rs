@@ -2,9 +2,13 @@
 //! docs/deployment.md show the same results.
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use login_etl::analytics::{self, LOGINS_PER_STEP, schema_name};
+use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
 use login_etl::schema::{self, Finding, SchemaError, WriterLogin};
+use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
 use tokio_postgres::{Client, Config};
 
@@ -260,6 +264,20 @@ async fn state(admin: &Client) -> Vec<String> {
     admin.query(sql, &[]).await.unwrap().iter().filter_map(|row| row.get(0)).collect()
 }
 
+/// The analysts' schema can be made beside each of these tables.
+async fn roll_up(name: &str, case: &Case) {
+    let schema = case.schema.unwrap_or("public");
+    let mut owner = owner(name).await;
+    analytics::create(&mut owner, schema).await.unwrap();
+    let deadline = Deadline::within(Duration::from_mins(1));
+    let rolled_up =
+        analytics::roll_up(&mut owner, schema, SystemTime::now(), LOGINS_PER_STEP, deadline).await.unwrap();
+    assert_eq!(rolled_up.days_left, 0, "{}", case.found);
+    let through =
+        format!("SELECT through IS NOT NULL FROM {}.freshness", escape_identifier(&schema_name(schema)));
+    assert!(owner.query_one(&through, &[]).await.unwrap().get::<_, bool>(0), "{}", case.found);
+}
+
 async fn try_case(case: &Case) -> Outcome {
     let name = create(case).await;
     let admin = connect(superuser().dbname(&name)).await;
@@ -283,6 +301,9 @@ async fn try_case(case: &Case) -> Outcome {
         assert_eq!(state(&admin).await, before, "{}", case.found);
         Err("changes nothing".to_owned())
     };
+    if written.is_ok() {
+        roll_up(&name, case).await;
+    }
     let said = said(&output.stdout)
         .replace(&format!("{name}_owner"), "owner")
         .replace(&format!("{name}_other"), "other");

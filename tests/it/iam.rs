@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_secretsmanager::config::Credentials;
 use login_etl::aws::rds_auth_token;
 use login_etl::config::IamSettings;
-use login_etl::schema::{self, SchemaError};
+use login_etl::schema::{self, SchemaError, WRITER_ROLE};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio_postgres::{Client, NoTls};
@@ -87,12 +87,12 @@ async fn writer_logs_in_by_iam_or_password() {
     };
 
     set_password(&mut owner, "first").await.unwrap();
-    let without_role = schema::grant_writer_iam_login(admin).await;
+    let without_role = schema::grant_iam_login(admin, WRITER_ROLE).await;
     let unchanged = (state().await, may_log_in("first").await);
     admin.batch_execute("CREATE ROLE rds_iam").await.unwrap();
     let mut switched = Vec::new();
     for _ in 0..2 {
-        schema::grant_writer_iam_login(admin).await.unwrap();
+        schema::grant_iam_login(admin, WRITER_ROLE).await.unwrap();
         switched.push((state().await, may_log_in("first").await));
     }
     for _ in 0..2 {
@@ -136,7 +136,7 @@ async fn owner_of(database: &Database) -> Client {
 
 async fn set_password(owner: &mut Client, password: &str) -> Result<(), SchemaError> {
     let transaction = owner.transaction().await?;
-    schema::set_writer_password(&transaction, &password.into()).await?;
+    schema::set_password_login(&transaction, WRITER_ROLE, &password.into()).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -149,15 +149,15 @@ async fn refused_grant_of_rds_iam_names_its_remedy() {
     let mut other = connect(superuser().user(name).password(name).dbname(name)).await;
     database.execute("CREATE ROLE rds_iam").await;
 
-    let grant = schema::grant_writer_iam_login(&other).await;
+    let grant = schema::grant_iam_login(&other, WRITER_ROLE).await;
     database.execute("GRANT rds_iam TO login_writer").await;
-    let after_remedy = schema::grant_writer_iam_login(&other).await;
+    let after_remedy = schema::grant_iam_login(&other, WRITER_ROLE).await;
     let revoke = set_password(&mut other, "new").await;
     database.execute("REVOKE rds_iam FROM login_writer").await;
     let after_revoke = set_password(&mut other, "new").await;
 
     database.execute(&format!("GRANT rds_iam TO {name} WITH ADMIN OPTION")).await;
-    let with_admin_option = schema::grant_writer_iam_login(&other).await;
+    let with_admin_option = schema::grant_iam_login(&other, WRITER_ROLE).await;
 
     database.execute("DROP ROLE rds_iam").await;
     assert_eq!(

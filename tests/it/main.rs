@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod analytics;
 mod attempts;
 mod bad_input;
 mod bodies;

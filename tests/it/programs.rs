@@ -623,6 +623,56 @@ async fn daily_migrate_prunes_and_counts_tokens() {
 }
 
 #[tokio::test]
+async fn migrate_rolls_up_for_analysts() {
+    let database = Database::create().await;
+    database.execute("INSERT INTO user_logins (user_id, create_date) VALUES ('u', '2026-01-01')").await;
+    let url = superuser_url(&database.name);
+    let serve = |variables: &[(&str, &str)], event| {
+        serve_event(env!("CARGO_BIN_EXE_migrate"), &[&[("DATABASE_URL", &*url)], variables].concat(), event)
+    };
+    let (analysts, roll_up) = ([("ANALYSTS", "true")], r#"{"action": "roll-up"}"#);
+
+    let not_set = serve(&[], roll_up);
+    let wrong = serve(&[("ANALYSTS", "yes")], roll_up);
+    let by_schedule = serve(&analysts, roll_up);
+    let daily = serve(&analysts, "{}");
+    database.execute("COMMENT ON SCHEMA analytics IS NULL").await;
+    let not_ours = serve(&analysts, roll_up);
+    let daily_not_ours = serve(&analysts, "{}");
+
+    let error = |served: &Served| served.response["errorMessage"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(error(&not_set), "ANALYSTS is not true, so there is nothing to roll up");
+    assert_eq!(error(&wrong), "ANALYSTS is neither true nor false");
+    assert_eq!(by_schedule.response, json!({"days": 1, "days_left": 0}));
+    assert!(by_schedule.log.contains(r#""days_rolled_up":1,"days_left":0"#), "{}", by_schedule.log);
+    assert_eq!(daily.response, Value::Null);
+    assert!(daily.log.contains(r#""days_rolled_up":0,"days_left":0"#), "{}", daily.log);
+    assert!(error(&not_ours).contains("the schema analytics exists"), "{}", not_ours.response);
+    assert_eq!(daily_not_ours.response, Value::Null, "the daily run failed");
+    assert!(daily_not_ours.log.contains("the roll-up failed"), "{}", daily_not_ours.log);
+}
+
+#[tokio::test]
+async fn migrate_creates_a_login_for_the_api() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let secret = create_secret(r#"{"username":"login_api","password":"hunter2"}"#).await;
+    let settings = [("DATABASE_URL", &*url), ("ANALYSTS", "true"), ("API_SECRET_ID", &secret)];
+
+    let output = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+
+    assert!(output.status.success(), "{}", last_log_text(&output));
+    let api = connect(superuser().user("login_api").password("hunter2").dbname(&database.name)).await;
+    let row =
+        api.query_one("SELECT run, current_setting('statement_timeout') FROM freshness", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get(1)), (1, "2s"));
+    api.query("SELECT FROM user_logins", &[]).await.unwrap();
+    let refused = api.batch_execute("CREATE TEMPORARY TABLE t ()").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION));
+}
+
+#[tokio::test]
 async fn status_event_returns_schema_and_salt() {
     let database = Database::create().await;
     let url = superuser_url(&database.name);

@@ -25,7 +25,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(6);
 /// How long the first connection may take. After it, the program starts without a connection.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a known run of the rollups counts as the latest run.
-const FRESHNESS_AGE: Duration = Duration::from_secs(60);
+const FRESHNESS_AGE: Duration = Duration::from_mins(1);
 
 /// Why the database gave no rows. No text of Postgres is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,7 @@ pub mod database;
 pub mod etag;
 pub mod freshness;
 mod handlers;
+pub mod lambda;
 pub mod load_balancer;
 pub mod negotiation;
 mod openapi;

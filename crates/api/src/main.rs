@@ -9,8 +9,8 @@ use login_etl::{memory, telemetry};
 use login_etl_api::authenticator::Authenticator;
 use login_etl_api::database::Database;
 use login_etl_api::router::router;
-use login_etl_api::server;
 use login_etl_api::settings::{Runtime, Settings};
+use login_etl_api::{lambda, server};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -34,7 +34,7 @@ async fn run() -> Result<(), Error> {
     database.warm_up().await;
     let router = router(database, Authenticator::new(settings.load_balancer));
     match settings.runtime {
-        Runtime::Lambda => Box::pin(lambda_http::run(router)).await,
+        Runtime::Lambda => lambda::serve(router).await,
         Runtime::Server(address) => Ok(server::serve(address, router).await?),
     }
 }

@@ -109,9 +109,9 @@ impl<S: Sync, P: DeserializeOwned> FromRequest<S> for Body<P> {
             return Err(Problem::unsupported_media_type());
         }
         let body = read_body(request.into_body()).await?;
-        // Serde would read the fields from an array, too.
+        // serde would also read the fields from an array, in their order.
         if body.trim_ascii_start().starts_with(b"[") {
-            return Err(Problem::bad_request("the body breaks a rule in /openapi.json"));
+            return Err(Problem::bad_request("the body is not a JSON object"));
         }
         let mut json = serde_json::Deserializer::from_slice(&body);
         let parameters = serde_path_to_error::deserialize(&mut json).map_err(|error| {

@@ -2,7 +2,7 @@
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
 //! tables and roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with
-//! many tokens. A deployment and a rotation drop no old entries, because a locked ledger must not fail them. A
+//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema. A deployment and a rotation drop no old entries, because a locked ledger must not fail them. A
 //! `Delete` request of CloudFormation changes nothing.
 
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::{Parser, Subcommand};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::{Masker, SaltFingerprint};
-use login_etl::analytics::{self, API_LOGIN, RollUp};
+use login_etl::analytics::{self, API_LOGIN, LOGINS_PER_STEP, RollUp};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
@@ -122,8 +122,11 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
             report_users_with_many_tokens(context, deadline).await;
-            if config::analysts(environment)? {
-                report_roll_up(context, deadline).await;
+            // Only reported, because the rest of the run has succeeded. The hourly roll-up repeats the error.
+            if config::analysts(environment)?
+                && let Err(error) = roll_up_within(context, deadline).await
+            {
+                error!(target: LOG_TARGET, error = %error, "the roll-up failed");
             }
             Ok(Value::Null)
         }
@@ -133,7 +136,8 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
                 let problem = "is not true, so there is nothing to roll up";
                 return Err(SettingError::Invalid { variable: config::ANALYSTS, problem }.into());
             }
-            Ok(report_roll_up(context, deadline).await)
+            let RollUp { days, days_left } = roll_up_within(context, deadline).await?;
+            Ok(json!({ "days": days, "days_left": days_left }))
         }
         MigrateEvent::Status => {
             let status = deadline.timeout(Box::pin(status())).await??;
@@ -213,14 +217,16 @@ async fn prepare_analysts() -> Outcome {
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets.clone()).await?;
     analytics::create(connection.client_mut(), &schema).await?;
-    let password = match config::api_secret_id(environment) {
+    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
+    match config::api_secret_id(environment) {
         Some(secret_id) => {
             let problem = "the username in the secret is not login_api";
-            Some(password_of(&secrets, API_SECRET_ID, &secret_id, API_LOGIN, problem).await?)
+            let password = password_of(&secrets, API_SECRET_ID, &secret_id, API_LOGIN, problem).await?;
+            analytics::set_api_login(connection.client_mut(), &schema, Some(&password)).await?;
         }
-        None => None,
-    };
-    analytics::set_api_login(connection.client_mut(), &schema, password.as_ref()).await?;
+        None if by_iam => analytics::set_api_login(connection.client_mut(), &schema, None).await?,
+        None => {}
+    }
     info!(target: LOG_TARGET, "the analysts' schema is ready");
     Ok(())
 }
@@ -229,42 +235,33 @@ async fn roll_up(deadline: Deadline) -> Outcome<RollUp> {
     let settings = DatabaseSettings::read(environment)?;
     let schema = settings.schema.clone();
     let mut connection = connect(settings, Secrets::from_env().await).await?;
-    Ok(analytics::roll_up(connection.client_mut(), &schema, SystemTime::now(), deadline).await?)
+    let now = SystemTime::now();
+    Ok(analytics::roll_up(connection.client_mut(), &schema, now, LOGINS_PER_STEP, deadline).await?)
 }
 
-/// Brings the analysts' counts up to date, and writes the metrics for the template's alarms on them. A failure is only
-/// reported: it must not make the daily run fail, whose other steps have succeeded.
-async fn report_roll_up(context: &Context, deadline: Deadline) -> Value {
+/// Brings the analysts' schema up to date, and writes the metrics of the roll-up.
+async fn roll_up_within(context: &Context, deadline: Deadline) -> Outcome<RollUp> {
     let started = Instant::now();
-    let outcome = deadline.timeout(Box::pin(async {
+    let work = async {
         prepare_analysts().await?;
         roll_up(deadline).await
-    }));
-    let outcome = outcome.await.unwrap_or_else(|late| Err(late.into()));
-    let failed = MetricValue::Count(outcome.is_err().into());
-    let mut metrics = vec![
-        (MetricName::RollupFailed, failed),
-        (MetricName::ElapsedMs, MetricValue::Time(started.elapsed())),
-    ];
-    if let Ok(RollUp { days, days_left }) = outcome {
-        metrics.push((MetricName::RollupDays, MetricValue::Count(days)));
-        metrics.push((MetricName::RollupDaysLeft, MetricValue::Count(days_left)));
-    }
-    let error = outcome.as_ref().err().map(ToString::to_string);
+    };
+    let rolled_up = deadline.timeout(Box::pin(work)).await??;
     LogLine {
-        level: if error.is_some() { Level::Error } else { Level::Info },
-        message: if error.is_some() { "roll-up failed" } else { "rolled up" },
+        level: Level::Info,
+        message: "rolled up",
         request_id: &context.request_id,
         function: &context.env_config.function_name,
-        texts: error.as_deref().map(|error| ("error", error)).as_slice(),
-        metrics: &metrics,
+        texts: &[],
+        metrics: &[
+            (MetricName::DaysRolledUp, MetricValue::Count(rolled_up.days)),
+            (MetricName::DaysLeft, MetricValue::Count(rolled_up.days_left)),
+            (MetricName::ElapsedMs, MetricValue::Time(started.elapsed())),
+        ],
         second_dimension: None,
     }
     .write();
-    match outcome {
-        Ok(RollUp { days, days_left }) => json!({ "days": days, "days_left": days_left }),
-        Err(error) => json!({ "error": error.to_string() }),
-    }
+    Ok(rolled_up)
 }
 
 async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::Error> {

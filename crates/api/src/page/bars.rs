@@ -30,13 +30,17 @@ fn scale(count: i64, top: i64) -> i64 {
     i64::try_from(i128::from(count) * i128::from(HEIGHT) / i128::from(top)).unwrap_or(HEIGHT)
 }
 
-/// The next 1, 2 or 5 times a power of ten.
+/// The next number with at most two digits that are not 0.
 fn round_up(count: i64) -> i64 {
+    const STEPS: [i64; 10] = [10, 12, 15, 20, 25, 30, 40, 50, 60, 80];
+    if count <= STEPS[0] {
+        return count.max(1);
+    }
     let mut power: i64 = 1;
     loop {
-        for step in [1, 2, 5] {
+        for step in STEPS {
             let round = power.saturating_mul(step);
-            if round >= count || round == i64::MAX {
+            if round >= count {
                 return round;
             }
         }
@@ -54,7 +58,7 @@ mod tests {
 
         let tops = counts.map(round_up);
 
-        assert_eq!(tops, [1, 1, 5, 5, 10, 20, 5_000, 10_000, 20_000, i64::MAX]);
+        assert_eq!(tops, [1, 1, 3, 5, 7, 12, 5_000, 10_000, 12_000, i64::MAX]);
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl OneToken {
         }
     }
 
+    /// Whether the token has too many users for a neighbourhood.
+    fn is_hub(&self) -> bool {
+        self.drawing.nodes.first().is_some_and(|root| root.node.hub)
+    }
+
     fn ring(&self) -> Option<&Token> {
         self.periods.iter().find_map(|period| period.ring.as_ref())
     }

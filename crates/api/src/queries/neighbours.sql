@@ -1,16 +1,26 @@
 -- The users of a token, their tokens, and the users of those tokens. A row is a token and a user who logged in with it.
 -- A token of more than 50 users is a hub, which is shown without what is behind it; a row of depth 0 is such a hub, if
--- it is the first token. At most 200 tokens and users, 50 tokens of each user, and 2,000 rows.
+-- it is the first token. At most 200 tokens and users, 50 tokens of each user, and 2,000 rows. OFFSET 0 keeps Postgres
+-- from joining the view token_user as a whole, which would read all tokens.
 WITH root AS (
-    SELECT used.field, used.token, COALESCE(shared.users, 1) AS users
-    FROM (SELECT field, token FROM {analytics}.token_user WHERE token = $1 LIMIT 1) AS used
-    LEFT JOIN {analytics}.token_period AS shared
-        ON shared.field = used.field AND shared.token = used.token AND shared.period = 'all'
+    SELECT field, token, users FROM {analytics}.token_period WHERE token = $1 AND period = 'all'
+    UNION ALL
+    -- A token with one user is not in token_period.
+    (
+        SELECT field, token, 1
+        FROM {analytics}.token_user
+        WHERE token = $1
+            AND NOT EXISTS (SELECT FROM {analytics}.token_period WHERE token = $1 AND period = 'all')
+        LIMIT 1
+    )
+    LIMIT 1
 ),
 hop_1 AS (
     SELECT root.users AS token_users, used.*
     FROM root
-    JOIN {analytics}.token_user AS used USING (field, token)
+    CROSS JOIN LATERAL (
+        SELECT * FROM {analytics}.token_user WHERE token = root.token AND field = root.field OFFSET 0
+    ) AS used
     WHERE root.users <= 50
 ),
 user_tokens AS (
@@ -46,7 +56,11 @@ hop_2 AS (
 token_users AS (
     SELECT kept_tokens.users AS token_users, used.*
     FROM kept_tokens
-    JOIN {analytics}.token_user AS used USING (field, token)
+    CROSS JOIN LATERAL (
+        SELECT * FROM {analytics}.token_user
+        WHERE token = kept_tokens.token AND field = kept_tokens.field
+        OFFSET 0
+    ) AS used
     WHERE $2 >= 3
         AND users BETWEEN 2 AND 50
         AND NOT EXISTS (SELECT FROM hop_2 WHERE hop_2.token = used.token AND hop_2.user_id = used.user_id)

@@ -136,6 +136,23 @@ async fn equal_logins_are_one_row() {
 }
 
 #[tokio::test]
+async fn unmasked_values_are_not_returned() {
+    let mut database = Database::create().await;
+    let sql = "INSERT INTO user_logins (user_id, masked_ip, masked_device_id, create_date)
+        VALUES ('older', '203.0.113.99', repeat('d', 64), date '2026-11-14')";
+    database.execute(sql).await;
+    database.roll_up().await;
+    let api = database.api().await;
+
+    let by_user = post(&api, "/v1/logins/search", r#"{"user_id": "older"}"#).await;
+    let by_token = get(&api, &format!("/v1/tokens/{}/logins", token("d"))).await;
+
+    assert_eq!(by_user.json()["rows"][0]["masked_ip"], Value::Null);
+    assert_eq!(by_user.json()["rows"][0]["masked_device_id"], token("d"));
+    assert!(by_token.body.contains("older") && !by_token.body.contains("203.0.113.99"), "{}", by_token.body);
+}
+
+#[tokio::test]
 async fn neighbours_are_found_to_each_depth() {
     let database = Database::rolled_up().await;
     let api = database.api().await;

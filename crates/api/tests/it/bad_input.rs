@@ -91,6 +91,7 @@ async fn wrong_bodies_are_refused() {
     for (body, status) in [
         ("", 400),
         ("[]", 400),
+        (r#" ["ann"]"#, 400),
         ("{}", 400),
         ("{\"user_id\"", 400),
         (r#"{"user_id": 5}"#, 400),

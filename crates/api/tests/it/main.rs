@@ -8,6 +8,8 @@ mod as_sql;
 mod bad_input;
 mod cursors;
 mod documents;
+mod lambda;
 mod outages;
+mod page;
 mod pages;
 mod support;

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use login_etl::analytics::LOGINS_PER_STEP;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::Deadline;
@@ -83,10 +84,11 @@ impl Database {
     }
 
     pub(crate) async fn roll_up(&mut self) {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_794_657_600);
+        // Noon of 14 November 2026.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(498_504);
         analytics::create(&mut self.admin, "public").await.unwrap();
         let deadline = Deadline::within(Duration::from_mins(1));
-        analytics::roll_up(&mut self.admin, "public", now, deadline).await.unwrap();
+        analytics::roll_up(&mut self.admin, "public", now, LOGINS_PER_STEP, deadline).await.unwrap();
     }
 
     pub(crate) async fn execute(&self, statements: &str) {

@@ -1,28 +1,13 @@
 //! The page, over rollups in a real Postgres: each view is small, escaped HTML whose links lead to views.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode, header};
-use axum::response::Response;
-use http_body_util::BodyExt;
-use login_etl::analytics;
-use login_etl::aws::secrets::Secrets;
-use login_etl::config::DatabaseSettings;
-use login_etl::deadline::Deadline;
-use login_etl::schema::{self, WriterLogin};
-use login_etl::store::tls::PendingTls;
-use login_etl_api::authenticator::Authenticator;
-use login_etl_api::database::Database;
-use login_etl_api::router::router;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
-use tower::ServiceExt;
+use axum::http::{Request, StatusCode, header};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// Noon of 14 November 2026, in seconds since 1970.
-const NOON: u64 = 1_794_614_400;
+use crate::support::{Answer, Database, get, send};
 
 /// The most bytes of a view.
 const MAX_SIZE: usize = 60_000;
@@ -44,47 +29,22 @@ struct Page {
     router: Router,
 }
 
-/// An answer.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-}
-
 impl Page {
-    /// Serves a database with the logins that the statements insert, rolled up.
+    /// Serves a database whose only logins are those that the statements insert, rolled up.
     async fn of(statements: &str) -> Self {
-        let page = Self::not_rolled_up().await;
-        page.admin.batch_execute(statements).await.unwrap();
-        let mut admin = connect(page.database().await).await;
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOON);
-        let deadline = Deadline::within(Duration::from_secs(60));
-        analytics::create(&mut admin, "public").await.unwrap();
-        analytics::roll_up(&mut admin, "public", now, deadline).await.unwrap();
-        page
-    }
-
-    /// Serves a database without the schema of the rollups.
-    async fn not_rolled_up() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("page_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let server = connect(superuser()).await;
-        server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let mut admin = connect(superuser().dbname(&name).clone()).await;
-        schema::migrate(&mut admin, "public", &WriterLogin::Unchanged).await.unwrap();
-        let role = format!("CREATE ROLE {name} LOGIN PASSWORD '{name}' IN ROLE login_reader");
-        admin.batch_execute(&role).await.unwrap();
-        let url = url(&name);
-        Self { admin, router: serve(&url).await }
-    }
-
-    async fn database(&self) -> Config {
-        let name: String = self.admin.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
-        superuser().dbname(&name).clone()
+        let mut database = Database::create().await;
+        database.execute("TRUNCATE user_logins").await;
+        database.execute(statements).await;
+        database.roll_up().await;
+        Self { router: database.api().await, admin: database.admin }
     }
 
     async fn get(&self, uri: &str) -> Answer {
-        self.send(Request::get(uri).body(Body::empty()).unwrap()).await
+        get(&self.router, uri).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        send(&self.router, request).await
     }
 
     async fn search(&self, form: &[(&str, &str)]) -> Answer {
@@ -92,14 +52,6 @@ impl Page {
         let request =
             Request::post("/search").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(request.body(Body::from(form)).unwrap()).await
-    }
-
-    async fn send(&self, request: Request<Body>) -> Answer {
-        let response: Response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let body = String::from_utf8(body.to_vec()).unwrap();
-        Answer { status: parts.status, headers: parts.headers, body }
     }
 
     /// Runs a statement as an analyst in psql does, and returns the first column.
@@ -196,7 +148,7 @@ async fn crowded_neighbourhood_fits() {
 
     assert_eq!(answer.status, StatusCode::OK);
     assert!(answer.body.len() <= MAX_SIZE, "{} bytes", answer.body.len());
-    assert!(answer.body.contains("the neighbourhood is larger"));
+    assert!(answer.body.contains("the neighbourhood is larger than the page shows"));
     check_html(&answer.body);
 }
 
@@ -368,9 +320,9 @@ async fn errors_are_pages() {
 
 #[tokio::test]
 async fn missing_rollups_are_explained() {
-    let page = Page::not_rolled_up().await;
+    let database = Database::create().await;
 
-    let answer = page.get("/").await;
+    let answer = get(&database.api().await, "/").await;
 
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers.contains_key(header::RETRY_AFTER));
@@ -483,30 +435,6 @@ fn resolve(view: &str, link: &str) -> String {
     }
     let path = segments.join("/");
     query.map_or(path.clone(), |query| format!("{path}?{query}"))
-}
-
-async fn serve(url: &str) -> Router {
-    let settings = DatabaseSettings::read(|name| (name == "DATABASE_URL").then(|| url.to_owned())).unwrap();
-    let tls = PendingTls::start(&settings).unwrap();
-    let database = Database::new(settings, tls, Secrets::from_env().await, 2);
-    router(database, Authenticator::new(None))
-}
-
-fn url(name: &str) -> String {
-    let address = superuser();
-    let (host, port) = (&address.get_hosts()[0], address.get_ports()[0]);
-    let tokio_postgres::config::Host::Tcp(host) = host else { panic!("the server listens on TCP") };
-    format!("postgresql://{name}:{name}@{host}:{port}/{name}?sslmode=disable")
-}
-
-fn superuser() -> Config {
-    std::env::var("TEST_DATABASE_URL").expect("`make test` sets TEST_DATABASE_URL").parse().unwrap()
-}
-
-async fn connect(config: Config) -> Client {
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 fn literal(text: &str) -> String {
