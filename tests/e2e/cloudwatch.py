@@ -39,10 +39,7 @@ OPTIONAL = {
 }
 # The metrics that only a stack for analysts writes, with their dimensions: test_analysts.py finds
 # them in its logs.
-OF_ANALYSTS = {
-    ("login-etl", name, ("function",))
-    for name in ("rollup_days_left", "rollup_failed", "server_error")
-}
+OF_ANALYSTS = {("login-etl", name, ("function",)) for name in ("days_left", "server_error")}
 # The database's instance and the analysts' function: the tests' stack has neither.
 INSTANCE = "created-database"
 API = "analysts-api"

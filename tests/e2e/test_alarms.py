@@ -157,15 +157,10 @@ def _published(name: str, dimensions: dict[str, str], value: float) -> Cause:
     return cause
 
 
-def _roll_up(name: str) -> Cause:
-    """Return a cause that publishes a bad roll-up: the tests' stack has none."""
-
-    @contextmanager
-    def cause(cloudwatch: CloudWatch) -> Iterator[Trigger]:
-        migrate = {"function": cloudwatch.driver.system.stack.migrate_function}
-        yield lambda: _publish(cloudwatch, name, migrate, 1)
-
-    return cause
+@contextmanager
+def _slow_roll_ups(cloudwatch: CloudWatch) -> Iterator[Trigger]:
+    migrate = {"function": cloudwatch.driver.system.stack.migrate_function}
+    yield lambda: _publish(cloudwatch, "roll-ups-behind", migrate, 1)
 
 
 @contextmanager
@@ -205,8 +200,7 @@ CAUSES: dict[str, Cause] = {
     "salt-changed": _logins_during(incidents.wrong_salt),
     "token-guesses": _guessing_sender,
     "migrate-errors": _failing_migrate,
-    "roll-up-failed": _roll_up("roll-up-failed"),
-    "roll-ups-behind": _roll_up("roll-ups-behind"),
+    "roll-ups-behind": _slow_roll_ups,
     "api-errors": _published("api-errors", {"FunctionName": API}, 1),
     "api-unavailable": _published("api-unavailable", {"function": API}, 1),
     "api-throttles": _published("api-throttles", {"FunctionName": API}, 1),
@@ -244,15 +238,9 @@ GRAPHS = {
 # The SQL query of a document, for rows that link to it, and its first value.
 SQL = {"token-guesses": (("Who must not hold what", "privacy.md"), GUESSER)}
 # The rows that say: run `migrate`, which then fails with the reason.
-BY_HAND = {"migrate-errors", "roll-up-failed"}
+BY_HAND = {"migrate-errors"}
 # In these cases no login waits to be written.
-WITHOUT_ROWS = {
-    "failed-messages",
-    "token-guesses",
-    "migrate-errors",
-    "roll-up-failed",
-    "roll-ups-behind",
-}
+WITHOUT_ROWS = {"failed-messages", "token-guesses", "migrate-errors", "roll-ups-behind"}
 # Other alarms with the same cause. In a slow run, `dead-letters` is raised as well.
 ALSO_RAISED = {
     "database-errors": {"function-errors"},
@@ -263,7 +251,7 @@ ALSO_RAISED = {
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND == set(ALARMS)
-    assert sorted(OPTIONAL.values()) == ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 6
+    assert sorted(OPTIONAL.values()) == ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5
 
 
 def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
@@ -346,7 +334,6 @@ def _healthy_day(cloudwatch: CloudWatch) -> None:
     _publish(cloudwatch, "oldest-message", {"QueueName": queue_name(system.stack.queue_url)}, 0)
     stack.migrate(system.emulator, system.stack)
     _publish(cloudwatch, "migrate-errors", {"FunctionName": system.stack.migrate_function}, 0)
-    _publish(cloudwatch, "roll-up-failed", {"function": system.stack.migrate_function}, 0)
 
 
 def _settle(driver: Driver) -> None:

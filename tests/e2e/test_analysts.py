@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from dev import TARGET, emulator, logs, stack
 from dev.emulator import REGION, Feature, Kind
 from dev.local_system import Services, running_services
 from dev.logins import login, token
-from e2e import emf, insights, program
+from e2e import emf, insights, page, program
 from e2e.cloudwatch import OF_ANALYSTS
 from e2e.deployment import DATABASE, Database
 from e2e.driver import wait_until
@@ -106,6 +107,32 @@ def test_role_with_policy_reads_real_rows(analysts: Database, analyst: Credentia
 
 def test_role_without_policy_is_refused(analysts: Database) -> None:
     assert _get(analysts, DUPLICATES, _role(analysts, "other")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("policies", "status", "shown"),
+    [
+        (["AnalystsPolicyArn"], 200, "<!doctype html>"),
+        ([], 403, "Your AWS identity needs the permission execute-api:Invoke"),
+    ],
+    ids=["analyst", "other"],
+)
+def test_program_serves_the_page_of_stack(
+    analysts: Database, tmp_path: Path, policies: list[str], status: int, shown: str
+) -> None:
+    role = _role(analysts, f"page-{status}", *map(analysts.output, policies))
+    session = {"AWS_ACCESS_KEY_ID": role.access_key, "AWS_SECRET_ACCESS_KEY": role.secret_key}
+    api = urlsplit(analysts.output("AnalystsUrl")).netloc.split(".")[0]
+    # A URL that can be reached: see `_get`.
+    url = f"{analysts.emulator.endpoint}/_aws/execute-api/{api}/$default"
+
+    with page.serving(
+        tmp_path, "--url", url, AWS_REGION=REGION, AWS_SESSION_TOKEN=role.token, **session
+    ) as served:
+        response, body = served.send(headers={"Accept": "text/html"})
+
+    assert response.status == status
+    assert shown in body.decode()
 
 
 def test_unsigned_or_forged_request_is_refused(analysts: Database, analyst: Credentials) -> None:

@@ -227,6 +227,16 @@ def test_answers_of_the_api_are_passed_on(api: SignedApi, page: Page, answer: An
     assert set(answer.headers) <= {(name.title(), value) for name, value in response.getheaders()}
 
 
+def test_error_of_aws_runs_no_script(api: SignedApi, page: Page) -> None:
+    api.answer = Answer(502, body=b"<script>alert(1)</script>")
+
+    response, _ = page.send(headers=HTML)
+
+    policy = "default-src 'none'; frame-ancestors 'none'"
+    assert (response.status, response.headers["Content-Security-Policy"]) == (502, policy)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_unchanged_answer_has_no_body(api: SignedApi, page: Page) -> None:
     api.answer = Answer(304, (("ETag", 'W/"7-1"'),), b"")
 

@@ -30,6 +30,15 @@ def test_environment_names_stack_and_region(driver: Driver, tmp_path: Path) -> N
     assert (done.status, done.result["stack"]) == (0, driver.system.stack.name), done
 
 
+def test_stack_without_analysts_has_no_page(driver: Driver) -> None:
+    name = driver.system.stack.name
+
+    done = program.run(driver.system.emulator, "--stack", name, "page")
+
+    problem = f"login-etl: the stack {name} has no page: deploy it with the parameter Analysts=true"
+    assert (done.status, done.output, done.progress) == (1, "", f"{problem}\n")
+
+
 def test_denied_call_names_action_and_no_more(driver: Driver) -> None:
     emulator = driver.system.emulator
     user = emulator.client("iam").create_user(UserName="nobody")["User"]["UserName"]

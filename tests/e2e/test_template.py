@@ -166,7 +166,7 @@ def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None
     alarms = _alarms(resources)
 
     ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
-    assert ignoring == {"MigrateErrorsAlarm", "RollUpFailedAlarm"} | {
+    assert ignoring == {"MigrateErrorsAlarm"} | {
         name for name, alarm in alarms.items() if alarm["MetricName"] in states
     }
     others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}

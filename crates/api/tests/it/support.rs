@@ -85,7 +85,7 @@ impl Database {
 
     pub(crate) async fn roll_up(&mut self) {
         // Noon of 14 November 2026.
-        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(498_504);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(498_516);
         analytics::create(&mut self.admin, "public").await.unwrap();
         let deadline = Deadline::within(Duration::from_mins(1));
         analytics::roll_up(&mut self.admin, "public", now, LOGINS_PER_STEP, deadline).await.unwrap();

@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
 use crate::aws::{self, Aws};
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::output;
 
 use super::login::Login;
-use super::problem::{Problem, is_browser};
+use super::problem::{self, Problem, is_browser};
 use super::site::Site;
 
 /// Bytes of a request's body. The API accepts no more.
@@ -137,7 +137,7 @@ impl Proxy {
         let host = header(header::HOST).filter(|host| hosts.iter().any(|own| own == host));
         let host = host.ok_or(Problem::ForeignHost)?;
         let path = request.uri.path().strip_prefix(&self.secret).filter(|path| path.starts_with('/'));
-        let path = path.ok_or(Problem::UnknownPath)?;
+        let path = path.filter(|path| is_plain(path)).ok_or(Problem::UnknownPath)?;
         match request.method {
             Method::GET | Method::HEAD => Ok(path),
             Method::POST => {
@@ -235,7 +235,19 @@ fn pass_back(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Result<Res
             answer.headers_mut().append(name, value.clone());
         }
     }
+    // An error may be of AWS in front of the API.
+    if status.is_client_error() || status.is_server_error() {
+        for (name, value) in problem::HEADERS {
+            answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+        }
+    }
     Ok(answer)
+}
+
+/// Whether a path has no `.`, `..` or empty segment. AWS would resolve them, and could so leave the stage of the URL.
+fn is_plain(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    !path.contains("//") && path.split('/').all(|segment| !matches!(segment, "." | ".."))
 }
 
 /// Whether a redirect leads to a place on the page: it is relative, and has no scheme and no host.
@@ -255,6 +267,18 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn paths_have_no_dot_segments() {
+        for path in ["/", "/v1/rings", "/tokens/9f", "/icon.svg", "/...", "/a..b", "/v1/"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in
+            ["/.", "/..", "/../dev/v1", "/v1/./rings", "/v1/%2e%2E/rings", "/.%2e/x", "//v1", "/v1//x"]
+        {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
 
     #[test]
     fn redirects_stay_on_the_page() {
