@@ -170,12 +170,18 @@ def endpoints(servers: BenchServers, rows: tuple[int, int], seconds: float) -> l
             measured.append(
                 _row(
                     endpoint.name,
-                    load.run(small, of_small, CLIENTS, seconds),
-                    load.run(large, of_large, CLIENTS, seconds),
-                    load.run(peer, of_large, CLIENTS, seconds) if endpoint.has_peer else None,
+                    _load(small, of_small, seconds),
+                    _load(large, of_large, seconds),
+                    _load(peer, of_large, seconds) if endpoint.has_peer else None,
                 )
             )
         return measured
+
+
+def _load(port: int, requests: list[bytes], seconds: float) -> Load:
+    """Measure after a warm-up, in which the server opens its connections to Postgres."""
+    load.run(port, requests, CLIENTS, seconds / 5)
+    return load.run(port, requests, CLIENTS, seconds)
 
 
 def _row(name: str, small: Load, large: Load, peer: Load | None) -> Row:
@@ -266,7 +272,7 @@ def rolled_up(servers: BenchServers, rows: int) -> Database:
 @contextmanager
 def _api(database: Database) -> Iterator[int]:
     port = processes.free_port()
-    with demo.serving(database.services.postgres, port, database.name):
+    with demo.serving(database.services.postgres, port, database.name, RESULTS / "logs"):
         yield port
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -175,8 +176,9 @@ def demonstrate(rows: int, seed: int, serve: bool) -> int:
         for each in made.rings:
             print(f"{each.shape:>43}  {each.ring}")
         if serve:
+            psql = f"PGPASSWORD={shlex.quote(made.analyst_password)} psql '{made.url}'"
             with demo.serving(made.postgres, processes.free_port()) as address:
-                print(f"\n{'page and API':>43}  {address}\n{'psql as an analyst':>43}  {made.psql}")
+                print(f"\n{'page and API':>43}  {address}\n{'psql as an analyst':>43}  {psql}")
                 console.print("\nPress Ctrl-C to stop, and to remove the database.")
                 signal.pause()
     return 0

@@ -7,7 +7,6 @@ same day makes the same rows.
 """
 
 import random
-import shlex
 import shutil
 import subprocess
 from collections import defaultdict
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate, product
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -84,19 +84,16 @@ class Demo:
     analyst_password: str
 
     @property
-    def psql(self) -> str:
-        """The command that logs in as an analyst."""
-        return f"PGPASSWORD={shlex.quote(self.analyst_password)} psql '{self._url('')}'"
+    def url(self) -> str:
+        """The URL of the database for an analyst, without the password."""
+        authority = str(self.postgres.certificate_authority)
+        return self.postgres.url(
+            ANALYST, "", DATABASE, sslmode="verify-full", sslrootcert=authority
+        )
 
     def connect(self) -> psycopg.Connection:
         """Connect as an analyst."""
-        return psycopg.connect(self._url(self.analyst_password), autocommit=True)
-
-    def _url(self, password: str) -> str:
-        authority = str(self.postgres.certificate_authority)
-        return self.postgres.url(
-            ANALYST, password, DATABASE, sslmode="verify-full", sslrootcert=authority
-        )
+        return psycopg.connect(self.url, password=self.analyst_password, autocommit=True)
 
 
 def star(users: int) -> Pairs:
@@ -141,13 +138,13 @@ RINGS = {
 
 
 @contextmanager
-def running(rows: int, seed: int = 1) -> Iterator[Demo]:
+def running(rows: int, seed: int = 1, logs: Path = LOGS) -> Iterator[Demo]:
     """Start a Postgres with a database of logins and rollups; remove both at the end."""
     directory = local_system.make_directory()
-    shutil.rmtree(LOGS, ignore_errors=True)
+    shutil.rmtree(logs, ignore_errors=True)
     server = None
     try:
-        server = postgres.create(directory / "postgres", LOGS / "postgres.log")
+        server = postgres.create(directory / "postgres", logs / "postgres.log")
         local_system.create_database(server)
         with server.connect(DATABASE) as admin:
             rings = fill(admin, rows, seed)
@@ -205,19 +202,21 @@ def roll_up(server: Postgres, database: str = DATABASE) -> None:
 
 
 @contextmanager
-def serving(server: Postgres, port: int, database: str = DATABASE) -> Iterator[str]:
+def serving(
+    server: Postgres, port: int, database: str = DATABASE, logs: Path = LOGS
+) -> Iterator[str]:
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
     if not API.exists():
         raise SystemExit("The API is not built. Run: make build")
     let_api_log_in(server, database)
-    log = LOGS / "api.log"
+    log = logs / "api.log"
     environment = {
         "LISTEN": f"{LOOPBACK}:{port}",
         "DATABASE_URL": server.url(API_USER, database=database, sslmode="require"),
         "DATABASE_CA_BUNDLE": str(server.certificate_authority),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    api = processes.start([API], log=log, cwd=LOGS, env=environment)
+    api = processes.start([API], log=log, cwd=logs, env=environment)
     try:
         processes.wait_until(lambda: processes.listens(api, port), "The API", api, log)
         yield f"http://{LOOPBACK}:{port}"

@@ -51,7 +51,7 @@ TESTED = {
     "curl": ("crates/api/tests/it/documents.rs", "documented_commands_answer"),
     "make watch": ("dev/checks/commands.py", '_beside("make watch")'),
     "make build": ("Makefile", "commands: build"),
-    "make demo": ("tests/e2e/conftest.py", "demo.running("),
+    "make demo": ("tests/e2e/test_demo.py", '"demo", "--rows"'),
     "PGPASSWORD": (ROLLUPS, 'commands("psql", "analysts.md")'),
     "SQL: A role for each analyst": (ROLLUPS, 'sql("A role for each analyst", "analysts.md")'),
     "make check": (".ci/run", "make check"),

@@ -25,6 +25,7 @@ VERBOSE_FUNCTION = "trace"
 ENDPOINT = os.environ.get("E2E_ENDPOINT_URL")
 # test_localstack.py runs these tests again, beside those that started it.
 LOGS = TARGET / ("e2e-endpoint" if ENDPOINT else "e2e")
+ROLLUP_LOGS = TARGET / "e2e-rollups"
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -65,7 +66,7 @@ def services(request: pytest.FixtureRequest) -> Iterator[Services]:
 @pytest.fixture(scope="session")
 def rollups() -> Iterator[Demo]:
     """Roll up generated logins, odd logins, and logins that arrived after the first roll-up."""
-    with demo.running(20_000) as made:
+    with demo.running(20_000, logs=ROLLUP_LOGS) as made:
         with made.postgres.connect(DATABASE) as admin:
             admin.execute("DROP SCHEMA analytics CASCADE")
             admin.execute(ODD_LOGINS)
@@ -78,7 +79,7 @@ def rollups() -> Iterator[Demo]:
 @pytest.fixture(scope="session")
 def analysts_api(rollups: Demo) -> Iterator[str]:
     """Run the API and the page over these logins; yield their address."""
-    with demo.serving(rollups.postgres, free_port()) as address:
+    with demo.serving(rollups.postgres, free_port(), logs=ROLLUP_LOGS) as address:
         yield address
 
 
