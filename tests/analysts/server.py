@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ class Api:
         """Send a request whose target is not encoded any further; return the answer."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=TIMEOUT_S)
         try:
-            connection.request(method, target, body, dict(headers or {}))
+            # The server may answer, and close the connection, before it has read a large body.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body, dict(headers or {}))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:
@@ -100,10 +102,13 @@ class Api:
 
     def send_bytes(self, request: bytes) -> bytes:
         """Send bytes, and return what the server sends until it closes the connection."""
-        with self.open() as connection:
+        received = b""
+        with self.open() as connection, suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            while part := connection.recv(1 << 16):
+                received += part
+        return received
 
 
 @contextmanager
