@@ -151,6 +151,7 @@ zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
 	$(LOCAL) with-services cargo test --locked --workspace
 	pytest tests/e2e
+	pytest tests/analysts
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
@@ -173,6 +174,11 @@ python-localstack:
 .PHONY: torture
 torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+# Each seed makes other requests. A failed check ends the run with an error.
+.PHONY: schemathesis
+schemathesis: build build-api
+	@python -m analysts --cases $(or $(CASES),10000) --seed $(or $(SEED),1)
 
 .PHONY: check
 check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, template, pipeline, modules and dependencies
