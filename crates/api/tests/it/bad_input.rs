@@ -71,7 +71,7 @@ async fn problem_names_the_broken_rule() {
         ("/v1/daily?from=x", 400, "the operation has no such parameter; /openapi.json lists them"),
         ("/v1/freshness?x", 400, "the operation has no such parameter; /openapi.json lists them"),
         ("/v1/daily?format=xml", 400, "the parameter format must be json or csv"),
-        ("/v1/nothing", 404, "nothing is at this path; /openapi.json lists the paths of the API"),
+        ("/v1/nothing", 404, "the paths are in /openapi.json"),
         (
             &*format!("/v1/tokens/{}", d.to_uppercase()),
             400,
