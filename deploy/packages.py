@@ -90,20 +90,20 @@ def template(environment: str, expected: str, target: Path = TARGET) -> dict[str
 
 
 def image_template(image_uri: str) -> dict[str, Any]:
-    """Return the template with an image in ECR as the ingest function; `migrate` stays a zip."""
+    """Return the template with an image in ECR as the ingest function; the others stay zips."""
     if not IMAGE_URI.fullmatch(image_uri):
         raise PackageError(f"{image_uri} is not the URI of an image in ECR, with a tag or a digest")
     found = yaml_parse((ROOT / "template.yaml").read_text())
     settings = found["Globals"]["Function"]
     zip_only = {name: settings.pop(name) for name in ZIP_ONLY}
-    # Relative to the template, which is written to another folder.
-    zip_only["CodeUri"] = str(ROOT)
     for name, resource in found["Resources"].items():
         if name == "IngestFunction":
             resource["Properties"] |= {"PackageType": "Image", "ImageUri": image_uri}
             del resource["Metadata"]["BuildMethod"], resource["Metadata"]["BuildProperties"]
         elif resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"] |= zip_only
+            properties = zip_only | resource["Properties"]
+            # The template is written to another folder.
+            resource["Properties"] = properties | {"CodeUri": str(ROOT / properties["CodeUri"])}
     return found
 
 

@@ -93,7 +93,7 @@ def test_image_template_differs_only_in_image() -> None:
         "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/login-etl@sha256:" + "0" * 64
     )
 
-    functions = {"IngestFunction", "MigrateFunction"}
+    functions = {"ApiFunction", "IngestFunction", "MigrateFunction"}
     changed = {name for name in zipped if zipped[name] != changed_template[name]}
     assert changed == {"Globals", "Resources"}
     assert {
@@ -101,6 +101,14 @@ def test_image_template_differs_only_in_image() -> None:
         for name, resource in zipped["Resources"].items()
         if resource != changed_template["Resources"][name]
     } == functions
+    code = {
+        name: changed_template["Resources"][name]["Properties"].get("CodeUri") for name in functions
+    }
+    assert code == {
+        "ApiFunction": str(ROOT / "crates" / "api"),
+        "IngestFunction": None,
+        "MigrateFunction": str(ROOT),
+    }
     before, after = zipped["Globals"]["Function"], changed_template["Globals"]["Function"]
     assert before.keys() - after.keys() == {"CodeUri", "Handler", "Runtime", "Layers"}
 
