@@ -21,7 +21,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from dev import ROOT, TARGET, local_system, logins, postgres, processes
+from dev import ROOT, TARGET, local_system, logins, postgres, processes, stack
 from dev.local_system import DATABASE, MIGRATE
 from dev.postgres import LOOPBACK, Postgres
 
@@ -206,8 +206,7 @@ def serving(
     server: Postgres, port: int, database: str = DATABASE, logs: Path = LOGS
 ) -> Iterator[str]:
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
-    if not API.exists():
-        raise SystemExit("The API is not built. Run: make build")
+    program = stack.copy_binary("api", logs)
     let_api_log_in(server, database)
     log = logs / "api.log"
     environment = {
@@ -216,7 +215,7 @@ def serving(
         "DATABASE_CA_BUNDLE": str(server.certificate_authority),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    api = processes.start([API], log=log, cwd=logs, env=environment)
+    api = processes.start([program], log=log, cwd=logs, env=environment)
     try:
         processes.wait_until(lambda: processes.listens(api, port), "The API", api, log)
         yield f"http://{LOOPBACK}:{port}"

@@ -230,7 +230,7 @@ def serve_page(system: LocalSystem, log: Path) -> Page:
     password = stack.api_password(system.emulator, system.stack)
     address = f"127.0.0.1:{processes.free_port()}"
     process = processes.start(
-        [stack.binary("api")],
+        [stack.copy_binary("api", system.services.directory)],
         log=log,
         cwd=system.services.directory,
         env={

@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -346,6 +347,12 @@ def binary(program: str) -> Path:
         target = "build-api" if program in ANALYSTS_PROGRAMS.values() else "build"
         raise SystemExit(f"The program {program} is not built. Run: make {target}")
     return path
+
+
+def copy_binary(program: str, folder: Path) -> Path:
+    """Copy a built program to a folder: a build cannot replace the file of a running program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy2(binary(program), folder / program))
 
 
 def package(program: str, ca: Path) -> bytes:

@@ -25,7 +25,7 @@ from dev import ROOT, TARGET, stack
 from dev.emulator import Feature, Kind
 from dev.local_system import running_services
 from dev.logins import Row, row
-from dev.stack import CA_BUNDLE, PROGRAMS, TEMPLATE
+from dev.stack import ANALYSTS_PROGRAMS, CA_BUNDLE, PROGRAMS, TEMPLATE
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
 
@@ -81,7 +81,8 @@ def test_stack_deployed_by_sam_masks_a_login(
 
 
 def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_path: Path) -> None:
-    zips = {name: _zip(database, tmp_path, program) for name, program in PROGRAMS.items()}
+    programs = PROGRAMS | ANALYSTS_PROGRAMS
+    zips = {name: _zip(database, tmp_path, program) for name, program in programs.items()}
     template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
 
     _sam(database, *_deployment(database, _write(database, template, tmp_path / "template.json")))
@@ -92,7 +93,7 @@ def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_pa
         name: functions.get_function(FunctionName=resources[name])["Configuration"]["CodeSha256"]
         for name in PROGRAMS
     }
-    built = {name: hashlib.sha256(path.read_bytes()).digest() for name, path in zips.items()}
+    built = {name: hashlib.sha256(zips[name].read_bytes()).digest() for name in PROGRAMS}
     assert running == {name: base64.b64encode(digest).decode() for name, digest in built.items()}
 
 
