@@ -350,8 +350,10 @@ def binary(program: str) -> Path:
 
 
 def copy_binary(program: str, folder: Path) -> Path:
-    """Copy a built program to a folder: a build cannot replace the file of a running program."""
+    """Copy a built program to a folder: the file of a running program cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
+    # A copy from before may still run.
+    (folder / program).unlink(missing_ok=True)
     return Path(shutil.copy2(binary(program), folder / program))
 
 
