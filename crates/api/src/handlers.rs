@@ -1,4 +1,4 @@
-//! The operations: read the request, ask the database, write the answer.
+//! The operations: each reads the request, runs a query, and writes the answer.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,7 @@
 //! A SQL statement with its parameters, and the same statement as text that psql runs.
 
+use std::borrow::Cow;
+
 use jiff::civil::Date;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::types::{ToSql, Type};
@@ -10,7 +12,7 @@ const SCHEMA: &str = "{analytics}";
 /// The text of a query, with the parameters `$1` to `$9`. `{analytics}` stands for the schema of the rollups.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    template: &'static str,
+    template: Cow<'static, str>,
     parameters: Vec<Parameter>,
 }
 
@@ -27,8 +29,11 @@ pub enum Parameter {
 
 impl Statement {
     /// Makes a statement of the text of a `.sql` file.
-    pub fn new(template: &'static str, parameters: impl IntoIterator<Item = Parameter>) -> Self {
-        Self { template, parameters: parameters.into_iter().collect() }
+    pub fn new(
+        template: impl Into<Cow<'static, str>>,
+        parameters: impl IntoIterator<Item = Parameter>,
+    ) -> Self {
+        Self { template: template.into(), parameters: parameters.into_iter().collect() }
     }
 
     /// Returns the text with the quoted name of the schema.

@@ -67,7 +67,7 @@ impl Duplicates {
         Statement::new(include_str!("duplicates.sql"), parameters)
     }
 
-    /// Asks the database.
+    /// Lists the tokens, the most shared first.
     ///
     /// # Errors
     ///

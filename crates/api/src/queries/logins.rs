@@ -10,6 +10,11 @@ use crate::parameters::{Day, Limit, Number, Token, UserId};
 use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
+/// The statement of both questions: `{filter}` stands for one of the conditions below.
+const LOGINS: &str = include_str!("logins.sql");
+const WITH_TOKEN: &str = "(masked_device_id = $1 OR masked_ip = $1)";
+const OF_USER: &str = "user_id = $1";
+
 /// The number of days in which logins are looked for.
 pub type LoginDays = Number<1, 31, 1>;
 
@@ -80,15 +85,8 @@ impl TokenLogins {
     /// Returns the statement. `through` is the latest day in the rollups.
     #[must_use]
     pub fn statement(&self, token: &Token, through: Day) -> Statement {
-        let parameters = [
-            Parameter::Text(token.to_string()),
-            Parameter::Date(self.day.unwrap_or(through).0),
-            Parameter::Integer(self.days.get()),
-            Parameter::Date(Day::numbered(self.after.number).0),
-            Parameter::Text(self.after.key.clone()),
-            Parameter::Integer(self.limit.get()),
-        ];
-        Statement::new(include_str!("token_logins.sql"), parameters)
+        let day = self.day.unwrap_or(through);
+        logins(WITH_TOKEN, token.to_string(), day, self.days, self.limit, &self.after)
     }
 
     /// Lists the logins, the latest day first.
@@ -110,15 +108,8 @@ impl UserLogins {
     /// Returns the statement. `through` is the latest day in the rollups.
     #[must_use]
     pub fn statement(&self, through: Day) -> Statement {
-        let parameters = [
-            Parameter::Text(self.user_id.as_str().to_owned()),
-            Parameter::Date(self.day.unwrap_or(through).0),
-            Parameter::Integer(self.days.get()),
-            Parameter::Date(Day::numbered(self.after.number).0),
-            Parameter::Text(self.after.key.clone()),
-            Parameter::Integer(self.limit.get()),
-        ];
-        Statement::new(include_str!("user_logins.sql"), parameters)
+        let day = self.day.unwrap_or(through);
+        logins(OF_USER, self.user_id.as_str().to_owned(), day, self.days, self.limit, &self.after)
     }
 
     /// Lists the logins, the latest day first.
@@ -160,6 +151,25 @@ impl Row for Login {
     fn position(&self) -> Option<String> {
         Some(format!("{},{}", self.day.number(), self.key))
     }
+}
+
+fn logins(
+    filter: &str,
+    subject: String,
+    day: Day,
+    days: LoginDays,
+    limit: Limit,
+    after: &NumberThenKey,
+) -> Statement {
+    let parameters = [
+        Parameter::Text(subject),
+        Parameter::Date(day.0),
+        Parameter::Integer(days.get()),
+        Parameter::Date(Day::numbered(after.number).0),
+        Parameter::Text(after.key.clone()),
+        Parameter::Integer(limit.get()),
+    ];
+    Statement::new(LOGINS.replace("{filter}", filter), parameters)
 }
 
 /// Reads a value that is present, so that `null` is refused.

@@ -1,6 +1,6 @@
--- The logins with a token on some days, the latest day first. Equal rows are one row. A table that is older than the masking
--- may hold values that are not masked: they are not returned. The key orders the logins of a day, and says nothing about
--- them to somebody who cannot read cursor_key.
+-- The logins with a token, or those of a user, on some days, the latest day first. Equal rows are one row. A table that is
+-- older than the masking may hold values that are not masked: they are not returned. The key orders the logins of a day.
+-- Nobody can compute a login from the key without cursor_key.
 SELECT day, user_id, device_type, masked_ip, masked_device_id, locale, app_version, logins, key
 FROM (
     SELECT
@@ -26,7 +26,7 @@ FROM (
             locale::text,
             app_version
         FROM {analytics}.logins_readable
-        WHERE (masked_device_id = $1 OR masked_ip = $1)
+        WHERE {filter}
             AND create_date >= $2 - ($3 - 1)::integer AND create_date < LEAST($2, $4) + 1
     ) AS login
     GROUP BY create_date::date, user_id, device_type, masked_ip, masked_device_id, locale, app_version
