@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Debug};
 use std::panic::PanicHookInfo;
+use std::process::ExitCode;
 
 use tracing::field::Field;
 use tracing::{Event, Subscriber, error};
@@ -71,9 +72,15 @@ where
     log.and_then(metrics.with_filter(filter_fn(|metadata| metadata.target() == METRICS_TARGET)))
 }
 
-/// Logs an error that ends the process.
-pub fn startup_failed(error: &dyn std::error::Error) {
-    error!(error = %error, "startup failed");
+/// Returns the exit status of a program, and logs the error that ended it.
+pub fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %error, "startup failed");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes the only field of an event, without formatting it.

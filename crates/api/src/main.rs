@@ -14,13 +14,7 @@ use login_etl_api::{lambda, server};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            telemetry::startup_failed(&*error);
-            ExitCode::FAILURE
-        }
-    }
+    telemetry::exit_code(run().await)
 }
 
 async fn run() -> Result<(), Error> {

@@ -77,13 +77,7 @@ async fn main() -> ExitCode {
         None => start_and_migrate().await,
         Some(Command::AcceptSalt) => accept_salt().await,
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            telemetry::startup_failed(&*error);
-            ExitCode::FAILURE
-        }
-    }
+    telemetry::exit_code(outcome)
 }
 
 async fn start_and_migrate() -> Outcome {
