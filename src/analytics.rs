@@ -31,7 +31,7 @@ const FINISH: &str = include_str!("analytics/finish.sql");
 pub const API_LOGIN: &str = "login_api";
 
 /// The comment of the schema, by which the program recognises its own.
-const MARKER: &str = "login-etl rollups, version 1";
+pub const MARKER: &str = "login-etl rollups, version 1";
 
 /// Number of logins that a step of a roll-up counts, if its newest day does not have more. A step takes some seconds.
 pub const LOGINS_PER_STEP: i64 = 300_000;

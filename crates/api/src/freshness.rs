@@ -2,15 +2,13 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use login_etl::analytics::MARKER;
 use serde::Serialize;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
 use crate::parameters::Day;
 use crate::statement::{Parameter, Statement};
-
-/// The comment on the schema of rollups that this program can read.
-pub const MARKER: &str = "login-etl rollups, version 1";
 
 /// How fresh the rollups are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
