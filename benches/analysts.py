@@ -17,7 +17,7 @@ from benches import RESULTS, events, load
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function
 from benches.load import Load, request
-from dev import demo, processes
+from dev import demo, local_system, processes
 
 Row = dict[str, Any]
 
@@ -280,7 +280,7 @@ def _api(database: Database) -> Iterator[int]:
 def _fastapi_api(database: Database) -> Iterator[int]:
     server, port, log = database.services.postgres, processes.free_port(), RESULTS / "fastapi.log"
     url = server.url(
-        demo.API_USER,
+        local_system.API_USER,
         database=database.name,
         sslmode="verify-full",
         sslrootcert=str(server.certificate_authority),

@@ -12,7 +12,7 @@ import psycopg
 
 from benches import RESULTS, events, function
 from benches.function import Function
-from dev import demo, local_system
+from dev import demo, local_system, stack
 from dev.emulator import REGION
 from dev.local_system import MIGRATE, Services
 from dev.stack import PACKAGE, read_template
@@ -65,7 +65,7 @@ class Database:
     def api(self) -> AbstractContextManager[Function]:
         """Run the API's function, which fetches its credentials and verifies TLS."""
         secret = {"DATABASE_SECRET_ID": API_DATABASE_ID}
-        return self._running([demo.API], ALLOCATOR | self.secret_settings | secret)
+        return self._running([stack.binary("api")], ALLOCATOR | self.secret_settings | secret)
 
     def copy_function(self, messages: int) -> AbstractContextManager[Function]:
         """Run the COPY function, which writes the rows of this many messages for every event."""
@@ -174,7 +174,7 @@ def _secrets(services: Services) -> Iterator[None]:
     texts = {
         SALT_ID: events.SALT,
         DATABASE_ID: json.dumps(credentials),
-        API_DATABASE_ID: json.dumps(credentials | {"username": demo.API_USER}),
+        API_DATABASE_ID: json.dumps(credentials | {"username": local_system.API_USER}),
     }
     for name, text in texts.items():
         secrets.create_secret(Name=name, SecretString=text)

@@ -21,13 +21,11 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from dev import ROOT, TARGET, local_system, logins, postgres, processes, stack
-from dev.local_system import DATABASE, MIGRATE
+from dev import ROOT, TARGET, local_system, logins, postgres, processes
+from dev.local_system import API_USER, DATABASE, MIGRATE
 from dev.postgres import LOOPBACK, Postgres
 
-API = TARGET / "lambda" / "api" / "bootstrap"
 CREATE_API_LOGIN = ROOT / "src" / "analytics" / "create_api_login.sql"
-API_USER = "login_api"
 ANALYST = "analyst"
 LOGS = TARGET / "demo"
 MIN_ROWS = 10_000
@@ -206,18 +204,9 @@ def serving(
     server: Postgres, port: int, database: str = DATABASE, logs: Path = LOGS
 ) -> Iterator[str]:
     """Run the API and the page over rollups, and stop it at the end. Yield its address."""
-    program = stack.copy_binary("api", logs)
     let_api_log_in(server, database)
-    log = logs / "api.log"
-    environment = {
-        "LISTEN": f"{LOOPBACK}:{port}",
-        "DATABASE_URL": server.url(API_USER, database=database, sslmode="require"),
-        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    api = processes.start([program], log=log, cwd=logs, env=environment)
+    api = local_system.start_api(server, server.password, port, logs / "api.log", database)
     try:
-        processes.wait_until(lambda: processes.listens(api, port), "The API", api, log)
         yield f"http://{LOOPBACK}:{port}"
     finally:
         processes.stop(api)

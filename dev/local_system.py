@@ -21,6 +21,7 @@ from dev.processes import Process
 from dev.stack import Stack
 
 DATABASE = "logins"
+API_USER = "login_api"
 MIGRATE = TARGET / "lambda" / "migrate" / "bootstrap"
 
 # Short times: a bad message is tried twice and reaches the dead-letter queue after 2 x 3 seconds.
@@ -226,24 +227,37 @@ def _deploy(services: Services, name: str, parameters: dict[str, str | int]) -> 
 
 def serve_page(system: LocalSystem, log: Path) -> Page:
     """Start the analysts' API on a loopback port, logged in as the deployed function is."""
-    server = system.postgres
     password = stack.api_password(system.emulator, system.stack)
-    address = f"127.0.0.1:{processes.free_port()}"
-    process = processes.start(
-        [stack.copy_binary("api", system.services.directory)],
-        log=log,
-        cwd=system.services.directory,
-        env={
-            "DATABASE_URL": server.url("login_api", password, DATABASE, sslmode="require"),
-            "DATABASE_CA_BUNDLE": str(server.certificate_authority),
-            "LISTEN": address,
-        },
-    )
-    port = int(address.rpartition(":")[2])
+    port = processes.free_port()
+    process = start_api(system.postgres, password, port, log)
+    return Page(process, f"http://{LOOPBACK}:{port}/")
+
+
+def start_api(
+    server: Postgres,
+    password: str,
+    port: int,
+    log: Path,
+    database: str = DATABASE,
+    **variables: str,
+) -> Process:
+    """Start the analysts' API as a plain server, logged in as `login_api`; wait until it listens.
+
+    Variables change its environment.
+    """
+    environment = {
+        "LISTEN": f"{LOOPBACK}:{port}",
+        "DATABASE_URL": server.url(API_USER, password, database, sslmode="require"),
+        "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **variables,
+    }
+    program = stack.copy_binary("api", log.parent)
+    process = processes.start([program], log=log, cwd=log.parent, env=environment)
     processes.wait_until(
         lambda: processes.listens(process, port), "the analysts' API", process, log
     )
-    return Page(process, f"http://{address}/")
+    return process
 
 
 def create_analyst(server: Postgres) -> str:

@@ -14,8 +14,7 @@ import psycopg
 
 from analysts import sample
 from dev import demo, local_system, postgres, processes
-from dev.demo import API, API_USER
-from dev.local_system import DATABASE
+from dev.local_system import API_USER, DATABASE
 from dev.postgres import LOOPBACK, Postgres
 from dev.processes import Process
 
@@ -137,19 +136,9 @@ def database(logs: Path, settings: Mapping[str, str] | None = None) -> Iterator[
 @contextmanager
 def running(database: Database, name: str = "api", **variables: str) -> Iterator[Api]:
     """Start the API, and stop it at the end; variables change its environment."""
-    if not API.exists():
-        raise SystemExit("The program api is not built. Run: make build-api")
     port, log = processes.free_port(), database.logs / f"{name}.log"
-    environment = {
-        "LISTEN": f"{LOOPBACK}:{port}",
-        "DATABASE_URL": database.url,
-        "DATABASE_CA_BUNDLE": str(database.postgres.certificate_authority),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        **variables,
-    }
-    process = processes.start([API], log=log, cwd=database.logs, env=environment)
+    process = local_system.start_api(database.postgres, database.password, port, log, **variables)
     try:
-        processes.wait_until(lambda: processes.listens(process, port), "the API", process, log)
         yield Api(database, process, port, log)
     finally:
         processes.stop(process)
