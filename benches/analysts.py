@@ -40,7 +40,7 @@ ORDER BY users DESC
 """
 DUPLICATES = request("/v1/duplicates?field=device_id&period=all")
 
-# What is stored for a day, counted without storing it.
+# The counts of a day, without storing them.
 PLAIN_DAY = """
 SELECT field, token, user_id, count(*)
 FROM user_logins
@@ -61,7 +61,7 @@ VALUES ((%(day)s::date - DATE '1970-01-01') %% 32, %(day)s, gen_random_uuid())
 
 @dataclass(frozen=True)
 class Sample:
-    """Values to ask for, of a database of logins."""
+    """The values in the requests, from a database of logins."""
 
     tokens: list[str]
     devices: list[str]

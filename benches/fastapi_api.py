@@ -62,7 +62,7 @@ async def through() -> date:
 
 @app.get("/v1/freshness")
 async def freshness() -> Rows:
-    """Tell how fresh the rollups are."""
+    """Return how fresh the rollups are."""
     return await fetch("SELECT * FROM analytics.freshness")
 
 

@@ -29,7 +29,7 @@ class Client:
         self.connection.sendall(request)
 
     def receive(self) -> bool:
-        """Read what has arrived; tell whether the answer is complete."""
+        """Read the bytes that have arrived; return whether the answer is complete."""
         arrived = self.connection.recv(CHUNK)
         self.received += arrived
         if not arrived or not self.received.startswith(ANSWERS):

@@ -2,7 +2,7 @@
 //!
 //! A roll-up works in steps, each of them a transaction. A step counts some days anew and stores the counts together
 //! with the number of entries that the ledger had of these days. A day whose number has changed since is counted anew
-//! in the next roll-up. So a roll-up that ends anywhere loses nothing, and one that is repeated changes nothing.
+//! in the next roll-up. So a roll-up that ends anywhere loses nothing, and a repeated roll-up changes nothing.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,7 +42,7 @@ const CREATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a step waits for the step of another run.
 const LOCK_TIMEOUT: &str = "60s";
 
-/// What a roll-up did.
+/// The result of a roll-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RollUp {
     /// Number of days that were counted.

@@ -129,7 +129,7 @@ SENDING = {"Key": ("kms:GenerateDataKey", "kms:Decrypt"), "QueuePolicy": ("sqs:S
 UNLISTED_SOURCE = f"arn:aws:sns:{REGION}:{OTHER_ACCOUNT}:unlisted"
 UNLISTED_SENDER = f"arn:aws:iam::{OTHER_ACCOUNT}:role/unlisted"
 
-# What a call of a Function URL says about itself:
+# The keys in the context of a call of a function URL:
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
 OF_URL = {"lambda:functionurlauthtype": "AWS_IAM", "lambda:invokedviafunctionurl": "true"}
 # What AnalystsPolicy must allow: an action, the resource, and what the request must say of itself.

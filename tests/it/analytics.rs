@@ -253,7 +253,7 @@ async fn any_sequence_of_changes_is_counted() {
     }
 }
 
-/// The devices of a user of the chain are known to the next user, and so on. A device with 51 users is a hub.
+/// Each user of the chain shares a device with the next user. A device with 51 users is a hub.
 #[tokio::test]
 async fn chains_and_stars_are_rings() {
     let mut database = prepared().await;

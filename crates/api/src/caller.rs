@@ -8,7 +8,7 @@ pub struct Caller(pub String);
 /// Why a request has no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The request does not prove who sent it. Holds what is wrong.
+    /// The request does not prove who sent it. Holds the reason.
     #[error("{0}")]
     Unverified(&'static str),
     /// The key that verifies the caller cannot be fetched.

@@ -53,7 +53,7 @@ pub struct Database {
     known: Arc<Mutex<Option<Known>>>,
 }
 
-/// What was read of the rollups last.
+/// The freshness that was read last.
 struct Known {
     freshness: Freshness,
     /// By the wall clock: the monotonic clock may stand still while Lambda freezes the process.
@@ -168,7 +168,7 @@ impl Database {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(Failure::Answered(connection.store_error(&error))),
             Err(DeadlinePassed) => {
-                // The answer may still come: nobody else may use this connection.
+                // The answer may still come: no other request may use this connection.
                 drop(Object::take(connection));
                 Err(Failure::Silent)
             }
@@ -197,7 +197,7 @@ impl Database {
     }
 }
 
-/// Why one attempt failed.
+/// Why an attempt failed.
 enum Failure {
     /// Postgres answered, or the connection ended.
     Answered(StoreError),

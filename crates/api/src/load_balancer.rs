@@ -127,7 +127,7 @@ impl LoadBalancer {
         Ok(Caller(claims.sub))
     }
 
-    /// Checks what needs no key, so that no key is fetched for a foreign token.
+    /// Checks the parts that need no key, so that no key is fetched for a foreign token.
     fn check(&self, header: &Header) -> Result<(), Refusal> {
         let LoadBalancerSettings { arn, issuer, client_id, .. } = &self.settings;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -172,7 +172,7 @@ impl LoadBalancer {
         let response = self.connector.call(request).await.map_err(|_| Refusal::NoKey)?;
         match response.status().as_u16() {
             200 => {}
-            // S3 answers 403 for what it does not have.
+            // S3 answers 403 for a key that does not exist.
             403 | 404 => return Err(Refusal::Unverified("the token's key does not exist")),
             _ => return Err(Refusal::NoKey),
         }

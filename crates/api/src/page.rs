@@ -72,7 +72,7 @@ pub(crate) fn router(database: &Database) -> Router<Database> {
     views.merge(others)
 }
 
-/// Answers with 304 if the browser has the view already, and asks no database for it.
+/// Answers with 304 if the browser has the view already, without a query.
 async fn unless_known(State(database): State<Database>, mut request: Request, next: Next) -> Answer {
     let freshness = database.freshness().await?;
     // The views show the time of the roll-up, which changes also if the rows do not.
@@ -325,7 +325,7 @@ async fn token(
     Ok(Html(view.fitting_html()).into_response())
 }
 
-/// What to search for. In the body, because a user id must not stand in a URL.
+/// A search. It is in the body, because a user id must not stand in a URL.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Search {

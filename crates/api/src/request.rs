@@ -1,4 +1,4 @@
-//! What handlers take from a request. What they refuse becomes a [`Problem`], and never repeats a value.
+//! The extractors of the handlers. A refused request becomes a [`Problem`], which never repeats a value.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const MAX_BODY: usize = 4096;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the form of the answer depends on.
+/// The parts of a request that decide the form of the answer.
 pub(crate) struct Wanted {
     format: Format,
     headers: HeaderMap,

@@ -1,4 +1,4 @@
-//! Logs one line for each request: the pattern of its route and who sent it, and never a path, a parameter or a body.
+//! Logs a line for each request: the pattern of its route and the caller, never a path, a parameter or a body.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The routes, and what all answers have in common.
+//! The routes, and the headers of all answers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The plain server, for a computer of one's own and for containers. It has no authentication.
+//! The plain server, for a developer's computer and for containers. It has no authentication.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ pub async fn serve_on(mut listener: TcpListener, router: Router) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            // An error of a connection is the client's: there is nobody to tell.
+            // The client caused the error of its connection, and no longer reads an answer.
             drop(connection.await);
             drop(place);
         });

@@ -80,7 +80,7 @@ impl Aws {
         self.sdk.region().map_or("", AsRef::as_ref)
     }
 
-    /// Returns what provides the credentials.
+    /// Returns the provider of the credentials.
     ///
     /// # Errors
     ///

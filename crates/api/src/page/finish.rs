@@ -1,4 +1,4 @@
-//! What all answers of the page have in common: their headers, and errors as HTML.
+//! The headers of all answers of the page, and errors as HTML.
 
 use axum::body::Body;
 use axum::extract::Request;

@@ -1,4 +1,4 @@
-//! Links within the page, and what each list offers itself as.
+//! Links within the page, and each list as SQL, CSV, JSON and permalink.
 
 use crate::database::Database;
 use crate::statement::Statement;

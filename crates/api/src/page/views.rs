@@ -1,4 +1,4 @@
-//! The templates and what they print.
+//! The templates and their values.
 
 use askama::Template;
 use jiff::ToSpan as _;
@@ -23,7 +23,7 @@ pub(super) const ICON: &str = include_str!("../../templates/icon.svg");
 /// The largest view, in bytes.
 const MAX_SIZE: usize = 60_000;
 
-/// What all views have: a title, and how fresh they are.
+/// The parts of all views: a title, and how fresh the view is.
 pub(super) struct Frame {
     pub(super) title: String,
     /// The relative path to `/`, which works behind any prefix of the path.

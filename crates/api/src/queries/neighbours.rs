@@ -10,7 +10,7 @@ use crate::parameters::{Day, Field, Number, Token};
 use crate::rows::Row;
 use crate::statement::{Parameter, Statement};
 
-/// A token of more users is a hub: what is behind it is not shown.
+/// A token of more users is a hub: its neighbours are not shown.
 pub const MAX_USERS: i64 = 50;
 
 /// How far to look.
@@ -76,7 +76,7 @@ pub struct GraphToken {
     /// The different users of the token, of all time.
     #[schema(minimum = 1)]
     pub users: i64,
-    /// Whether the token has more than 50 users, so that what is behind it is not shown.
+    /// Whether the token has more than 50 users, so that its neighbours are not shown.
     pub hub: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One token: its periods, its days and its users.
+//! A token: its periods, its days and its users.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! One user: the tokens that the user logged in with.
+//! A user: the tokens that the user logged in with.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! What the patterns of places allow, the API reads; what they exclude, it refuses.
+//! The API reads each place that the pattern allows, and refuses all others.
 
 use login_etl_api::cursor::{NumberThenKey, NumberThenRank};
 use login_etl_api::parameters::{Day, Token};

@@ -141,7 +141,7 @@ impl Proxy {
         match request.method {
             Method::GET | Method::HEAD => Ok(path),
             Method::POST => {
-                // A browser that is told to send no referrer sends `null`.
+                // A browser sends `null` if the page has a policy without referrers.
                 let is_same = match header(header::ORIGIN) {
                     None | Some("null") => {
                         header(HeaderName::from_static("sec-fetch-site")) == Some("same-origin")

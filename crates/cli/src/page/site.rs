@@ -19,9 +19,9 @@ pub(crate) struct Site {
     url: String,
     /// The name of the service in the signature.
     pub service: &'static str,
-    /// The region that is part of the host; another host, such as a domain of one's own, has none.
+    /// The region that is part of the host; another host, such as a custom domain, has none.
     pub region: Option<String>,
-    /// What the caller must be permitted to do.
+    /// The permission that the caller needs.
     pub permission: String,
 }
 
