@@ -14,7 +14,7 @@ import psycopg
 
 from analysts import sample
 from dev import demo, local_system, postgres, processes
-from dev.local_system import API_USER, DATABASE
+from dev.local_system import DATABASE
 from dev.postgres import LOOPBACK, Postgres
 from dev.processes import Process
 
@@ -47,11 +47,6 @@ class Database:
     def connect(self) -> psycopg.Connection:
         """Connect as the owner."""
         return self.postgres.connect(DATABASE)
-
-    @property
-    def url(self) -> str:
-        """The URL with which the API logs in."""
-        return self.postgres.url(API_USER, self.password, DATABASE, sslmode="require")
 
 
 @dataclass(frozen=True)
