@@ -80,15 +80,20 @@ class Emulator:
 
     def client(self, service: str) -> BaseClient:
         """Create a client for an AWS service."""
+        # Some tests expect an invocation to fail; a retry would invoke the function again. Other
+        # requests are sent again as every SDK does: LocalStack answers DescribeAlarms with an error
+        # while it changes the state of an alarm.
+        attempts = 1 if service == "lambda" else 5
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
             region_name=REGION,
             aws_access_key_id=self.key,
             aws_secret_access_key=self.key,
-            # Some tests expect an invocation to fail; a retry would invoke the function again.
             # `migrate` may run for 300 s, for example to wait until Postgres starts.
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=330),
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": attempts}, read_timeout=330
+            ),
         )
 
     def stop(self) -> None:
