@@ -18,6 +18,7 @@ use crate::schema::{self, Finding, SchemaError};
 
 const PREFLIGHT: &str = include_str!("analytics/preflight.sql");
 const SCHEMA: &str = include_str!("analytics/schema.sql");
+const FUNCTIONS: &str = include_str!("analytics/functions.sql");
 const GRANTS: &str = include_str!("analytics/grants.sql");
 const BEGIN: &str = include_str!("analytics/begin.sql");
 const FIND_DAYS: &str = include_str!("analytics/find_days.sql");
@@ -84,6 +85,7 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
         transaction.batch_execute(&create).await?;
         begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
         transaction.batch_execute(SCHEMA).await?;
+        transaction.batch_execute(FUNCTIONS).await?;
         transaction.batch_execute(GRANTS).await?;
     }
     Ok(transaction.commit().await?)

@@ -22,3 +22,15 @@ FROM (
             + (SELECT logins_without_date FROM state) AS logins_without_day
     FROM pg_temp.limits
 ) AS now_left;
+
+-- Autovacuum would update the statistics a minute later. Until then Postgres would read whole tables for one token.
+DO $$
+BEGIN
+    IF (SELECT sum(logins) FROM day JOIN pg_temp.picked USING (day))
+        >= (SELECT sum(logins) FROM day WHERE ledger_entries IS NOT NULL) / 10
+    THEN
+        ANALYZE token_user_day, token_user_before, token_period, popular_token_user, popular_token_day, daily, rings,
+            ring_members;
+    END IF;
+END
+$$;

@@ -15,6 +15,10 @@ BEGIN
             SELECT pg_class.oid::regclass::text, relowner, relacl
             FROM pg_class
             WHERE relkind IN ('r', 'v') AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+            UNION ALL
+            SELECT format('FUNCTION %s', pg_proc.oid::regprocedure), proowner, coalesce(proacl, acldefault('f', proowner))
+            FROM pg_proc
+            WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
         ) AS ours (object, owner, acl)
         CROSS JOIN LATERAL aclexplode(acl) AS granted
         WHERE grantee <> owner
@@ -24,5 +28,6 @@ BEGIN
     END LOOP;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO login_reader', current_schema());
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO login_reader', current_schema());
+    EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %I TO login_reader', current_schema());
 END
 $$

@@ -158,3 +158,33 @@ ON CONFLICT (token, field, period) DO UPDATE
 SET users = excluded.users, logins = excluded.logins, first_day = excluded.first_day, last_day = excluded.last_day
 WHERE (before.users, before.logins, before.first_day, before.last_day)
     IS DISTINCT FROM (excluded.users, excluded.logins, excluded.first_day, excluded.last_day);
+
+-- To count the users of a popular token takes too long while somebody waits for it.
+CREATE TEMPORARY TABLE popular_part ON COMMIT DROP AS
+SELECT field, token, user_id, part.logins, part.first_day, part.last_day
+FROM pg_temp.part
+JOIN (SELECT field, token FROM pg_temp.counted WHERE period = 'all' AND users > 1000) AS popular USING (field, token);
+
+DELETE FROM popular_token_user AS before
+USING pg_temp.touched
+WHERE before.token = touched.token AND before.field = touched.field;
+
+INSERT INTO popular_token_user (field, token, user_id, logins, first_day, last_day)
+SELECT field, token, user_id, logins, first_day, last_day
+FROM (
+    SELECT field, token, user_id, sum(logins) AS logins, min(first_day) AS first_day, max(last_day) AS last_day,
+        row_number() OVER (PARTITION BY field, token ORDER BY sum(logins) DESC, user_id) AS place
+    FROM pg_temp.popular_part
+    GROUP BY field, token, user_id
+) AS placed
+WHERE place <= 1000;
+
+DELETE FROM popular_token_day AS before
+USING pg_temp.touched
+WHERE before.token = touched.token AND before.field = touched.field;
+
+INSERT INTO popular_token_day (field, token, day, logins, users)
+SELECT field, token, first_day, sum(logins), count(*)
+FROM pg_temp.popular_part, state
+WHERE first_day > through - 28
+GROUP BY field, token, first_day;

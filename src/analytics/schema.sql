@@ -111,6 +111,29 @@ CREATE VIEW duplicates_all AS
 SELECT field, token, users, logins, first_day, last_day FROM token_period WHERE period = 'all';
 COMMENT ON VIEW duplicates_all IS 'Tokens with at least 2 users on any days';
 
+CREATE TABLE popular_token_user (
+    field     text COLLATE "C" NOT NULL,
+    token     text COLLATE "C" NOT NULL,
+    user_id   text COLLATE "C" NOT NULL,
+    logins    bigint           NOT NULL,
+    first_day date             NOT NULL,
+    last_day  date             NOT NULL,
+    PRIMARY KEY (token, field, user_id)
+);
+COMMENT ON TABLE popular_token_user IS
+    'token_user of tokens with more than 1,000 users: the 1,000 users with the most logins';
+
+CREATE TABLE popular_token_day (
+    field  text COLLATE "C" NOT NULL,
+    token  text COLLATE "C" NOT NULL,
+    day    date             NOT NULL,
+    logins bigint           NOT NULL,
+    users  bigint           NOT NULL,
+    PRIMARY KEY (token, field, day)
+);
+COMMENT ON TABLE popular_token_day IS
+    'Logins and users by day of tokens with more than 1,000 users, of the 28 days that end on freshness.through';
+
 CREATE TABLE daily (
     day       date             NOT NULL,
     dimension text COLLATE "C" NOT NULL,

@@ -20,7 +20,7 @@ use crate::support::{Database, batch, connect, failures, invoke, record, superus
 const NOON: u64 = 1_794_614_400;
 
 /// The tables and views whose rows the test computes itself, each with a plain statement.
-const EXPECTED: [(&str, &str); 7] = [
+const EXPECTED: [(&str, &str); 9] = [
     (
         "token_user",
         "SELECT field, token, user_id, count(*), min(day), max(day) FROM plain_pair GROUP BY 1, 2, 3",
@@ -36,6 +36,26 @@ const EXPECTED: [(&str, &str); 7] = [
          WHERE day > (SELECT max(day) FROM dated) - days
          GROUP BY 1, 2, 3
          HAVING count(DISTINCT user_id) > 1",
+    ),
+    (
+        "popular_token_user",
+        "SELECT field, token, user_id, logins, first_day, last_day
+         FROM (
+             SELECT field, token, user_id, count(*) AS logins, min(day) AS first_day, max(day) AS last_day,
+                 rank() OVER (PARTITION BY field, token ORDER BY count(*) DESC, user_id COLLATE \"C\") AS place,
+                 count(*) OVER (PARTITION BY field, token) AS users
+             FROM plain_pair GROUP BY 1, 2, 3
+         ) AS placed
+         WHERE users > 1000 AND place <= 1000",
+    ),
+    (
+        "popular_token_day",
+        "SELECT field, token, day, count(*), count(DISTINCT user_id)
+         FROM plain_pair
+         WHERE day > (SELECT max(day) FROM dated) - 28 AND (field, token) IN (
+             SELECT field, token FROM plain_pair GROUP BY 1, 2 HAVING count(DISTINCT user_id) > 1000
+         )
+         GROUP BY 1, 2, 3",
     ),
     (
         "daily",
@@ -289,6 +309,36 @@ async fn chains_and_stars_are_rings() {
     assert_eq!(rings, [(1000, 999, 1998, 1000, true), (201, 200, 400, 201, true)]);
 }
 
+#[tokio::test]
+async fn popular_tokens_are_counted_before_somebody_asks() {
+    let mut database = prepared().await;
+    // User n has n % 7 + 1 logins. One token has 1,000 users, so it is not popular.
+    let rows = "
+        INSERT INTO user_logins (user_id, masked_ip, create_date)
+        SELECT 'user-' || n, encode(sha256(ip::bytea), 'hex'), DATE '2026-11-14' - (n * 5 + login) % 40
+        FROM (VALUES ('popular', 1003), ('nearly', 1000)) AS ips (ip, users), generate_series(1, users) AS n,
+            generate_series(0, n % 7) AS login";
+    database.execute(rows).await;
+    roll_up(&mut database.admin, noon_after(0)).await;
+    assert_correct(&database, noon_after(0)).await;
+
+    let one_more = "
+        INSERT INTO user_logins (user_id, masked_ip, create_date)
+        SELECT 'another', masked_ip, DATE '2026-11-10' FROM user_logins GROUP BY masked_ip;
+        UPDATE analytics.day SET ledger_entries = NULL WHERE day = '2026-11-10'";
+    database.execute(one_more).await;
+    roll_up(&mut database.admin, noon_after(0)).await;
+    assert_correct(&database, noon_after(0)).await;
+
+    let fewer = "
+        DELETE FROM user_logins
+        WHERE user_id IN ('another', 'user-6', 'user-12', 'user-13') AND create_date > DATE '2026-11-14' - 28;
+        UPDATE analytics.day SET ledger_entries = NULL WHERE NOT merged";
+    database.execute(fewer).await;
+    roll_up(&mut database.admin, noon_after(0)).await;
+    assert_correct(&database, noon_after(0)).await;
+}
+
 /// Starts a roll-up, and returns when it waits at its end for a lock that `other` holds.
 async fn start_blocked_roll_up(
     database: &Database,
@@ -431,7 +481,13 @@ async fn reader_only_reads_the_analysts_schema() {
          FROM pg_class, unnest('{{login_reader, login_writer, {name}}}'::name[]) AS role,
              unnest('{{SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER}}'::text[]) AS privilege
          WHERE relnamespace = 'analytics'::regnamespace AND relkind IN ('r', 'v')
-         GROUP BY 1, 2 HAVING bool_or(has_table_privilege(role, pg_class.oid, privilege))"
+         GROUP BY 1, 2 HAVING bool_or(has_table_privilege(role, pg_class.oid, privilege))
+         UNION ALL
+         SELECT role, 'EXECUTE', bool_and(has_function_privilege(role, pg_proc.oid, 'EXECUTE')), true
+         FROM pg_proc, unnest('{{login_reader, login_writer, {name}}}'::name[]) AS role
+         WHERE pronamespace = 'analytics'::regnamespace
+         GROUP BY 1 HAVING bool_or(has_function_privilege(role, pg_proc.oid, 'EXECUTE'))
+         ORDER BY 2"
     );
     let rights = database.admin.query(&rights, &[]).await.unwrap();
     let rights: Vec<(String, bool)> = rights
@@ -445,17 +501,20 @@ async fn reader_only_reads_the_analysts_schema() {
     );
     let schema = database.admin.query_one(&schema, &[]).await.unwrap();
 
-    assert_eq!(rights, [("login_reader SELECT".to_owned(), true)]);
+    assert_eq!(rights, ["EXECUTE", "SELECT"].map(|right| (format!("login_reader {right}"), true)));
     let schema: [bool; 4] = std::array::from_fn(|index| schema.get(index));
     assert_eq!(schema, [true, false, false, false]);
 }
 
 #[tokio::test]
-async fn every_view_and_table_has_a_comment() {
+async fn every_view_table_and_function_has_a_comment() {
     let database = prepared().await;
     let sql = "SELECT relname::text FROM pg_class
                WHERE relnamespace = 'analytics'::regnamespace AND relkind IN ('r', 'v')
-                   AND obj_description(oid, 'pg_class') IS NULL";
+                   AND obj_description(oid, 'pg_class') IS NULL
+               UNION ALL
+               SELECT proname::text FROM pg_proc
+               WHERE pronamespace = 'analytics'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL";
 
     let without = database.admin.query(sql, &[]).await.unwrap();
 

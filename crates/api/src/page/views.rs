@@ -217,6 +217,11 @@ impl OneToken {
         self.drawing.nodes.first().is_some_and(|root| root.node.hub)
     }
 
+    /// Whether the token has more users than the database lists.
+    fn is_popular(&self) -> bool {
+        self.periods.iter().any(|period| period.users > 1000)
+    }
+
     fn ring(&self) -> Option<&Token> {
         self.periods.iter().find_map(|period| period.ring.as_ref())
     }

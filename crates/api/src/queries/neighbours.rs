@@ -113,7 +113,9 @@ impl Neighbours {
     #[must_use]
     pub fn statement(&self, token: &Token) -> Statement {
         let parameters = [Parameter::Text(token.to_string()), Parameter::Integer(self.depth.get())];
-        Statement::new(include_str!("neighbours.sql"), parameters)
+        let sql = "SELECT depth, field, token, token_users, user_id, logins, first_day, last_day, truncated \
+                   FROM {analytics}.token_neighbours($1, $2)";
+        Statement::new(sql, parameters)
     }
 
     /// Looks around a token, the nearest first. A token without logins has no rows.

@@ -62,7 +62,8 @@ pub struct TokenUser {
 /// Returns the statement that counts the users and logins of a token in each period.
 #[must_use]
 pub fn statement(token: &Token) -> Statement {
-    Statement::new(include_str!("token.sql"), [Parameter::Text(token.to_string())])
+    let sql = "SELECT field, period, users, logins, first_day, last_day, ring FROM {analytics}.token_periods($1)";
+    Statement::new(sql, [Parameter::Text(token.to_string())])
 }
 
 /// Counts the users and logins of a token in each period. A token without logins has no rows.
@@ -77,7 +78,8 @@ pub async fn rows(database: &Database, token: &Token) -> Result<Vec<TokenPeriod>
 /// Returns the statement that counts the logins of a token by day.
 #[must_use]
 pub fn daily_statement(token: &Token) -> Statement {
-    Statement::new(include_str!("token_daily.sql"), [Parameter::Text(token.to_string())])
+    let sql = "SELECT day, logins, users FROM {analytics}.token_days($1)";
+    Statement::new(sql, [Parameter::Text(token.to_string())])
 }
 
 /// Counts the logins of a token on each of the last 28 days that has any, the last day first.
@@ -92,10 +94,11 @@ pub async fn daily(database: &Database, token: &Token) -> Result<Vec<TokenDay>, 
 /// Returns the statement that lists the users of a token.
 #[must_use]
 pub fn users_statement(token: &Token, page: &Page) -> Statement {
-    Statement::new(include_str!("token_users.sql"), page.parameters(token))
+    let sql = "SELECT user_id, logins, first_day, last_day, key FROM {analytics}.token_users($1, $2, $3, $4)";
+    Statement::new(sql, page.parameters(token))
 }
 
-/// Lists the users of a token, those with the most logins first.
+/// Lists the users of a token, those with the most logins first. Of a token with more than 1,000 users, the first 1,000.
 ///
 /// # Errors
 ///

@@ -53,7 +53,8 @@ impl UserTokens {
             Parameter::Text(self.after.key.clone()),
             Parameter::Integer(self.limit.get()),
         ];
-        Statement::new(include_str!("user_tokens.sql"), parameters)
+        let sql = "SELECT field, token, users, logins, first_day, last_day FROM {analytics}.user_tokens($1, $2, $3, $4)";
+        Statement::new(sql, parameters)
     }
 
     /// Lists the tokens, the most shared first.

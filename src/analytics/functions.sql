@@ -1,0 +1,253 @@
+-- The questions about one token or one user. To plan such a statement takes longer than to run it; a function keeps its
+-- plans as long as the session lasts, behind a connection pooler too. Texts name the parameters by number, because the
+-- names of results are also names of columns.
+
+CREATE FUNCTION token_periods(of_token text)
+RETURNS TABLE (field text, period text, users bigint, logins bigint, first_day date, last_day date, ring text)
+LANGUAGE plpgsql STABLE ROWS 8
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH shared AS (
+        SELECT field, period, users, logins, first_day, last_day FROM token_period WHERE token = $1
+    ),
+    -- token_period has only tokens with several users.
+    unshared AS (
+        SELECT field, 'all' AS period, count(*) AS users, sum(logins)::bigint AS logins, min(first_day) AS first_day,
+            max(last_day) AS last_day
+        FROM token_user
+        WHERE token = $1 AND NOT EXISTS (SELECT FROM shared WHERE period = 'all')
+        GROUP BY field
+        UNION ALL
+        SELECT used.field, days || 'd', used.users, used.logins, used.first_day, used.last_day
+        FROM (VALUES (1), (7), (28)) AS period (days)
+        CROSS JOIN LATERAL (
+            SELECT field, count(DISTINCT user_id) AS users, sum(logins)::bigint AS logins, min(day) AS first_day,
+                max(day) AS last_day
+            FROM token_user_day
+            WHERE token = $1 AND day > (SELECT through FROM state) - days
+            GROUP BY field
+        ) AS used
+        WHERE NOT EXISTS (SELECT FROM shared WHERE shared.period = days || 'd')
+    )
+    SELECT field, period, users, logins, first_day, last_day,
+        CASE WHEN field = 'device_id' AND EXISTS (
+            SELECT FROM shared WHERE field = 'device_id' AND period = '28d' AND users <= 50
+        ) THEN (
+            -- All users of such a device are in one ring.
+            SELECT ring
+            FROM ring_members
+            WHERE user_id = (SELECT user_id FROM token_user_day WHERE token = $1 AND field = 'device_id' LIMIT 1)
+        ) END
+    FROM (SELECT * FROM shared UNION ALL SELECT * FROM unshared) AS counted
+    ORDER BY field, array_position(ARRAY['1d', '7d', '28d', 'all'], period);
+END
+$$;
+COMMENT ON FUNCTION token_periods IS 'Users and logins of a token in each period, and the ring that it belongs to';
+
+CREATE FUNCTION token_days(of_token text)
+RETURNS TABLE (day date, logins bigint, users bigint)
+LANGUAGE plpgsql STABLE ROWS 28
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT day, logins, users FROM popular_token_day WHERE token = $1
+    UNION ALL
+    SELECT day, sum(logins)::bigint, count(DISTINCT user_id)
+    FROM token_user_day
+    WHERE token = $1 AND NOT EXISTS (SELECT FROM popular_token_user WHERE token = $1)
+    GROUP BY day
+    ORDER BY day DESC;
+END
+$$;
+COMMENT ON FUNCTION token_days IS
+    'Logins and users of a token on each of the last 28 days that has logins, the last day first';
+
+-- The key orders users with equally many logins, and says nothing about a user to somebody who cannot read cursor_key.
+CREATE FUNCTION token_users(
+    of_token text, from_logins bigint DEFAULT 9223372036854775807, after_key text DEFAULT '', max_rows bigint DEFAULT NULL
+)
+RETURNS TABLE (user_id text, logins bigint, first_day date, last_day date, key text)
+LANGUAGE plpgsql STABLE ROWS 100
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF EXISTS (SELECT FROM popular_token_user WHERE token = $1) THEN
+        RETURN QUERY
+        SELECT user_id, logins, first_day, last_day, key
+        FROM (
+            SELECT user_id, logins, first_day, last_day,
+                encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
+            FROM popular_token_user
+            WHERE token = $1
+        ) AS counted
+        WHERE logins <= $2 AND (logins < $2 OR key > $3)
+        ORDER BY logins DESC, key
+        LIMIT $4;
+    ELSE
+        RETURN QUERY
+        SELECT user_id, logins, first_day, last_day, key
+        FROM (
+            SELECT user_id, sum(logins)::bigint AS logins, min(first_day) AS first_day, max(last_day) AS last_day,
+                encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
+            FROM token_user
+            WHERE token = $1
+            GROUP BY user_id
+        ) AS counted
+        WHERE logins <= $2 AND (logins < $2 OR key > $3)
+        ORDER BY logins DESC, key
+        LIMIT $4;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION token_users IS
+    'The users of a token, those with the most logins first; of a token with more than 1,000 users, the first 1,000';
+
+CREATE FUNCTION user_tokens(
+    of_user text, from_users bigint DEFAULT 9223372036854775807, after_token text DEFAULT '',
+    max_rows bigint DEFAULT NULL
+)
+RETURNS TABLE (field text, token text, users bigint, logins bigint, first_day date, last_day date)
+LANGUAGE plpgsql STABLE ROWS 10
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT field, token, users, logins, first_day, last_day
+    FROM (
+        SELECT field, token, COALESCE(shared.users, 1) AS users, used.logins, used.first_day, used.last_day
+        FROM token_user AS used
+        LEFT JOIN (SELECT * FROM token_period WHERE period = 'all') AS shared USING (field, token)
+        WHERE user_id = $1
+    ) AS counted
+    WHERE users <= $2 AND (users < $2 OR token > $3)
+    ORDER BY users DESC, token
+    LIMIT $4;
+END
+$$;
+COMMENT ON FUNCTION user_tokens IS 'The tokens of a user, the most shared first';
+
+-- A row is a token and a user who logged in with it. A token of more than 50 users is a hub, which is shown without its
+-- users; a row of depth 0 is such a hub, if it is the first token. At most 200 tokens and users, 50 tokens of each user,
+-- and 2,000 rows. OFFSET 0 keeps Postgres from joining the view token_user as a whole, which would read all tokens.
+CREATE FUNCTION token_neighbours(of_token text, max_depth bigint DEFAULT 2)
+RETURNS TABLE (
+    depth integer, field text, token text, token_users bigint, user_id text, logins bigint, first_day date,
+    last_day date, truncated boolean
+)
+LANGUAGE plpgsql STABLE ROWS 100
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH root AS (
+        SELECT field, token, users FROM token_period WHERE token = $1 AND period = 'all'
+        UNION ALL
+        -- A token with one user is not in token_period.
+        (
+            SELECT field, token, 1
+            FROM token_user
+            WHERE token = $1
+                AND NOT EXISTS (SELECT FROM token_period WHERE token = $1 AND period = 'all')
+            LIMIT 1
+        )
+        LIMIT 1
+    ),
+    hop_1 AS (
+        SELECT root.users AS token_users, used.*
+        FROM root
+        CROSS JOIN LATERAL (
+            SELECT * FROM token_user WHERE token = root.token AND field = root.field OFFSET 0
+        ) AS used
+        WHERE root.users <= 50
+    ),
+    user_tokens AS (
+        SELECT used.*
+        FROM hop_1
+        CROSS JOIN LATERAL (
+            SELECT *, count(*) OVER () AS tokens
+            FROM token_user
+            WHERE user_id = hop_1.user_id AND token <> $1
+            ORDER BY logins DESC, field, token
+            LIMIT 50
+        ) AS used
+        WHERE $2 >= 2
+    ),
+    tokens AS (
+        SELECT counted.*, COALESCE(shared.users, 1) AS users
+        FROM (
+            SELECT field, token, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, field, token) AS place
+            FROM user_tokens
+            GROUP BY field, token
+        ) AS counted
+        LEFT JOIN token_period AS shared
+            ON shared.field = counted.field AND shared.token = counted.token AND shared.period = 'all'
+    ),
+    kept_tokens AS (
+        SELECT * FROM tokens WHERE place <= 199 - (SELECT count(*) FROM hop_1)
+    ),
+    hop_2 AS (
+        SELECT kept_tokens.users AS token_users, used.*
+        FROM kept_tokens
+        JOIN user_tokens AS used USING (field, token)
+    ),
+    token_users AS (
+        SELECT kept_tokens.users AS token_users, used.*
+        FROM kept_tokens
+        CROSS JOIN LATERAL (
+            SELECT * FROM token_user
+            WHERE token = kept_tokens.token AND field = kept_tokens.field
+            OFFSET 0
+        ) AS used
+        WHERE $2 >= 3
+            AND users BETWEEN 2 AND 50
+            AND NOT EXISTS (SELECT FROM hop_2 WHERE hop_2.token = used.token AND hop_2.user_id = used.user_id)
+    ),
+    users AS (
+        SELECT user_id, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, user_id) AS place
+        FROM token_users
+        WHERE NOT EXISTS (SELECT FROM hop_1 WHERE hop_1.user_id = token_users.user_id)
+        GROUP BY user_id
+    ),
+    cut_users AS (
+        SELECT user_id
+        FROM users
+        WHERE place > 199 - (SELECT count(*) FROM hop_1) - (SELECT count(*) FROM kept_tokens)
+    ),
+    hop_3 AS (
+        SELECT *
+        FROM token_users
+        WHERE NOT EXISTS (SELECT FROM cut_users WHERE cut_users.user_id = token_users.user_id)
+    ),
+    found AS (
+        SELECT 0 AS depth, field, token, users AS token_users, NULL AS user_id, NULL::bigint AS logins,
+            NULL::date AS first_day, NULL::date AS last_day
+        FROM root
+        WHERE users > 50
+        UNION ALL
+        SELECT 1, field, token, token_users, user_id, logins, first_day, last_day FROM hop_1
+        UNION ALL
+        SELECT 2, field, token, token_users, user_id, logins, first_day, last_day FROM hop_2
+        UNION ALL
+        SELECT 3, field, token, token_users, user_id, logins, first_day, last_day FROM hop_3
+    )
+    SELECT
+        depth, field, token, token_users, user_id, logins, first_day, last_day,
+        count(*) OVER () > 2000
+            OR EXISTS (SELECT FROM user_tokens WHERE tokens > 50)
+            OR (SELECT count(*) FROM tokens) > (SELECT count(*) FROM kept_tokens)
+            OR EXISTS (SELECT FROM cut_users) AS truncated
+    FROM found
+    ORDER BY depth, logins DESC, field, token, user_id
+    LIMIT 2000;
+END
+$$;
+COMMENT ON FUNCTION token_neighbours IS
+    'The users of a token (depth 1), their other tokens (2), and the users of those tokens (3)';
