@@ -34,8 +34,11 @@ pub const API_LOGIN: &str = "login_api";
 /// The comment of the schema, by which the program recognises its own.
 pub const MARKER: &str = "login-etl rollups, version 1";
 
-/// Number of logins that a step of a roll-up counts, if its newest day does not have more. A step takes some seconds.
+/// Number of logins that the first step of a roll-up counts, if its newest day does not have more. It takes some seconds.
 pub const LOGINS_PER_STEP: i64 = 300_000;
+
+/// How many times larger the later steps may become. Their temporary tables take 1 KB of the server's disk for a login.
+const MAX_GROWTH: i64 = 8;
 
 /// How long a statement may take that creates something.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(1);
@@ -91,7 +94,8 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
     Ok(transaction.commit().await?)
 }
 
-/// Brings the counts up to date as of `now`, the newest days first, until the deadline.
+/// Brings the counts up to date as of `now`, the newest days first, until the deadline. The first step counts about
+/// `logins_per_step` logins, and the next ones more while there is time.
 ///
 /// Readers see the counts before a step or after it. Batches do not wait for a step: it only reads `user_logins` and the
 /// ledger. Another run at the same time waits for the step.
@@ -108,12 +112,11 @@ pub async fn roll_up(
     deadline: Deadline,
 ) -> Result<RollUp, SchemaError> {
     let mut done = RollUp::default();
+    let mut logins = logins_per_step;
     loop {
         let started = Instant::now();
         let step =
-            step(client, logins_schema, now, logins_per_step, deadline).await.map_err(|error| match error
-                .code()
-            {
+            step(client, logins_schema, now, logins, deadline).await.map_err(|error| match error.code() {
                 Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => SchemaError::Busy,
                 Some(code) => SchemaError::RollUp { sqlstate: code.code().to_owned() },
                 None => SchemaError::from(error),
@@ -126,8 +129,13 @@ pub async fn roll_up(
             "days rolled up"
         );
         // The next step may take longer than this step.
-        if step.days == 0 || step.days_left == 0 || deadline.left() < started.elapsed() * 2 {
+        let elapsed = started.elapsed();
+        if step.days == 0 || step.days_left == 0 || deadline.left() < elapsed * 2 {
             return Ok(done);
+        }
+        // Each step counts its tokens over all days, so few large steps are faster than many small ones.
+        if deadline.left() > elapsed * 4 {
+            logins = (logins * 2).min(logins_per_step * MAX_GROWTH);
         }
     }
 }

@@ -62,7 +62,8 @@ pub struct TokenUser {
 /// Returns the statement that counts the users and logins of a token in each period.
 #[must_use]
 pub fn statement(token: &Token) -> Statement {
-    let sql = "SELECT field, period, users, logins, first_day, last_day, ring FROM {analytics}.token_periods($1)";
+    let sql =
+        "SELECT field, period, users, logins, first_day, last_day, ring FROM {analytics}.token_periods($1)";
     Statement::new(sql, [Parameter::Text(token.to_string())])
 }
 
