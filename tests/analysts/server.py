@@ -99,7 +99,8 @@ class Api:
         received = b""
         with self.open() as connection, suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the server has ended the connection already
+                connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(1 << 16):
                 received += part
         return received
