@@ -1,5 +1,6 @@
 -- Creates the login of the analysts' API, which may do what login_reader may do. The settings protect the database from
--- a mistake of the API. They are no rights: the role may change its own settings.
+-- a mistake of the API. They are no rights: the role may change its own settings. Postgres would compile a statement
+-- over a day of logins, and start other processes for it, which takes longer than to run it.
 DO $$
 DECLARE
     alter_role constant text :=
@@ -15,6 +16,8 @@ BEGIN
     EXECUTE alter_role || 'default_transaction_read_only = on';
     EXECUTE alter_role || 'statement_timeout = ''2s''';
     EXECUTE alter_role || 'idle_in_transaction_session_timeout = ''10s''';
+    EXECUTE alter_role || 'jit = off';
+    EXECUTE alter_role || 'max_parallel_workers_per_gather = 0';
     EXECUTE alter_role || 'search_path FROM CURRENT';
 END
 $$
