@@ -3,10 +3,29 @@
 -- This is "connected components": each device starts as a group of its own. In each round, a group joins its smallest
 -- neighbour, and the names of the groups are shortened until each device has the name of its group. At least half of
 -- the groups that have a neighbour are gone after two rounds, so a chain of 1,000 devices takes about 10 rounds.
+-- Only rings of users with a changed device can be different. A device that is not changed has all its users in one ring,
+-- so the members of these rings and the users of changed devices are all that has to be looked at.
+CREATE TEMPORARY TABLE changed_user ON COMMIT DROP AS
+SELECT user_id FROM pg_temp.part WHERE field = 'device_id'
+UNION
+SELECT user_id FROM pg_temp.change WHERE field = 'device_id';
+ANALYZE pg_temp.changed_user;
+
+CREATE TEMPORARY TABLE changed_ring ON COMMIT DROP AS
+SELECT DISTINCT ring FROM ring_members JOIN pg_temp.changed_user USING (user_id);
+
+INSERT INTO pg_temp.changed_user
+SELECT user_id FROM ring_members JOIN pg_temp.changed_ring USING (ring)
+EXCEPT
+SELECT user_id FROM pg_temp.changed_user;
+ANALYZE pg_temp.changed_user;
+
 CREATE TEMPORARY TABLE device ON COMMIT DROP AS
 SELECT row_number() OVER (ORDER BY token) AS number, token, row_number() OVER (ORDER BY token) AS ring_number
 FROM token_period
-WHERE field = 'device_id' AND period = '28d' AND users <= 50;
+WHERE field = 'device_id' AND period = '28d' AND users <= 50 AND token IN (
+    SELECT token FROM token_user_day JOIN pg_temp.changed_user USING (user_id) WHERE field = 'device_id'
+);
 CREATE INDEX ON pg_temp.device (number);
 ANALYZE pg_temp.device;
 
@@ -59,11 +78,11 @@ FROM pg_temp.device_user
 JOIN pg_temp.device USING (number)
 JOIN pg_temp.device AS first_device ON first_device.number = device.ring_number;
 
-DELETE FROM rings;
+DELETE FROM rings WHERE ring IN (SELECT ring FROM pg_temp.changed_ring);
 INSERT INTO rings (ring, users, devices, logins, first_day, last_day)
 SELECT ring, count(DISTINCT user_id), count(DISTINCT number), sum(logins), min(first_day), max(last_day)
 FROM pg_temp.ring_user
 GROUP BY ring;
 
-DELETE FROM ring_members;
+DELETE FROM ring_members WHERE ring IN (SELECT ring FROM pg_temp.changed_ring);
 INSERT INTO ring_members (ring, user_id) SELECT DISTINCT ring, user_id FROM pg_temp.ring_user;

@@ -24,6 +24,7 @@ CROSS JOIN LATERAL (VALUES ('device_id', masked_device_id), ('ip', masked_ip)) A
 -- Faster than one regular expression for the whole.
 WHERE length(token) = 64 AND token !~ '[^0-9a-f]' AND length(user_id) <= 128
 GROUP BY day, field, token, user_id;
+ANALYZE pg_temp.pair;
 
 -- What is different from the last roll-up of these days. In most runs this is little of a day.
 CREATE TEMPORARY TABLE change ON COMMIT DROP AS
@@ -77,6 +78,8 @@ SET
     logins = (SELECT count(*) FROM pg_temp.login WHERE login.day = day.day)
 WHERE day IN (SELECT day FROM pg_temp.picked);
 
+CREATE TEMPORARY TABLE through_before ON COMMIT DROP AS SELECT through FROM state;
+
 -- The period never moves back: the days before it are merged.
 UPDATE state
 SET through = greatest(through, (
@@ -113,7 +116,8 @@ UNION
 SELECT field, token
 FROM token_period
 JOIN pg_temp.first_day_of USING (period)
-WHERE token_period.first_day < first_day_of.first_day;
+WHERE token_period.first_day < first_day_of.first_day
+    AND (SELECT through FROM pg_temp.through_before) < (SELECT through FROM state);
 ANALYZE pg_temp.touched;
 
 -- Most tokens have one user: they are in no period, and need no further count.
