@@ -3,6 +3,7 @@
 -- This is "connected components": each device starts as a group of its own. In each round, a group joins its smallest
 -- neighbour, and the names of the groups are shortened until each device has the name of its group. At least half of
 -- the groups that have a neighbour are gone after two rounds, so a chain of 1,000 devices takes about 10 rounds.
+--
 -- Only rings of users with a changed device can be different. A device that is not changed has all its users in one ring,
 -- so the members of these rings and the users of changed devices are all that has to be looked at.
 CREATE TEMPORARY TABLE changed_user ON COMMIT DROP AS
