@@ -34,7 +34,8 @@ pub const API_LOGIN: &str = "login_api";
 /// The comment of the schema, by which the program recognises its own.
 pub const MARKER: &str = "login-etl rollups, version 1";
 
-/// Number of logins that the first step of a roll-up counts, if its newest day does not have more. It takes some seconds.
+/// Number of logins that the first step of a roll-up counts, if its newest day does not have more. The
+/// step takes some seconds.
 pub const LOGINS_PER_STEP: i64 = 300_000;
 
 /// How many times larger the later steps may become. Their temporary tables take 1 KB of the server's disk for a login.
@@ -128,8 +129,8 @@ pub async fn roll_up(
             elapsed_ms = started.elapsed().as_millis(),
             "days rolled up"
         );
-        // The next step may take longer than this step.
         let elapsed = started.elapsed();
+        // The next step may take longer than this step.
         if step.days == 0 || step.days_left == 0 || deadline.left() < elapsed * 2 {
             return Ok(done);
         }

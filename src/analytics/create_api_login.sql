@@ -1,6 +1,7 @@
 -- Creates the login of the analysts' API, which may do what login_reader may do. The settings protect the database from
--- a mistake of the API. They are no rights: the role may change its own settings. Postgres would compile a statement
--- over a day of logins, and start other processes for it, which takes longer than to run it.
+-- a mistake of the API. They are no rights: the role may change its own settings. For a statement
+-- over a day of logins, Postgres would generate machine code and start more processes: both take longer than the
+-- statement itself.
 DO $$
 DECLARE
     alter_role constant text :=

@@ -1,6 +1,7 @@
--- The questions about one token or one user. To plan such a statement takes longer than to run it; a function keeps its
--- plans as long as the session lasts, behind a connection pooler too. Texts name the parameters by number, because the
--- names of results are also names of columns.
+-- Functions that answer the questions about a token or a user. Postgres needs longer to plan such a statement than to run
+-- it. A function keeps its plan for the whole session, also behind a connection pooler.
+--
+-- With `use_column`, a name such as `logins`, which is a column and a result, means the column.
 
 CREATE FUNCTION token_periods(of_token text)
 RETURNS TABLE (field text, period text, users bigint, logins bigint, first_day date, last_day date, ring text)
@@ -11,14 +12,14 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH shared AS (
-        SELECT field, period, users, logins, first_day, last_day FROM token_period WHERE token = $1
+        SELECT field, period, users, logins, first_day, last_day FROM token_period WHERE token = of_token
     ),
     -- token_period has only tokens with several users.
     unshared AS (
         SELECT field, 'all' AS period, count(*) AS users, sum(logins)::bigint AS logins, min(first_day) AS first_day,
             max(last_day) AS last_day
         FROM token_user
-        WHERE token = $1 AND NOT EXISTS (SELECT FROM shared WHERE period = 'all')
+        WHERE token = of_token AND NOT EXISTS (SELECT FROM shared WHERE period = 'all')
         GROUP BY field
         UNION ALL
         SELECT used.field, days || 'd', used.users, used.logins, used.first_day, used.last_day
@@ -27,7 +28,7 @@ BEGIN
             SELECT field, count(DISTINCT user_id) AS users, sum(logins)::bigint AS logins, min(day) AS first_day,
                 max(day) AS last_day
             FROM token_user_day
-            WHERE token = $1 AND day > (SELECT through FROM state) - days
+            WHERE token = of_token AND day > (SELECT through FROM state) - days
             GROUP BY field
         ) AS used
         WHERE NOT EXISTS (SELECT FROM shared WHERE shared.period = days || 'd')
@@ -39,7 +40,7 @@ BEGIN
             -- All users of such a device are in one ring.
             SELECT ring
             FROM ring_members
-            WHERE user_id = (SELECT user_id FROM token_user_day WHERE token = $1 AND field = 'device_id' LIMIT 1)
+            WHERE user_id = (SELECT user_id FROM token_user_day WHERE token = of_token AND field = 'device_id' LIMIT 1)
         ) END
     FROM (SELECT * FROM shared UNION ALL SELECT * FROM unshared) AS counted
     ORDER BY field, array_position(ARRAY['1d', '7d', '28d', 'all'], period);
@@ -55,11 +56,11 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT day, logins, users FROM popular_token_day WHERE token = $1
+    SELECT day, logins, users FROM popular_token_day WHERE token = of_token
     UNION ALL
     SELECT day, sum(logins)::bigint, count(DISTINCT user_id)
     FROM token_user_day
-    WHERE token = $1 AND NOT EXISTS (SELECT FROM popular_token_user WHERE token = $1)
+    WHERE token = of_token AND NOT EXISTS (SELECT FROM popular_token_user WHERE token = of_token)
     GROUP BY day
     ORDER BY day DESC;
 END
@@ -77,18 +78,19 @@ SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
-    IF EXISTS (SELECT FROM popular_token_user WHERE token = $1) THEN
+    -- Two statements: a plan for both cases may read the whole table of popular tokens and find nothing.
+    IF EXISTS (SELECT FROM popular_token_user WHERE token = of_token) THEN
         RETURN QUERY
         SELECT user_id, logins, first_day, last_day, key
         FROM (
             SELECT user_id, logins, first_day, last_day,
                 encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
             FROM popular_token_user
-            WHERE token = $1
+            WHERE token = of_token
         ) AS counted
-        WHERE logins <= $2 AND (logins < $2 OR key > $3)
+        WHERE logins <= from_logins AND (logins < from_logins OR key > after_key)
         ORDER BY logins DESC, key
-        LIMIT $4;
+        LIMIT max_rows;
     ELSE
         RETURN QUERY
         SELECT user_id, logins, first_day, last_day, key
@@ -96,17 +98,17 @@ BEGIN
             SELECT user_id, sum(logins)::bigint AS logins, min(first_day) AS first_day, max(last_day) AS last_day,
                 encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
             FROM token_user
-            WHERE token = $1
+            WHERE token = of_token
             GROUP BY user_id
         ) AS counted
-        WHERE logins <= $2 AND (logins < $2 OR key > $3)
+        WHERE logins <= from_logins AND (logins < from_logins OR key > after_key)
         ORDER BY logins DESC, key
-        LIMIT $4;
+        LIMIT max_rows;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION token_users IS
-    'The users of a token, those with the most logins first; of a token with more than 1,000 users, the first 1,000';
+    'The users of a token, at most 1,000 of them, those with the most logins first';
 
 CREATE FUNCTION user_tokens(
     of_user text, from_users bigint DEFAULT 9223372036854775807, after_token text DEFAULT '',
@@ -124,11 +126,11 @@ BEGIN
         SELECT field, token, COALESCE(shared.users, 1) AS users, used.logins, used.first_day, used.last_day
         FROM token_user AS used
         LEFT JOIN (SELECT * FROM token_period WHERE period = 'all') AS shared USING (field, token)
-        WHERE user_id = $1
+        WHERE user_id = of_user
     ) AS counted
-    WHERE users <= $2 AND (users < $2 OR token > $3)
+    WHERE users <= from_users AND (users < from_users OR token > after_token)
     ORDER BY users DESC, token
-    LIMIT $4;
+    LIMIT max_rows;
 END
 $$;
 COMMENT ON FUNCTION user_tokens IS 'The tokens of a user, the most shared first';
@@ -148,14 +150,14 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH root AS (
-        SELECT field, token, users FROM token_period WHERE token = $1 AND period = 'all'
+        SELECT field, token, users FROM token_period WHERE token = of_token AND period = 'all'
         UNION ALL
         -- A token with one user is not in token_period.
         (
             SELECT field, token, 1
             FROM token_user
-            WHERE token = $1
-                AND NOT EXISTS (SELECT FROM token_period WHERE token = $1 AND period = 'all')
+            WHERE token = of_token
+                AND NOT EXISTS (SELECT FROM token_period WHERE token = of_token AND period = 'all')
             LIMIT 1
         )
         LIMIT 1
@@ -174,11 +176,11 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT *, count(*) OVER () AS tokens
             FROM token_user
-            WHERE user_id = hop_1.user_id AND token <> $1
+            WHERE user_id = hop_1.user_id AND token <> of_token
             ORDER BY logins DESC, field, token
             LIMIT 50
         ) AS used
-        WHERE $2 >= 2
+        WHERE max_depth >= 2
     ),
     tokens AS (
         SELECT counted.*, COALESCE(shared.users, 1) AS users
@@ -206,7 +208,7 @@ BEGIN
             WHERE token = kept_tokens.token AND field = kept_tokens.field
             OFFSET 0
         ) AS used
-        WHERE $2 >= 3
+        WHERE max_depth >= 3
             AND users BETWEEN 2 AND 50
             AND NOT EXISTS (SELECT FROM hop_2 WHERE hop_2.token = used.token AND hop_2.user_id = used.user_id)
     ),

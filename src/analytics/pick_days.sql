@@ -38,5 +38,6 @@ FROM (
     WHERE ledger_entries IS NULL AND day <= today
 ) AS pending, pg_temp.limits
 WHERE logins_of_newer_days < max_logins;
--- Without it, Postgres expects many days and reads whole tables.
+
+-- Without statistics, Postgres expects many days and reads whole tables.
 ANALYZE pg_temp.picked;

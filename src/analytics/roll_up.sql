@@ -163,7 +163,7 @@ SET users = excluded.users, logins = excluded.logins, first_day = excluded.first
 WHERE (before.users, before.logins, before.first_day, before.last_day)
     IS DISTINCT FROM (excluded.users, excluded.logins, excluded.first_day, excluded.last_day);
 
--- To count the users of a popular token takes too long while somebody waits for it.
+-- A popular token has so many users that no request can wait until they are counted.
 CREATE TEMPORARY TABLE popular_part ON COMMIT DROP AS
 SELECT field, token, user_id, part.logins, part.first_day, part.last_day
 FROM pg_temp.part

@@ -164,7 +164,7 @@ pub(crate) async fn token_daily(
     Ok(reply.table(&rows))
 }
 
-/// Lists the users of a token, those with the most logins first. Of a token with more than 1,000 users, the first 1,000.
+/// Lists the users of a token, at most 1,000 of them, those with the most logins first.
 #[utoipa::path(
     get,
     path = "/v1/tokens/{token}/users",

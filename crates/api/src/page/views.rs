@@ -14,7 +14,7 @@ use crate::queries::Row as _;
 use crate::queries::duplicates::Duplicate;
 use crate::queries::freshness::Freshness;
 use crate::queries::rings::{Ring, RingMember};
-use crate::queries::tokens::{TokenPeriod, TokenUser};
+use crate::queries::tokens::{MAX_LISTED_USERS, TokenPeriod, TokenUser};
 use crate::queries::users::UserToken;
 
 pub(super) const STYLE: &str = include_str!("../../templates/style.css");
@@ -219,7 +219,7 @@ impl OneToken {
 
     /// Whether the token has more users than the database lists.
     fn is_popular(&self) -> bool {
-        self.periods.iter().any(|period| period.users > 1000)
+        self.periods.iter().any(|period| period.users > MAX_LISTED_USERS)
     }
 
     fn ring(&self) -> Option<&Token> {

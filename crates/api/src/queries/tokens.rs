@@ -8,6 +8,9 @@ use crate::parameters::{Day, Field, Period, Token};
 use crate::rows::{Page, Row};
 use crate::statement::{Parameter, Statement};
 
+/// The most users of a token that the database lists: `src/analytics/roll_up.sql` stores as many.
+pub const MAX_LISTED_USERS: i64 = 1000;
+
 /// A token in one period that has logins with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TokenPeriod {
@@ -99,7 +102,7 @@ pub fn users_statement(token: &Token, page: &Page) -> Statement {
     Statement::new(sql, page.parameters(token))
 }
 
-/// Lists the users of a token, those with the most logins first. Of a token with more than 1,000 users, the first 1,000.
+/// Lists the users of a token, at most 1,000 of them, those with the most logins first.
 ///
 /// # Errors
 ///
