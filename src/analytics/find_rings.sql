@@ -4,8 +4,8 @@
 -- neighbour, and the names of the groups are shortened until each device has the name of its group. At least half of
 -- the groups that have a neighbour are gone after two rounds, so a chain of 1,000 devices takes about 10 rounds.
 --
--- Only the rings of users with a changed device can differ. All users of an unchanged device are in the same ring. So the
--- statements read only the users of changed devices, and the members of their rings.
+-- Only the rings of users with a changed device can differ. All users of an unchanged device are in the same ring. So
+-- the statements read only the users of changed devices, and the members of their rings.
 CREATE TEMPORARY TABLE changed_user ON COMMIT DROP AS
 SELECT user_id FROM pg_temp.part WHERE field = 'device_id'
 UNION

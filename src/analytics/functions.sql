@@ -1,5 +1,5 @@
--- Functions that answer the questions about a token or a user. Postgres needs longer to plan such a statement than to run
--- it. A function keeps its plan for the whole session, also behind a connection pooler.
+-- Functions that answer the questions about a token or a user. Postgres needs longer to plan such a statement than to
+-- run it. A function keeps its plan for the whole session, also behind a connection pooler.
 --
 -- With `use_column`, a name such as `logins`, which is a column and a result, means the column.
 
