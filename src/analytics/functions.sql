@@ -82,13 +82,8 @@ BEGIN
     IF EXISTS (SELECT FROM popular_token_user WHERE token = of_token) THEN
         RETURN QUERY
         SELECT user_id, logins, first_day, last_day, key
-        FROM (
-            SELECT user_id, logins, first_day, last_day,
-                encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
-            FROM popular_token_user
-            WHERE token = of_token
-        ) AS counted
-        WHERE logins <= from_logins AND (logins < from_logins OR key > after_key)
+        FROM popular_token_user
+        WHERE token = of_token AND logins <= from_logins AND (logins < from_logins OR key > after_key)
         ORDER BY logins DESC, key
         LIMIT max_rows;
     ELSE
@@ -137,7 +132,7 @@ COMMENT ON FUNCTION user_tokens IS 'The tokens of a user, the most shared first'
 
 -- A row is a token and a user who logged in with it. A token of more than 50 users is a hub, which is shown without its
 -- users; a row of depth 0 is such a hub, if it is the first token. At most 200 tokens and users, 50 tokens of each user,
--- and 2,000 rows. OFFSET 0 keeps Postgres from joining the view token_user as a whole, which would read all tokens.
+-- and 2,000 rows.
 CREATE FUNCTION token_neighbours(of_token text, max_depth bigint DEFAULT 2)
 RETURNS TABLE (
     depth integer, field text, token text, token_users bigint, user_id text, logins bigint, first_day date,
@@ -147,103 +142,78 @@ LANGUAGE plpgsql STABLE ROWS 100
 SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
+DECLARE
+    of_field text;
+    of_users bigint;
 BEGIN
-    RETURN QUERY
-    WITH root AS (
-        SELECT field, token, users FROM token_period WHERE token = of_token AND period = 'all'
-        UNION ALL
+    SELECT field, users INTO of_field, of_users FROM token_period WHERE token = of_token AND period = 'all';
+    IF NOT FOUND THEN
         -- A token with one user is not in token_period.
-        (
-            SELECT field, token, 1
-            FROM token_user
-            WHERE token = of_token
-                AND NOT EXISTS (SELECT FROM token_period WHERE token = of_token AND period = 'all')
-            LIMIT 1
-        )
-        LIMIT 1
+        SELECT field, 1 INTO of_field, of_users FROM token_user WHERE token = of_token LIMIT 1;
+    END IF;
+    IF of_users > 50 THEN
+        RETURN QUERY
+        SELECT 0, of_field, of_token, of_users, NULL::text, NULL::bigint, NULL::date, NULL::date, false;
+        RETURN;
+    END IF;
+
+    -- ARRAY keeps Postgres from joining the view token_user as a whole, which would read all tokens.
+    RETURN QUERY
+    WITH hop_1 AS (
+        SELECT * FROM token_user WHERE token = of_token AND field = of_field
     ),
-    hop_1 AS (
-        SELECT root.users AS token_users, used.*
-        FROM root
-        CROSS JOIN LATERAL (
-            SELECT * FROM token_user WHERE token = root.token AND field = root.field OFFSET 0
-        ) AS used
-        WHERE root.users <= 50
+    all_user_tokens AS (
+        SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY logins DESC, field, token) AS place
+        FROM token_user
+        WHERE max_depth >= 2 AND user_id = ANY (ARRAY(SELECT user_id FROM hop_1)) AND token <> of_token
     ),
     user_tokens AS (
-        SELECT used.*
-        FROM hop_1
-        CROSS JOIN LATERAL (
-            SELECT *, count(*) OVER () AS tokens
-            FROM token_user
-            WHERE user_id = hop_1.user_id AND token <> of_token
-            ORDER BY logins DESC, field, token
-            LIMIT 50
-        ) AS used
-        WHERE max_depth >= 2
+        SELECT field, token, user_id, logins, first_day, last_day FROM all_user_tokens WHERE place <= 50
     ),
     tokens AS (
-        SELECT counted.*, COALESCE(shared.users, 1) AS users
-        FROM (
-            SELECT field, token, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, field, token) AS place
-            FROM user_tokens
-            GROUP BY field, token
-        ) AS counted
-        LEFT JOIN token_period AS shared
-            ON shared.field = counted.field AND shared.token = counted.token AND shared.period = 'all'
+        SELECT field, token, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, field, token) AS place
+        FROM user_tokens
+        GROUP BY field, token
     ),
     kept_tokens AS (
-        SELECT * FROM tokens WHERE place <= 199 - (SELECT count(*) FROM hop_1)
+        SELECT field, token, COALESCE(users, 1) AS users
+        FROM tokens
+        LEFT JOIN (SELECT field, token, users FROM token_period WHERE period = 'all') AS shared USING (field, token)
+        WHERE place <= 199 - (SELECT count(*) FROM hop_1)
     ),
     hop_2 AS (
-        SELECT kept_tokens.users AS token_users, used.*
-        FROM kept_tokens
-        JOIN user_tokens AS used USING (field, token)
+        SELECT users AS token_users, used.* FROM kept_tokens JOIN user_tokens AS used USING (field, token)
     ),
     token_users AS (
-        SELECT kept_tokens.users AS token_users, used.*
-        FROM kept_tokens
-        CROSS JOIN LATERAL (
-            SELECT * FROM token_user
-            WHERE token = kept_tokens.token AND field = kept_tokens.field
-            OFFSET 0
-        ) AS used
+        SELECT users AS token_users, used.*
+        FROM token_user AS used
+        JOIN kept_tokens USING (field, token)
         WHERE max_depth >= 3
+            AND used.token = ANY (ARRAY(SELECT token FROM kept_tokens WHERE users BETWEEN 2 AND 50))
             AND users BETWEEN 2 AND 50
             AND NOT EXISTS (SELECT FROM hop_2 WHERE hop_2.token = used.token AND hop_2.user_id = used.user_id)
     ),
-    users AS (
-        SELECT user_id, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, user_id) AS place
+    cut_users AS (
+        SELECT user_id
         FROM token_users
         WHERE NOT EXISTS (SELECT FROM hop_1 WHERE hop_1.user_id = token_users.user_id)
         GROUP BY user_id
-    ),
-    cut_users AS (
-        SELECT user_id
-        FROM users
-        WHERE place > 199 - (SELECT count(*) FROM hop_1) - (SELECT count(*) FROM kept_tokens)
-    ),
-    hop_3 AS (
-        SELECT *
-        FROM token_users
-        WHERE NOT EXISTS (SELECT FROM cut_users WHERE cut_users.user_id = token_users.user_id)
+        ORDER BY count(*) DESC, sum(logins) DESC, user_id
+        OFFSET 199 - (SELECT count(*) FROM hop_1) - (SELECT count(*) FROM kept_tokens)
     ),
     found AS (
-        SELECT 0 AS depth, field, token, users AS token_users, NULL AS user_id, NULL::bigint AS logins,
-            NULL::date AS first_day, NULL::date AS last_day
-        FROM root
-        WHERE users > 50
-        UNION ALL
-        SELECT 1, field, token, token_users, user_id, logins, first_day, last_day FROM hop_1
+        SELECT 1 AS depth, field, token, of_users AS token_users, user_id, logins, first_day, last_day FROM hop_1
         UNION ALL
         SELECT 2, field, token, token_users, user_id, logins, first_day, last_day FROM hop_2
         UNION ALL
-        SELECT 3, field, token, token_users, user_id, logins, first_day, last_day FROM hop_3
+        SELECT 3, field, token, token_users, user_id, logins, first_day, last_day
+        FROM token_users
+        WHERE NOT EXISTS (SELECT FROM cut_users WHERE cut_users.user_id = token_users.user_id)
     )
     SELECT
         depth, field, token, token_users, user_id, logins, first_day, last_day,
         count(*) OVER () > 2000
-            OR EXISTS (SELECT FROM user_tokens WHERE tokens > 50)
+            OR EXISTS (SELECT FROM all_user_tokens WHERE place > 50)
             OR (SELECT count(*) FROM tokens) > (SELECT count(*) FROM kept_tokens)
             OR EXISTS (SELECT FROM cut_users) AS truncated
     FROM found

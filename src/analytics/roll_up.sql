@@ -163,18 +163,19 @@ SET users = excluded.users, logins = excluded.logins, first_day = excluded.first
 WHERE (before.users, before.logins, before.first_day, before.last_day)
     IS DISTINCT FROM (excluded.users, excluded.logins, excluded.first_day, excluded.last_day);
 
--- A popular token has so many users that no request can wait until they are counted.
+-- A popular token has so many users that no request should wait until they are counted and ordered.
 CREATE TEMPORARY TABLE popular_part ON COMMIT DROP AS
 SELECT field, token, user_id, part.logins, part.first_day, part.last_day
 FROM pg_temp.part
-JOIN (SELECT field, token FROM pg_temp.counted WHERE period = 'all' AND users > 1000) AS popular USING (field, token);
+JOIN (SELECT field, token FROM pg_temp.counted WHERE period = 'all' AND users > 200) AS popular USING (field, token);
 
 DELETE FROM popular_token_user AS before
 USING pg_temp.touched
 WHERE before.token = touched.token AND before.field = touched.field;
 
-INSERT INTO popular_token_user (field, token, user_id, logins, first_day, last_day)
-SELECT field, token, user_id, logins, first_day, last_day
+INSERT INTO popular_token_user (field, token, user_id, logins, first_day, last_day, key)
+SELECT field, token, user_id, logins, first_day, last_day,
+    encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex')
 FROM (
     SELECT field, token, user_id, sum(logins) AS logins, min(first_day) AS first_day, max(last_day) AS last_day,
         row_number() OVER (PARTITION BY field, token ORDER BY sum(logins) DESC, user_id) AS place

@@ -118,10 +118,12 @@ CREATE TABLE popular_token_user (
     logins    bigint           NOT NULL,
     first_day date             NOT NULL,
     last_day  date             NOT NULL,
-    PRIMARY KEY (token, field, user_id)
+    key       text COLLATE "C" NOT NULL
 );
+CREATE INDEX ON popular_token_user (token, logins DESC, key);
 COMMENT ON TABLE popular_token_user IS
-    'token_user of tokens with more than 1,000 users: the 1,000 users with the most logins';
+    'token_user of tokens with more than 200 users: the 1,000 users with the most logins';
+COMMENT ON COLUMN popular_token_user.key IS 'The column key of token_users()';
 
 CREATE TABLE popular_token_day (
     field  text COLLATE "C" NOT NULL,
@@ -132,7 +134,7 @@ CREATE TABLE popular_token_day (
     PRIMARY KEY (token, field, day)
 );
 COMMENT ON TABLE popular_token_day IS
-    'Logins and users by day of tokens with more than 1,000 users, of the 28 days that end on freshness.through';
+    'Logins and users by day of tokens with more than 200 users, of the 28 days that end on freshness.through';
 
 CREATE TABLE daily (
     day       date             NOT NULL,

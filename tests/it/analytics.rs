@@ -1,5 +1,6 @@
 //! The analysts' schema: after each roll-up, every count is what a plain GROUP BY over `user_logins` counts.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use login_etl::analytics::{self, LOGINS_PER_STEP, RollUp};
@@ -39,21 +40,22 @@ const EXPECTED: [(&str, &str); 9] = [
     ),
     (
         "popular_token_user",
-        "SELECT field, token, user_id, logins, first_day, last_day
+        "SELECT field, token, user_id, logins, first_day, last_day,
+             encode(sha256(((SELECT cursor_key FROM analytics.freshness) || user_id)::bytea), 'hex')
          FROM (
              SELECT field, token, user_id, count(*) AS logins, min(day) AS first_day, max(day) AS last_day,
                  rank() OVER (PARTITION BY field, token ORDER BY count(*) DESC, user_id COLLATE \"C\") AS place,
                  count(*) OVER (PARTITION BY field, token) AS users
              FROM plain_pair GROUP BY 1, 2, 3
          ) AS placed
-         WHERE users > 1000 AND place <= 1000",
+         WHERE users > 200 AND place <= 1000",
     ),
     (
         "popular_token_day",
         "SELECT field, token, day, count(*), count(DISTINCT user_id)
          FROM plain_pair
          WHERE day > (SELECT max(day) FROM dated) - 28 AND (field, token) IN (
-             SELECT field, token FROM plain_pair GROUP BY 1, 2 HAVING count(DISTINCT user_id) > 1000
+             SELECT field, token FROM plain_pair GROUP BY 1, 2 HAVING count(DISTINCT user_id) > 200
          )
          GROUP BY 1, 2, 3",
     ),
@@ -314,15 +316,17 @@ async fn chains_and_stars_are_rings() {
 #[tokio::test]
 async fn popular_tokens_are_counted_before_somebody_asks() {
     let mut database = prepared().await;
-    // User n has n % 7 + 1 logins. One token has 1,000 users, so it is not popular.
+    // User n has n % 7 + 1 logins. One token has 200 users, so it is not popular.
     let rows = "
         INSERT INTO user_logins (user_id, masked_ip, create_date)
         SELECT 'user-' || n, encode(sha256(ip::bytea), 'hex'), DATE '2026-11-14' - (n * 5 + login) % 40
-        FROM (VALUES ('popular', 1003), ('nearly', 1000)) AS ips (ip, users), generate_series(1, users) AS n,
+        FROM (VALUES ('popular', 1003), ('nearly', 200)) AS ips (ip, users), generate_series(1, users) AS n,
             generate_series(0, n % 7) AS login";
     database.execute(rows).await;
     roll_up(&mut database.admin, noon_after(0)).await;
     assert_correct(&database, noon_after(0)).await;
+    assert_pages_list_users(&database, "popular", 1000).await;
+    assert_pages_list_users(&database, "nearly", 200).await;
 
     let one_more = "
         INSERT INTO user_logins (user_id, masked_ip, create_date)
@@ -339,6 +343,20 @@ async fn popular_tokens_are_counted_before_somebody_asks() {
     database.execute(fewer).await;
     roll_up(&mut database.admin, noon_after(0)).await;
     assert_correct(&database, noon_after(0)).await;
+}
+
+/// Reads the users of an address in pages of 70, which continue after the last row of the page before.
+async fn assert_pages_list_users(database: &Database, ip: &str, users: usize) {
+    let page = "SELECT user_id, logins, key
+        FROM analytics.token_users(encode(sha256($1::text::bytea), 'hex'), $2, $3, 70)";
+    let (mut listed, mut logins, mut key) = (HashSet::new(), i64::MAX, String::new());
+    loop {
+        let rows = database.admin.query(page, &[&ip, &logins, &key]).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        (logins, key) = (last.get("logins"), last.get("key"));
+        listed.extend(rows.iter().map(|row| row.get::<_, String>("user_id")));
+    }
+    assert_eq!(listed.len(), users);
 }
 
 /// Starts a roll-up, and returns when it waits at its end for a lock that `other` holds.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use deadpool::managed::{Object, Pool, PoolError};
+use futures_util::future::try_join_all;
 use login_etl::analytics;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
@@ -87,7 +88,7 @@ impl Database {
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let rows = self.sql_rows(&freshness::statement(&self.analytics)).await?;
+        let [rows] = self.pipelined([&freshness::statement(&self.analytics)]).await?;
         let freshness = freshness::read(&rows)?;
         let known = Known { freshness: freshness.clone(), read_at: SystemTime::now() };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
@@ -100,29 +101,32 @@ impl Database {
     ///
     /// [`DatabaseError`].
     pub async fn rows<R: rows::Row>(&self, statement: &Statement) -> Result<Vec<R>, DatabaseError> {
-        match self.sql_rows(statement).await {
-            Ok(rows) => Ok(rows.iter().map(R::read).collect::<Result<_, _>>().map_err(NotReady::from)?),
+        match self.pipelined([statement]).await {
+            Ok([rows]) => Ok(rows::read(&rows)?),
             // A parameter has a character that the encoding of the database lacks, so no row has this text.
             Err(DatabaseError::Refused(SqlState::UNTRANSLATABLE_CHARACTER)) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    /// Runs the statement, and returns its rows as Postgres sent them. A connection that died since the last request is replaced, and the
-    /// statement is sent once more.
+    /// Runs the statements on one connection, all sent at once, and returns the rows of each as Postgres sent them. A
+    /// connection that died since the last request is replaced, and the statements are sent once more.
     ///
     /// # Errors
     ///
     /// [`DatabaseError`].
-    pub(crate) async fn sql_rows(&self, statement: &Statement) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn pipelined<const N: usize>(
+        &self,
+        statements: [&Statement; N],
+    ) -> Result<[Vec<Row>; N], DatabaseError> {
         let deadline = Deadline::within(TIME_LIMIT);
         let connection = self.connection(deadline).await?;
         let is_reused = Object::metrics(&connection).recycle_count > 0;
         let first = if is_reused { deadline.halved() } else { deadline };
-        let error = match self.rows_on(connection, statement, first).await {
+        let error = match self.rows_on(connection, statements, first).await {
             Err(error) if is_reused && error.may_be_stale() => {
                 let connection = self.connection(deadline).await?;
-                match self.rows_on(connection, statement, deadline).await {
+                match self.rows_on(connection, statements, deadline).await {
                     Ok(rows) => return Ok(rows),
                     Err(error) => error,
                 }
@@ -156,16 +160,18 @@ impl Database {
         }
     }
 
-    async fn rows_on(
+    async fn rows_on<const N: usize>(
         &self,
         connection: Object<Connector>,
-        statement: &Statement,
+        statements: [&Statement; N],
         deadline: Deadline,
-    ) -> Result<Vec<Row>, Failure> {
-        let text = statement.text(&self.analytics);
-        let parameters = statement.parameters();
-        match deadline.timeout(connection.client().query_typed(&text, &parameters)).await {
-            Ok(Ok(rows)) => Ok(rows),
+    ) -> Result<[Vec<Row>; N], Failure> {
+        let client = connection.client();
+        let answers = statements.map(async |statement| {
+            client.query_typed(&statement.text(&self.analytics), &statement.parameters()).await
+        });
+        match deadline.timeout(try_join_all(answers)).await {
+            Ok(Ok(rows)) => Ok(rows.try_into().unwrap_or_else(|_| unreachable!("each statement has its rows"))),
             Ok(Err(error)) => Err(Failure::Answered(connection.store_error(&error))),
             Err(DeadlinePassed) => {
                 // The answer may still come: no other request may use this connection.
@@ -189,8 +195,8 @@ impl Database {
         let Ok(connection) = self.connection(Deadline::within(TIME_LIMIT)).await else {
             return DatabaseError::Refused(sqlstate);
         };
-        match self.rows_on(connection, &statement, Deadline::within(TIME_LIMIT)).await {
-            Ok(rows) => freshness::check_marker(&rows)
+        match self.rows_on(connection, [&statement], Deadline::within(TIME_LIMIT)).await {
+            Ok([rows]) => freshness::check_marker(&rows)
                 .map_or_else(DatabaseError::NotReady, |()| DatabaseError::Refused(sqlstate)),
             Err(_) => DatabaseError::Refused(sqlstate),
         }

@@ -22,12 +22,15 @@ use crate::etag::{etag, is_known};
 use crate::negotiation::Format;
 use crate::parameters::{Day, Field, Number, Period, Token, UserId};
 use crate::problem::Problem;
-use crate::queries::daily::Daily;
+use crate::queries::daily::{Daily, DailyCount};
 use crate::queries::duplicates::Duplicates;
 use crate::queries::neighbours::{Graph, Neighbours};
+use crate::queries::tokens::{TokenDay, TokenPeriod};
 use crate::queries::users::UserTokens;
-use crate::queries::{Page, Row, rings as ring_queries, tokens as token_queries};
+use crate::queries::{rings as ring_queries, tokens as token_queries};
 use crate::request::{Form, Query, TokenInPath};
+use crate::rows::{self, Page, Row};
+use crate::statement::Statement;
 
 mod bars;
 mod drawing;
@@ -116,28 +119,44 @@ async fn overview(
     };
     let top = Page { limit: number(TOP_ROWS), ..Page::default() };
 
-    let counts = daily.rows(&database, through).await?;
-    let groups = [top_group(&database, Field::DeviceId).await?, top_group(&database, Field::Ip).await?];
-    let largest = ring_queries::rows(&database, &top).await?;
+    let daily = daily.statement(through);
+    let devices = top_duplicates(Field::DeviceId);
+    let addresses = top_duplicates(Field::Ip);
+    let largest_rings = ring_queries::statement(&top);
+
+    let [counts, device_rows, address_rows, rings] =
+        database.pipelined([&daily, &devices, &addresses, &largest_rings]).await?;
 
     let range = [("day", last.to_string()), ("days", days.get().to_string())];
+    let counts = rows::read::<DailyCount>(&counts)?;
     let counts = counts.iter().map(|count| (count.day.0, count.logins, count.users));
     Ok(page(&views::Overview {
         frame: frame.titled("Overview"),
         days: days.get(),
         chart: Chart::new("Logins per day", last.0, days.get(), counts),
-        daily_offer: Offer::new("logins per day", &database, &daily.statement(through))
+        daily_offer: Offer::new("logins per day", &database, &daily)
             .in_api(link("v1/daily", &range))
             .at(link("", &range)),
-        groups,
-        rings: largest,
-        rings_offer: Offer::new("rings", &database, &ring_queries::statement(&top))
+        groups: [
+            Group {
+                field: Field::DeviceId,
+                rows: rows::read(&device_rows)?,
+                offer: top_offer("shared devices", &database, Field::DeviceId, &devices),
+            },
+            Group {
+                field: Field::Ip,
+                rows: rows::read(&address_rows)?,
+                offer: top_offer("shared addresses", &database, Field::Ip, &addresses),
+            },
+        ],
+        rings: rows::read(&rings)?,
+        rings_offer: Offer::new("rings", &database, &largest_rings)
             .in_api(link("v1/rings", &[("limit", TOP_ROWS.to_string())]))
             .at("rings".to_owned()),
     }))
 }
 
-async fn top_group(database: &Database, field: Field) -> Result<Group, Problem> {
+fn top_duplicates(field: Field) -> Statement {
     let question = Duplicates {
         field,
         period: Period::Month,
@@ -145,17 +164,15 @@ async fn top_group(database: &Database, field: Field) -> Result<Group, Problem> 
         limit: number(TOP_ROWS),
         after: NumberThenKey::default(),
     };
-    let rows = question.rows(database).await?;
-    let name = match field {
-        Field::DeviceId => "shared devices",
-        Field::Ip => "shared addresses",
-    };
+    question.statement()
+}
+
+fn top_offer(name: &'static str, database: &Database, field: Field, statement: &Statement) -> Offer {
     let filter = [("field", field.name().to_owned()), ("period", "28d".to_owned())];
     let limit = [("limit", TOP_ROWS.to_string())];
-    let offer = Offer::new(name, database, &question.statement())
+    Offer::new(name, database, statement)
         .in_api(link("v1/duplicates", &[&filter[..], &limit].concat()))
-        .at(link("duplicates", &filter));
-    Ok(Group { field, rows, offer })
+        .at(link("duplicates", &filter))
 }
 
 /// The filters of the list of duplicates.
@@ -244,24 +261,26 @@ async fn ring(
     let part = Page { limit: number(USERS), after };
     let top = Page { limit: number(TOP_ROWS), ..Page::default() };
 
-    let ring = ring_queries::ring(&database, &name).await?.pop();
-    let ring = ring.ok_or_else(|| Problem::not_found("there is no such ring in the last 28 days"))?;
-    let devices = ring_queries::devices(&database, &name, &top).await?;
-    let members = ring_queries::members(&database, &name, &part).await?;
+    let ring = ring_queries::ring_statement(&name);
+    let devices = ring_queries::devices_statement(&name, &top);
+    let members = ring_queries::members_statement(&name, &part);
 
+    let [ring_rows, device_rows, member_rows] = database.pipelined([&ring, &devices, &members]).await?;
+
+    let found = rows::read(&ring_rows)?.pop();
+    let found = found.ok_or_else(|| Problem::not_found("there is no such ring in the last 28 days"))?;
+    let member_rows = rows::read(&member_rows)?;
     let (view, api) = (format!("rings/{name}"), format!("v1/rings/{name}"));
     Ok(page(&views::OneRing {
         frame: frame.titled(format!("Ring {}", text::shorten(name.as_str()))),
-        ring,
-        offer: Offer::new("ring", &database, &ring_queries::ring_statement(&name))
-            .in_api(api.clone())
-            .at(view.clone()),
-        devices,
-        devices_offer: Offer::new("devices", &database, &ring_queries::devices_statement(&name, &top))
+        ring: found,
+        offer: Offer::new("ring", &database, &ring).in_api(api.clone()).at(view.clone()),
+        devices: rows::read(&device_rows)?,
+        devices_offer: Offer::new("devices", &database, &devices)
             .in_api(link(&format!("{api}/devices"), &[("limit", TOP_ROWS.to_string())])),
-        next: next(&members, USERS).map(|after| link(&view, &[("after", after)])),
-        members,
-        members_offer: Offer::new("users", &database, &ring_queries::members_statement(&name, &part))
+        next: next(&member_rows, USERS).map(|after| link(&view, &[("after", after)])),
+        members: member_rows,
+        members_offer: Offer::new("users", &database, &members)
             .in_api(link(&format!("{api}/members"), &[("limit", USERS.to_string()), here.clone()]))
             .at(link(&view, &[here])),
     }))
@@ -287,37 +306,40 @@ async fn token(
     let part = Page { limit: number(USERS), after };
     let around = Neighbours { depth };
 
-    let periods = token_queries::rows(&database, &token).await?;
-    let field = periods.first().ok_or_else(|| Problem::not_found("no login has this token"))?.field;
-    let days = token_queries::daily(&database, &token).await?;
-    let neighbours = around.rows(&database, &token).await?;
-    let users = token_queries::users(&database, &token, &part).await?;
+    let periods = token_queries::statement(&token);
+    let daily = token_queries::daily_statement(&token);
+    let neighbours = around.statement(&token);
+    let users = token_queries::users_statement(&token, &part);
 
+    let [period_rows, day_rows, neighbour_rows, user_rows] =
+        database.pipelined([&periods, &daily, &neighbours, &users]).await?;
+
+    let period_rows = rows::read::<TokenPeriod>(&period_rows)?;
+    let field = period_rows.first().ok_or_else(|| Problem::not_found("no login has this token"))?.field;
     let title = format!("{} {}", text::kind(field), text::shorten(token.as_str()));
+    let days = rows::read::<TokenDay>(&day_rows)?;
     let days = days.iter().map(|day| (day.day.0, day.logins, day.users));
-    let neighbourhood = Neighbourhood::new(&Graph::of(&neighbours));
+    let neighbourhood = Neighbourhood::new(&Graph::of(&rows::read(&neighbour_rows)?));
     let (view, api) = (format!("tokens/{token}"), format!("v1/tokens/{token}"));
     let depth = [("depth", depth.get().to_string())];
     let through = frame.last_day();
     let view = views::OneToken {
         frame: frame.titled(title),
-        periods,
-        offer: Offer::new("figures", &database, &token_queries::statement(&token))
-            .in_api(api.clone())
-            .at(view.clone()),
+        periods: period_rows,
+        offer: Offer::new("figures", &database, &periods).in_api(api.clone()).at(view.clone()),
         chart: Chart::new("Logins per day", through.0, 28, days),
-        chart_offer: Offer::new("timeline", &database, &token_queries::daily_statement(&token))
+        chart_offer: Offer::new("timeline", &database, &daily)
             .in_api(format!("{api}/daily"))
             .at(view.clone()),
         depth: around.depth.get(),
         drawing: neighbourhood.draw(usize::MAX),
         neighbourhood,
-        drawing_offer: Offer::new("neighbourhood", &database, &around.statement(&token))
+        drawing_offer: Offer::new("neighbourhood", &database, &neighbours)
             .in_api(link(&format!("{api}/neighbours"), &depth))
             .at(link(&view, &depth)),
-        users,
+        users: rows::read(&user_rows)?,
         users_limit: USERS,
-        users_offer: Offer::new("users", &database, &token_queries::users_statement(&token, &part))
+        users_offer: Offer::new("users", &database, &users)
             .in_api(link(&format!("{api}/users"), &[("limit", USERS.to_string()), here.clone()]))
             .at(link(&view, &[&depth[..], &[here]].concat())),
         token,

@@ -115,6 +115,12 @@ impl Problem {
     }
 }
 
+impl From<NotReady> for Problem {
+    fn from(error: NotReady) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
 /// Logs the error, unless it is expected.
 impl From<DatabaseError> for Problem {
     fn from(error: DatabaseError) -> Self {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::cursor::NumberThenKey;
+use crate::freshness::NotReady;
 use crate::parameters::{Limit, Token};
 use crate::statement::Parameter;
 
@@ -24,6 +25,15 @@ pub trait Row: serde::Serialize + Sized {
     fn position(&self) -> Option<String> {
         None
     }
+}
+
+/// Reads the rows of the database.
+///
+/// # Errors
+///
+/// [`NotReady`]: the rows have other columns.
+pub fn read<R: Row>(rows: &[tokio_postgres::Row]) -> Result<Vec<R>, NotReady> {
+    Ok(rows.iter().map(R::read).collect::<Result<_, _>>()?)
 }
 
 /// Which rows of a table to return, for the tables without other parameters.

@@ -218,7 +218,7 @@ impl OneToken {
     }
 
     /// Whether the token has more users than the database lists.
-    fn is_popular(&self) -> bool {
+    fn is_cut(&self) -> bool {
         self.periods.iter().any(|period| period.users > MAX_LISTED_USERS)
     }
 
