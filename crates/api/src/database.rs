@@ -171,7 +171,9 @@ impl Database {
             client.query_typed(&statement.text(&self.analytics), &statement.parameters()).await
         });
         match deadline.timeout(try_join_all(answers)).await {
-            Ok(Ok(rows)) => Ok(rows.try_into().unwrap_or_else(|_| unreachable!("each statement has its rows"))),
+            Ok(Ok(rows)) => {
+                Ok(rows.try_into().unwrap_or_else(|_| unreachable!("each statement has its rows")))
+            }
             Ok(Err(error)) => Err(Failure::Answered(connection.store_error(&error))),
             Err(DeadlinePassed) => {
                 // The answer may still come: no other request may use this connection.
