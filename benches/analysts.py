@@ -65,6 +65,7 @@ class Sample:
 
     tokens: list[str]
     devices: list[str]
+    popular: list[str]
     rings: list[str]
     users: list[str]
 
@@ -81,6 +82,7 @@ class Sample:
         return cls(
             choose(tokens),
             choose(f"{tokens} WHERE field = 'device_id' AND period = '28d'"),
+            choose("SELECT DISTINCT token FROM analytics.popular_token_day"),
             choose("SELECT ring FROM analytics.rings"),
             choose("SELECT DISTINCT user_id FROM analytics.token_user_day"),
         )
@@ -113,10 +115,30 @@ ENDPOINTS = [
         lambda sample: [request(f"/v1/rings/{ring}") for ring in sample.rings],
         has_peer=False,
     ),
+    Endpoint(
+        "devices of a ring",
+        lambda sample: [request(f"/v1/rings/{ring}/devices?limit=100") for ring in sample.rings],
+        has_peer=False,
+    ),
+    Endpoint(
+        "users of a ring",
+        lambda sample: [request(f"/v1/rings/{ring}/members?limit=100") for ring in sample.rings],
+        has_peer=False,
+    ),
     Endpoint("a token", lambda sample: [request(f"/v1/tokens/{token}") for token in sample.tokens]),
+    Endpoint(
+        "days of a token",
+        lambda sample: [request(f"/v1/tokens/{token}/daily") for token in sample.tokens],
+        has_peer=False,
+    ),
     Endpoint(
         "users of a token",
         lambda sample: [request(f"/v1/tokens/{token}/users?limit=100") for token in sample.tokens],
+    ),
+    Endpoint(
+        "users of a popular token",
+        lambda sample: [request(f"/v1/tokens/{token}/users?limit=100") for token in sample.popular],
+        has_peer=False,
     ),
     Endpoint(
         "neighbours, depth 3",
@@ -138,7 +160,19 @@ ENDPOINTS = [
             request("/v1/users/search", json.dumps({"user_id": user})) for user in sample.users
         ],
     ),
-    Endpoint("page", lambda _: [request("/", accept="text/html")], has_peer=False),
+    Endpoint("page: overview", lambda _: [request("/", accept="text/html")], has_peer=False),
+    Endpoint(
+        "page: a ring",
+        lambda sample: [request(f"/rings/{ring}", accept="text/html") for ring in sample.rings],
+        has_peer=False,
+    ),
+    Endpoint(
+        "page: a device",
+        lambda sample: [
+            request(f"/tokens/{token}", accept="text/html") for token in sample.devices
+        ],
+        has_peer=False,
+    ),
     Endpoint(
         "raw: logins of a token, 1 day",
         lambda sample: [

@@ -1,4 +1,4 @@
--- Functions that answer the questions about a token or a user. Postgres needs longer to plan such a statement than to
+-- Functions that answer questions about a token, a user, a ring or days. Postgres needs longer to plan such a statement than to
 -- run it. A function keeps its plan for the whole session, also behind a connection pooler.
 --
 -- With `use_column`, a name such as `logins`, which is a column and a result, means the column.
@@ -105,6 +105,32 @@ $$;
 COMMENT ON FUNCTION token_users IS
     'The users of a token, at most 1,000 of them, those with the most logins first';
 
+-- The rank orders the values of a day.
+CREATE FUNCTION daily_values(
+    of_dimension text, last_day date, days bigint DEFAULT 28, from_day date DEFAULT 'infinity',
+    after_rank bigint DEFAULT 0, max_rows bigint DEFAULT NULL
+)
+RETURNS TABLE (day date, rank bigint, value text, logins bigint, users bigint)
+LANGUAGE plpgsql STABLE ROWS 100
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT day, rank, value, logins, users
+    FROM (
+        SELECT day, row_number() OVER (PARTITION BY day ORDER BY logins DESC, value) AS rank, value, logins, users
+        FROM daily
+        WHERE dimension = of_dimension AND day >= last_day - (days - 1)::integer AND day <= least(last_day, from_day)
+    ) AS ranked
+    WHERE day < from_day OR rank > after_rank
+    ORDER BY day DESC, rank
+    LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION daily_values IS
+    'Logins and users of each day by the values of a dimension: the latest day and its most frequent value first';
+
 CREATE FUNCTION user_tokens(
     of_user text, from_users bigint DEFAULT 9223372036854775807, after_token text DEFAULT '',
     max_rows bigint DEFAULT NULL
@@ -129,6 +155,65 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION user_tokens IS 'The tokens of a user, the most shared first';
+
+CREATE FUNCTION ring_devices(
+    of_ring text, from_users bigint DEFAULT 9223372036854775807, after_token text DEFAULT '',
+    max_rows bigint DEFAULT NULL
+)
+RETURNS TABLE (token text, users bigint, logins bigint, first_day date, last_day date)
+LANGUAGE plpgsql STABLE ROWS 10
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT token, users, logins, first_day, last_day
+    FROM token_period
+    WHERE field = 'device_id' AND period = '28d' AND users <= 50
+        AND token IN (
+            SELECT token FROM ring_members JOIN token_user_day USING (user_id) WHERE ring = of_ring AND field = 'device_id'
+        )
+        AND users <= from_users AND (users < from_users OR token > after_token)
+    ORDER BY users DESC, token
+    LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION ring_devices IS 'The devices that connect the users of a ring, the most shared first';
+
+CREATE FUNCTION ring_users(
+    of_ring text, from_logins bigint DEFAULT 9223372036854775807, after_key text DEFAULT '', max_rows bigint DEFAULT NULL
+)
+RETURNS TABLE (user_id text, devices bigint, logins bigint, first_day date, last_day date, key text)
+LANGUAGE plpgsql STABLE ROWS 10
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH used AS (
+        SELECT user_id, token, sum(logins) AS logins, min(day) AS first_day, max(day) AS last_day
+        FROM ring_members
+        JOIN token_user_day USING (user_id)
+        WHERE ring = of_ring AND field = 'device_id'
+        GROUP BY user_id, token
+    )
+    SELECT user_id, devices, logins, first_day, last_day, key
+    FROM (
+        SELECT user_id, count(*) AS devices, sum(used.logins)::bigint AS logins, min(used.first_day) AS first_day,
+            max(used.last_day) AS last_day,
+            encode(sha256(convert_to((SELECT cursor_key FROM state) || user_id, 'UTF8')), 'hex') AS key
+        FROM used
+        JOIN token_period AS shared USING (token)
+        WHERE field = 'device_id' AND period = '28d' AND users <= 50
+        GROUP BY user_id
+    ) AS counted
+    WHERE logins <= from_logins AND (logins < from_logins OR key > after_key)
+    ORDER BY logins DESC, key
+    LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION ring_users IS
+    'The users of a ring with their logins on its devices, those with the most logins first';
 
 -- A row is a token and a user who logged in with it. A token of more than 50 users is a hub, which is shown without its
 -- users; a row of depth 0 is such a hub, if it is the first token. At most 200 tokens and users, 50 tokens of each user,

@@ -81,7 +81,9 @@ impl Daily {
             Parameter::Integer(self.after.rank),
             Parameter::Integer(self.limit.get()),
         ];
-        Statement::new(include_str!("daily.sql"), parameters)
+        let sql =
+            "SELECT day, rank, value, logins, users FROM {analytics}.daily_values($1, $2, $3, $4, $5, $6)";
+        Statement::new(sql, parameters)
     }
 
     /// Counts the logins and users of each day, the latest day first.

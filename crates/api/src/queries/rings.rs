@@ -87,7 +87,9 @@ pub async fn ring(database: &Database, ring: &Token) -> Result<Vec<Ring>, Databa
 /// Returns the statement that lists the devices of a ring.
 #[must_use]
 pub fn devices_statement(ring: &Token, page: &Page) -> Statement {
-    Statement::new(include_str!("ring_devices.sql"), page.parameters(ring))
+    let sql =
+        "SELECT token, users, logins, first_day, last_day FROM {analytics}.ring_devices($1, $2, $3, $4)";
+    Statement::new(sql, page.parameters(ring))
 }
 
 /// Lists the devices that connect the users of a ring, the most shared first.
@@ -106,7 +108,8 @@ pub async fn devices(
 /// Returns the statement that lists the users of a ring.
 #[must_use]
 pub fn members_statement(ring: &Token, page: &Page) -> Statement {
-    Statement::new(include_str!("ring_members.sql"), page.parameters(ring))
+    let sql = "SELECT user_id, devices, logins, first_day, last_day, key FROM {analytics}.ring_users($1, $2, $3, $4)";
+    Statement::new(sql, page.parameters(ring))
 }
 
 /// Lists the users of a ring, those with the most logins first.
