@@ -141,6 +141,11 @@ ENDPOINTS = [
         has_peer=False,
     ),
     Endpoint(
+        "neighbours",
+        lambda sample: [request(f"/v1/tokens/{token}/neighbours") for token in sample.devices],
+        has_peer=False,
+    ),
+    Endpoint(
         "neighbours, depth 3",
         lambda sample: [
             request(f"/v1/tokens/{token}/neighbours?depth=3") for token in sample.devices

@@ -224,7 +224,7 @@ RETURNS TABLE (
     last_day date, truncated boolean
 )
 LANGUAGE plpgsql STABLE ROWS 100
-SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -256,18 +256,14 @@ BEGIN
         SELECT field, token, user_id, logins, first_day, last_day FROM all_user_tokens WHERE place <= 50
     ),
     tokens AS (
-        SELECT field, token, row_number() OVER (ORDER BY count(*) DESC, sum(logins) DESC, field, token) AS place
-        FROM user_tokens
-        GROUP BY field, token
+        SELECT field, token, count(*) AS hop_1_users, sum(logins) AS logins FROM user_tokens GROUP BY field, token
     ),
     kept_tokens AS (
         SELECT field, token, COALESCE(users, 1) AS users
-        FROM tokens
+        FROM (
+            SELECT * FROM tokens ORDER BY hop_1_users DESC, logins DESC, field, token LIMIT 199 - of_users
+        ) AS kept
         LEFT JOIN (SELECT field, token, users FROM token_period WHERE period = 'all') AS shared USING (field, token)
-        WHERE place <= 199 - (SELECT count(*) FROM hop_1)
-    ),
-    hop_2 AS (
-        SELECT users AS token_users, used.* FROM kept_tokens JOIN user_tokens AS used USING (field, token)
     ),
     token_users AS (
         SELECT users AS token_users, used.*
@@ -276,30 +272,31 @@ BEGIN
         WHERE max_depth >= 3
             AND used.token = ANY (ARRAY(SELECT token FROM kept_tokens WHERE users BETWEEN 2 AND 50))
             AND users BETWEEN 2 AND 50
-            AND NOT EXISTS (SELECT FROM hop_2 WHERE hop_2.token = used.token AND hop_2.user_id = used.user_id)
+            AND used.user_id <> ALL (ARRAY(SELECT user_id FROM hop_1))
     ),
     cut_users AS (
         SELECT user_id
         FROM token_users
-        WHERE NOT EXISTS (SELECT FROM hop_1 WHERE hop_1.user_id = token_users.user_id)
         GROUP BY user_id
         ORDER BY count(*) DESC, sum(logins) DESC, user_id
-        OFFSET 199 - (SELECT count(*) FROM hop_1) - (SELECT count(*) FROM kept_tokens)
+        OFFSET 199 - of_users - (SELECT count(*) FROM kept_tokens)
     ),
     found AS (
         SELECT 1 AS depth, field, token, of_users AS token_users, user_id, logins, first_day, last_day FROM hop_1
         UNION ALL
-        SELECT 2, field, token, token_users, user_id, logins, first_day, last_day FROM hop_2
+        SELECT 2, field, token, users, user_id, logins, first_day, last_day
+        FROM kept_tokens
+        JOIN user_tokens USING (field, token)
         UNION ALL
         SELECT 3, field, token, token_users, user_id, logins, first_day, last_day
         FROM token_users
-        WHERE NOT EXISTS (SELECT FROM cut_users WHERE cut_users.user_id = token_users.user_id)
+        WHERE user_id <> ALL (ARRAY(SELECT user_id FROM cut_users))
     )
     SELECT
         depth, field, token, token_users, user_id, logins, first_day, last_day,
         count(*) OVER () > 2000
             OR EXISTS (SELECT FROM all_user_tokens WHERE place > 50)
-            OR (SELECT count(*) FROM tokens) > (SELECT count(*) FROM kept_tokens)
+            OR (SELECT count(*) FROM tokens) > 199 - of_users
             OR EXISTS (SELECT FROM cut_users) AS truncated
     FROM found
     ORDER BY depth, logins DESC, field, token, user_id
