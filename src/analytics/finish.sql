@@ -23,6 +23,8 @@ FROM (
     FROM pg_temp.limits
 ) AS now_left;
 
+SET LOCAL default_statistics_target TO DEFAULT;
+
 -- Autovacuum would update the statistics a minute later. Until then Postgres would read whole tables for one token.
 DO $$
 BEGIN

@@ -1,5 +1,8 @@
 -- Rolls up the days in pg_temp.picked. All of it is one transaction, so that no reader sees a part of it.
 
+-- ANALYZE samples 3,000 rows of a temporary table: 30,000 would take a third of the time of a changed day.
+SET LOCAL default_statistics_target = 10;
+
 -- The rows of the days: user_logins is read once.
 CREATE TEMPORARY TABLE login ON COMMIT DROP AS
 SELECT
