@@ -349,7 +349,7 @@ async fn popular_tokens_are_counted_before_somebody_asks() {
 async fn assert_pages_list_users(database: &Database, ip: &str, users: usize) {
     let page = "SELECT user_id, logins, key
         FROM analytics.token_users(encode(sha256($1::text::bytea), 'hex'), $2, $3, 70)";
-    let (mut listed, mut logins, mut key) = (HashSet::new(), i64::MAX, String::new());
+    let (mut listed, mut logins, mut key) = (Vec::new(), i64::MAX, String::new());
     loop {
         let rows = database.admin.query(page, &[&ip, &logins, &key]).await.unwrap();
         let Some(last) = rows.last() else { break };
@@ -357,6 +357,7 @@ async fn assert_pages_list_users(database: &Database, ip: &str, users: usize) {
         listed.extend(rows.iter().map(|row| row.get::<_, String>("user_id")));
     }
     assert_eq!(listed.len(), users);
+    assert_eq!(listed.iter().collect::<HashSet<_>>().len(), users);
 }
 
 /// Starts a roll-up, and returns when it waits at its end for a lock that `other` holds.

@@ -138,16 +138,8 @@ async fn overview(
             .in_api(link("v1/daily", &range))
             .at(link("", &range)),
         groups: [
-            Group {
-                field: Field::DeviceId,
-                rows: rows::read(&device_rows)?,
-                offer: top_offer("shared devices", &database, Field::DeviceId, &devices),
-            },
-            Group {
-                field: Field::Ip,
-                rows: rows::read(&address_rows)?,
-                offer: top_offer("shared addresses", &database, Field::Ip, &addresses),
-            },
+            top_group(&database, Field::DeviceId, &devices, &device_rows)?,
+            top_group(&database, Field::Ip, &addresses, &address_rows)?,
         ],
         rings: rows::read(&rings)?,
         rings_offer: Offer::new("rings", &database, &largest_rings)
@@ -167,12 +159,22 @@ fn top_duplicates(field: Field) -> Statement {
     question.statement()
 }
 
-fn top_offer(name: &'static str, database: &Database, field: Field, statement: &Statement) -> Offer {
+fn top_group(
+    database: &Database,
+    field: Field,
+    statement: &Statement,
+    rows: &[tokio_postgres::Row],
+) -> Result<Group, Problem> {
+    let name = match field {
+        Field::DeviceId => "shared devices",
+        Field::Ip => "shared addresses",
+    };
     let filter = [("field", field.name().to_owned()), ("period", "28d".to_owned())];
     let limit = [("limit", TOP_ROWS.to_string())];
-    Offer::new(name, database, statement)
+    let offer = Offer::new(name, database, statement)
         .in_api(link("v1/duplicates", &[&filter[..], &limit].concat()))
-        .at(link("duplicates", &filter))
+        .at(link("duplicates", &filter));
+    Ok(Group { field, rows: rows::read(rows)?, offer })
 }
 
 /// The filters of the list of duplicates.
