@@ -29,7 +29,7 @@ API_DATABASE_ID = "bench/api-database"
 # Each measurement sets fsync. Autovacuum is off, because it would slow down some rounds and not
 # others. Everything else is as in production.
 #
-# A server has a cache of a quarter of its memory, as the manual of Postgres advises:
+# The manual of Postgres advises a cache of a quarter of the memory; the default is 128 MB:
 # https://www.postgresql.org/docs/current/runtime-config-resource.html
 SETTINGS = {
     "fsync": "on",

@@ -1,5 +1,5 @@
--- Functions that answer questions about a token, a user, a ring or days. Postgres needs longer to plan such a statement than to
--- run it. A function keeps its plan for the whole session, also behind a connection pooler.
+-- Functions that answer questions about a token, a user, a ring or days. Postgres needs longer to plan such a statement
+-- than to run it. A function keeps its plan for the whole session, also behind a connection pooler.
 --
 -- With `use_column`, a name such as `logins`, which is a column and a result, means the column.
 
@@ -171,7 +171,10 @@ BEGIN
     FROM token_period
     WHERE field = 'device_id' AND period = '28d' AND users <= 50
         AND token IN (
-            SELECT token FROM ring_members JOIN token_user_day USING (user_id) WHERE ring = of_ring AND field = 'device_id'
+            SELECT token
+            FROM ring_members
+            JOIN token_user_day USING (user_id)
+            WHERE ring = of_ring AND field = 'device_id'
         )
         AND users <= from_users AND (users < from_users OR token > after_token)
     ORDER BY users DESC, token
@@ -217,7 +220,7 @@ COMMENT ON FUNCTION ring_users IS
 
 -- A row is a token and a user who logged in with it. A token of more than 50 users is a hub, which is shown without its
 -- users; a row of depth 0 is such a hub, if it is the first token. At most 200 tokens and users, 50 tokens of each user,
--- and 2,000 rows.
+-- and 2,000 rows. Bitmap scans are off: for the few rows of a token or a user, a bitmap costs more time than it saves.
 CREATE FUNCTION token_neighbours(of_token text, max_depth bigint DEFAULT 2)
 RETURNS TABLE (
     depth integer, field text, token text, token_users bigint, user_id text, logins bigint, first_day date,
