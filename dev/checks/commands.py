@@ -120,6 +120,10 @@ TESTED = {
         'statements("How fresh the answers are")',
     ),
     "SQL: Indexes": ("tests/it/analytics.rs", 'statements("Indexes")'),
+    "SQL: Move an existing table to partitions": (
+        "tests/it/partitions.rs",
+        'statements("Move an existing table to partitions")',
+    ),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (

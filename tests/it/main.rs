@@ -14,6 +14,7 @@ mod existing_databases;
 mod iam;
 mod ledger;
 mod metrics;
+mod partitions;
 mod planted;
 mod pooler;
 mod programs;
