@@ -22,6 +22,7 @@ pub mod error;
 pub mod fingerprint_event;
 pub mod handler;
 pub mod memory;
+pub mod partitions;
 pub mod runtime;
 pub mod schema;
 pub mod store;
