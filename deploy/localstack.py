@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 
 from dev import ROOT, TARGET, emulator, log_metrics, logs, stack
 from dev.emulator import REGION, Emulator, Kind
-from dev.stack import ANALYSTS_PROGRAMS, CA_BUNDLE, PROGRAMS, Stack
+from dev.stack import ALL_PROGRAMS, CA_BUNDLE, PROGRAMS, Stack
 
 STACK = "login-etl-localstack"
 FAILED_CREATION = (STACK, "ROLLBACK_COMPLETE")
@@ -251,8 +251,9 @@ def _package(ca: Path | None) -> Path:
         if ca:
             shutil.copyfile(ca, folder / CA_BUNDLE)
     template = BUILT / "template.json"
-    # The analysts' part stays off here, but SAM would look for a folder with its code.
-    elsewhere = {function: f"s3://{STACK}/{function}" for function in ANALYSTS_PROGRAMS}
+    # The optional parts stay off here, but SAM would look for folders with their code.
+    optional = ALL_PROGRAMS.keys() - PROGRAMS.keys()
+    elsewhere = {function: f"s3://{STACK}/{function}" for function in optional}
     body = stack.template_with(elsewhere | {function: function for function in PROGRAMS})
     template.write_text(stack.for_emulator(Kind.LOCALSTACK, body))
     return template

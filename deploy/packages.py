@@ -26,6 +26,7 @@ PACKAGES = (
     "zip/{0}/bootstrap/bootstrap.zip",
     "zip/{0}/migrate/bootstrap.zip",
     "zip/{0}/api/bootstrap.zip",
+    "zip/{0}/export/bootstrap.zip",
     "image/{0}.tar",
     PROGRAM,
 )

@@ -23,8 +23,10 @@ TEMPLATE = ROOT / "template.yaml"
 PACKAGE = TARGET / "lambda" / "bootstrap"
 # The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
-# The function that only a stack for analysts has; `make build-api` builds its program.
-ANALYSTS_PROGRAMS = {"ApiFunction": "api"}
+# The functions that a stack has only with a parameter; `make build-api` or `make build-export` builds
+# the program.
+OPTIONAL_PROGRAMS = {"Analysts": {"ApiFunction": "api"}, "Export": {"ExportFunction": "export"}}
+ALL_PROGRAMS = PROGRAMS | OPTIONAL_PROGRAMS["Analysts"] | OPTIONAL_PROGRAMS["Export"]
 CA_BUNDLE = "database-ca.pem"
 BATCH = 10
 WAITER_CONFIG = {"Delay": 1, "MaxAttempts": 60}
@@ -69,7 +71,7 @@ def deploy(
         "Architecture": architecture(),
         **parameters,
     }
-    upload(emulator, name, ca, analysts=settings.get("Analysts") == "true")
+    upload(emulator, name, ca, settings)
     create(emulator, name, template(name), settings)
     return find(emulator, name, secret["ARN"])
 
@@ -232,13 +234,14 @@ def api_password(emulator: Emulator, stack: Stack) -> str:
     return json.loads(_secret(emulator, secret))["password"]
 
 
-def upload(emulator: Emulator, bucket: str, ca: Path, *, analysts: bool = False) -> None:
-    """Upload the functions' packages to a bucket of the stack's name."""
+def upload(emulator: Emulator, bucket: str, ca: Path, parameters: Mapping[str, Any]) -> None:
+    """Upload the packages of a stack's functions to a bucket of the stack's name."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=bucket)
-    programs = PROGRAMS | ANALYSTS_PROGRAMS if analysts else PROGRAMS
-    for program in programs.values():
-        s3.put_object(Bucket=bucket, Key=program, Body=package(program, ca))
+    chosen = [OPTIONAL_PROGRAMS[one] for one in OPTIONAL_PROGRAMS if parameters.get(one) == "true"]
+    for programs in (PROGRAMS, *chosen):
+        for program in programs.values():
+            s3.put_object(Bucket=bucket, Key=program, Body=package(program, ca))
 
 
 def upload_template(emulator: Emulator, bucket: str, body: str) -> str:
@@ -258,15 +261,18 @@ def for_emulator(kind: Kind, body: str) -> str:
 
 def template(bucket: str) -> str:
     """Return the template with the packages' URLs, as `sam package` does."""
-    programs = PROGRAMS | ANALYSTS_PROGRAMS
-    return template_with({name: f"s3://{bucket}/{program}" for name, program in programs.items()})
+    locations = {name: f"s3://{bucket}/{program}" for name, program in ALL_PROGRAMS.items()}
+    return template_with(locations)
 
 
 def template_with(code: Mapping[str, str]) -> str:
     """Return the template for an emulator, with the location of each function's code."""
     packaged = read_template()
-    # This policy denies requests without TLS, and the emulator has no TLS.
+    # The emulator has no TLS: requests without TLS must not be denied.
     del packaged["Resources"]["QueuePolicy"]
+    of_bucket = packaged["Resources"]["ExportBucketPolicy"]["Properties"]["PolicyDocument"]
+    kept = [one for one in of_bucket["Statement"] if one.get("Sid") != "RefuseWithoutTls"]
+    of_bucket["Statement"] = kept
     for function, location in code.items():
         packaged["Resources"][function]["Properties"]["CodeUri"] = location
     return json.dumps(packaged)
@@ -344,7 +350,7 @@ def binary(program: str) -> Path:
     """Return the file that cargo-lambda built of a program."""
     path = TARGET / "lambda" / program / "bootstrap"
     if not path.exists():
-        target = "build-api" if program in ANALYSTS_PROGRAMS.values() else "build"
+        target = "build" if program in PROGRAMS.values() else f"build-{program}"
         raise SystemExit(f"The program {program} is not built. Run: make {target}")
     return path
 

@@ -43,7 +43,7 @@ class Database:
         }
         self.template = stack.template(STACK)
         certificate_authority = self.postgres.certificate_authority
-        stack.upload(self.emulator, STACK, certificate_authority, analysts="Analysts" in parameters)
+        stack.upload(self.emulator, STACK, certificate_authority, parameters)
 
     def deploy(self) -> None:
         """Create the stack."""

@@ -93,7 +93,7 @@ def test_image_template_differs_only_in_image() -> None:
         "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/login-etl@sha256:" + "0" * 64
     )
 
-    functions = {"ApiFunction", "IngestFunction", "MigrateFunction"}
+    functions = {"ApiFunction", "ExportFunction", "IngestFunction", "MigrateFunction"}
     changed = {name for name in zipped if zipped[name] != changed_template[name]}
     assert changed == {"Globals", "Resources"}
     assert {
@@ -106,6 +106,7 @@ def test_image_template_differs_only_in_image() -> None:
     }
     assert code == {
         "ApiFunction": str(ROOT / "crates" / "api"),
+        "ExportFunction": str(ROOT / "crates" / "export"),
         "IngestFunction": None,
         "MigrateFunction": str(ROOT),
     }

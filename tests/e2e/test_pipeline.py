@@ -312,6 +312,7 @@ def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None
     }
     assert code == {
         "ApiFunction": str(tmp_path / "zip/arm64/api/bootstrap.zip"),
+        "ExportFunction": str(tmp_path / "zip/arm64/export/bootstrap.zip"),
         "IngestFunction": str(tmp_path / "zip/arm64/bootstrap/bootstrap.zip"),
         "MigrateFunction": str(tmp_path / "zip/arm64/migrate/bootstrap.zip"),
     }

@@ -25,7 +25,7 @@ from dev import ROOT, TARGET, stack
 from dev.emulator import Feature, Kind
 from dev.local_system import running_services
 from dev.logins import Row, row
-from dev.stack import ANALYSTS_PROGRAMS, CA_BUNDLE, PROGRAMS, TEMPLATE
+from dev.stack import ALL_PROGRAMS, CA_BUNDLE, PROGRAMS, TEMPLATE
 from e2e.deployment import STACK, Database
 from e2e.driver import wait_until
 
@@ -81,8 +81,7 @@ def test_stack_deployed_by_sam_masks_a_login(
 
 
 def test_functions_run_the_bytes_of_verified_packages(database: Database, tmp_path: Path) -> None:
-    programs = PROGRAMS | ANALYSTS_PROGRAMS
-    zips = {name: _zip(database, tmp_path, program) for name, program in programs.items()}
+    zips = {name: _zip(database, tmp_path, program) for name, program in ALL_PROGRAMS.items()}
     template = packages.template("dev", packages.checksums("arm64", tmp_path), tmp_path)
 
     _sam(database, *_deployment(database, _write(database, template, tmp_path / "template.json")))
