@@ -18,6 +18,7 @@ PYTHON_LOCALSTACK ?= $(shell for python in python3.13 "$${PYENV_ROOT:-$$HOME/.py
 DEPLOY := $(TOOLS)/deploy/stamp
 CHECKOV := $(TOOLS)/checkov/stamp
 LISTS := $(TOOLS)/lists/stamp
+SPARK := $(TOOLS)/spark/stamp
 SAM := SAM_CLI_TELEMETRY=0 $(TOOLS)/deploy/bin/sam
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
@@ -94,6 +95,10 @@ down: $(VENV) ## Stop the local stack
 demo: build build-api ## Serve the page over generated logins with rings
 	@$(LOCAL) demo $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: export
+export: build build-api build-export ## Export the logins of the local stack to its S3 as Parquet; print the objects
+	@$(LOCAL) export
+
 # Build and test
 
 .PHONY: build
@@ -152,6 +157,7 @@ test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to
 	$(LOCAL) with-services cargo test --locked --workspace
 	pytest tests/e2e
 	pytest tests/analysts
+	pytest tests/lake
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
@@ -179,6 +185,11 @@ torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 .PHONY: schemathesis
 schemathesis: build build-api
 	@python -m analysts --cases $(or $(CASES),10000) --seed $(or $(SEED),1)
+
+# Needs Java 17 or newer, and a minute for 10 kills. `make test` runs a shorter test, without Spark.
+.PHONY: test-lake
+test-lake: build build-export $(SPARK) ## Kill the export KILLS=50 times; compare the lake with the table by all readers, Spark among them
+	@python -m lake $(if $(KILLS),--kills $(KILLS)) $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
 check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, template, pipeline, modules and dependencies
@@ -291,7 +302,7 @@ authorities: $(VENV)
 # Writes each list of Python packages, with the checksums of all files of a release. Versions stay as they are;
 # UPGRADE=1 takes the newest versions that the .in files allow.
 PYTHON_LISTS := deploy/requirements dev/requirements dev/requirements-checkov dev/requirements-lists \
-    dev/localstack/requirements
+    dev/requirements-spark dev/localstack/requirements
 .PHONY: lock
 lock: $(LISTS)
 	@for list in $(PYTHON_LISTS); do \
@@ -455,7 +466,8 @@ $(VENV): dev/requirements.txt
 $(DEPLOY): deploy/requirements.txt
 $(CHECKOV): dev/requirements-checkov.txt
 $(LISTS): dev/requirements-lists.txt
-$(VENV) $(DEPLOY) $(CHECKOV) $(LISTS):
+$(SPARK): dev/requirements-spark.txt
+$(VENV) $(DEPLOY) $(CHECKOV) $(LISTS) $(SPARK):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; set PYTHON=… to its path." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
