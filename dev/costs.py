@@ -41,24 +41,27 @@ class Row:
 
 def tables() -> tuple[str, str]:
     """Return both tables: for a million messages, and for each month."""
-    return _table("a million messages", _by_traffic(), 3), _table("a month", _by_month(), 2)
+    return _table("a million messages", by_traffic(), 3), _table("a month", by_month(), 2)
 
 
-def _by_traffic() -> Iterable[Row]:
-    requests, batches = MESSAGES // REQUEST, MESSAGES // BATCH
-    seconds = batches * _FIGURES["batch_ms"] / 1000
+def by_traffic(
+    batch: float = BATCH, request: float = REQUEST, batch_ms: float = _FIGURES["batch_ms"]
+) -> Iterable[Row]:
+    """Return the costs of a million messages, by the mean sizes of a batch and of a request."""
+    requests, batches = round(MESSAGES / request), round(MESSAGES / batch)
+    seconds = batches * batch_ms / 1000
     line = _FIGURES["line_bytes"] + _FIGURES["line_overhead_bytes"]
     log_bytes = line + _FIGURES["platform_bytes"]
-    writes = math.ceil(_FIGURES["wal_bytes"] * BATCH / _FIGURES["io_bytes"])
+    writes = math.ceil(_FIGURES["wal_bytes"] * batch / _FIGURES["io_bytes"])
     stored = _FIGURES["row_bytes"] * MESSAGES / GB
     yield _priced(
         "SQS",
-        f"{MESSAGES:,} sends, {requests:,} receives and {requests:,} deletes of {REQUEST}",
+        f"{MESSAGES:,} sends, {requests:,} receives and {requests:,} deletes of {request:g}",
         MESSAGES + 2 * requests,
         "sqs_requests",
     )
     yield _priced("Lambda requests", "", batches, "lambda_requests")
-    time = f"{batches:,} {X} {_FIGURES['batch_ms']} ms {X} {MEMORY_GB} GB on arm64"
+    time = f"{batches:,} {X} {batch_ms:g} ms {X} {MEMORY_GB} GB on arm64"
     yield _priced("Lambda time, in GB-s", time, seconds * MEMORY_GB, "lambda_gb_s")
     yield _priced("X-Ray, at most", "", batches, "traces")
     lines = f"{batches:,} {X} ({line:,} B of ours and {_FIGURES['platform_bytes']} B of Lambda)"
@@ -69,7 +72,8 @@ def _by_traffic() -> Iterable[Row]:
     yield _priced("created database: storage for a month, in GB", rows, stored, "aurora_gb")
 
 
-def _by_month() -> Iterable[Row]:
+def by_month() -> Iterable[Row]:
+    """Return the costs of a month that do not depend on the traffic."""
     resources = read_template()["Resources"].values()
     keys = _count(resources, "AWS::KMS::Key")
     alarms = _count(resources, "AWS::CloudWatch::Alarm")
@@ -117,14 +121,20 @@ def _by_month() -> Iterable[Row]:
     yield _priced("analysts: requests to the HTTP API", "", requests, "http_api_requests")
 
 
+def usd(number: float, price: str) -> float:
+    """Return the costs of a number of things that have a price."""
+    found = _DATA["prices"][price]
+    return number * found["usd"] / found.get("per", 1)
+
+
 def _priced(item: str, calculation: str, number: float, price: str) -> Row:
     """Return a row for a number of things that have a price."""
     found = _DATA["prices"][price]
-    usd, per = found["usd"], found.get("per", 1)
-    shown = f"{usd:.10f}".rstrip("0") if usd < CENT else f"{usd:.3f}".removesuffix("0")
+    one, per = found["usd"], found.get("per", 1)
+    shown = f"{one:.10f}".rstrip("0") if one < CENT else f"{one:.3f}".removesuffix("0")
     count = f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
     equals = f"{calculation}: " if calculation else ""
-    return Row(item, f"{equals}{count} {X} {shown}{PER[per]}", number * usd / per)
+    return Row(item, f"{equals}{count} {X} {shown}{PER[per]}", usd(number, price))
 
 
 def _count(resources: Iterable[dict[str, Any]], kind: str, condition: str | None = None) -> int:
