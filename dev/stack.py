@@ -23,8 +23,8 @@ TEMPLATE = ROOT / "template.yaml"
 PACKAGE = TARGET / "lambda" / "bootstrap"
 # The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
-# The functions that a stack has only with a parameter; `make build-api` or `make build-export` builds
-# the program.
+# The functions that a stack has only with a parameter. `make build-api` and `build-export` build
+# their programs.
 OPTIONAL_PROGRAMS = {"Analysts": {"ApiFunction": "api"}, "Export": {"ExportFunction": "export"}}
 ALL_PROGRAMS = PROGRAMS | OPTIONAL_PROGRAMS["Analysts"] | OPTIONAL_PROGRAMS["Export"]
 CA_BUNDLE = "database-ca.pem"

@@ -36,6 +36,7 @@ EXAMPLES = {
     "DatabaseSecretKeyArn": f"arn:aws:kms:{_HERE}:key/of-the-owners-secret",
     "DatabaseSnapshot": "login-etl-prod-before-the-fault",
     "ExpectedEnvelopes": "sns,eventbridge",
+    "ExportReaders": f"{_ELSEWHERE}:role/reader,arn:aws:iam::{ACCOUNT}:user/reader",
     "GitHubEnvironment": "production",
     "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
     "LogFilter": "login_etl=debug",
@@ -59,7 +60,8 @@ NAMES = {
     "AWS::Logs::QueryDefinition": "Name",
     "AWS::SQS::Queue": "QueueName",
 }
-# The resource in an ARN: service, then the text before the name. IAM has no region.
+# The resource in an ARN: service, then the text before the name. IAM has no region, S3 also has no
+# account.
 ARNS = {
     "AWS::CloudWatch::Alarm": ("cloudwatch", "alarm:"),
     "AWS::IAM::ManagedPolicy": ("iam", "policy/"),
@@ -69,6 +71,7 @@ ARNS = {
     "AWS::Lambda::Function": ("lambda", "function:"),
     "AWS::Logs::LogGroup": ("logs", "log-group:"),
     "AWS::RDS::DBCluster": ("rds", "cluster:"),
+    "AWS::S3::Bucket": ("s3", ""),
     "AWS::SecretsManager::Secret": ("secretsmanager", "secret:"),
     "AWS::SQS::Queue": ("sqs", ""),
 }
@@ -323,7 +326,10 @@ class _Resolver:
     def name(self, name: str) -> str:
         resource = self.resources[name]
         given = resource.get("Properties", {}).get(NAMES.get(resource["Type"], ""))
-        return self.value(given) if given else f"{self.deployment.stack}-{name}-{SUFFIX}"
+        made = f"{self.deployment.stack}-{name}-{SUFFIX}"
+        # The name of a bucket is in lower case.
+        made = made.lower() if resource["Type"] == "AWS::S3::Bucket" else made
+        return self.value(given) if given else made
 
     def arn_of(self, name: str) -> str:
         kind = self.resources[name]["Type"]
@@ -331,8 +337,9 @@ class _Resolver:
         return self.arn(service, start + self.name(name))
 
     def arn(self, service: str, resource: str) -> str:
-        region = "" if service == "iam" else self.deployment.region
-        return f"arn:{self.deployment.partition}:{service}:{region}:{ACCOUNT}:{resource}"
+        region = "" if service in {"iam", "s3"} else self.deployment.region
+        account = "" if service == "s3" else ACCOUNT
+        return f"arn:{self.deployment.partition}:{service}:{region}:{account}:{resource}"
 
 
 def _holds(expression: Json, values: Mapping[str, Json], conditions: Json) -> bool:

@@ -45,6 +45,7 @@ CODE, LAMBDA = "the function's code", "Lambda itself"
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:login-etl-prod-Function-1ABCDEFGHIJK"
 SECRETS_MANAGER = f"secretsmanager.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
+S3 = f"s3.{REGION}.amazonaws.com"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ ROLES = {
     "MigrateRole": (
         Grant(
             ("secretsmanager:GetSecretValue",),
-            ("WriterSecret", "ReaderSecret", "ApiSecret", "OwnerSecret"),
+            ("WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "OwnerSecret"),
         ),
         Grant(
             ("kms:Decrypt",), ("SecretsKey", "OwnerKey", "KeyOfOwnerSecret"), via=SECRETS_MANAGER
@@ -114,10 +115,24 @@ ROLES = {
         Grant(WRITE_LOGS, ("ApiLogGroup",)),
         TRACES,
     ),
+    "ExportRole": (
+        Grant(("secretsmanager:GetSecretValue",), ("ExportSecret",)),
+        # Only with a password, as ApiRole.
+        Grant(("kms:Decrypt",), ("KeyOfExportSecret",), via=SECRETS_MANAGER),
+        Grant(("rds-db:connect",), ("login_export",)),
+        Grant(("s3:PutObject", "s3:AbortMultipartUpload"), ("ExportedFile",)),
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
+        Grant(("kms:GenerateDataKey", "kms:Decrypt"), ("ExportKey",), via=S3),
+        Grant(WRITE_LOGS, ("ExportLogGroup",)),
+        TRACES,
+    ),
+    "ExportRunRole": (Grant(("lambda:InvokeFunction",), ("ExportFunction",)),),
 }
 # The only service that assumes each role.
 TRUSTED = {
     "ApiRole": "lambda.amazonaws.com",
+    "ExportRole": "lambda.amazonaws.com",
+    "ExportRunRole": "scheduler.amazonaws.com",
     "IngestRole": "lambda.amazonaws.com",
     "MigrateRole": "lambda.amazonaws.com",
     "UpkeepRole": "scheduler.amazonaws.com",
@@ -129,6 +144,16 @@ SENDING = {"Key": ("kms:GenerateDataKey", "kms:Decrypt"), "QueuePolicy": ("sqs:S
 UNLISTED_SOURCE = f"arn:aws:sns:{REGION}:{OTHER_ACCOUNT}:unlisted"
 UNLISTED_SENDER = f"arn:aws:iam::{OTHER_ACCOUNT}:role/unlisted"
 
+# A role of the stack's account that may do everything, but is not in ExportReaders.
+UNLISTED_READER = f"arn:aws:iam::{ACCOUNT}:role/administrator"
+EVERYTHING = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+# What the policy of the bucket decides for a reader: an action, and the resource.
+READING_FILES = (
+    ("s3:GetObject", "ExportedFile"),
+    ("s3:ListBucket", "ExportBucket"),
+    ("s3:GetBucketLocation", "ExportBucket"),
+)
+
 # The keys in the context of a call of a function URL:
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
 OF_URL = {"lambda:functionurlauthtype": "AWS_IAM", "lambda:invokedviafunctionurl": "true"}
@@ -139,6 +164,14 @@ READING = (
     ("lambda:InvokeFunctionUrl", "FunctionUrl", OF_URL),
     ("lambda:InvokeFunction", "FunctionUrl", OF_URL),
 )
+
+# Actions that no operation of the SDK is called after.
+MORE_ACTIONS = {
+    "lambda": ["lambda:InvokeFunctionUrl"],
+    "s3": ["s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts"],
+}
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
+UPLOADS = {"CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
 
 # The actions that are no operations of an SDK: a login to the database, and a call of an API.
 NO_SDK = {
@@ -155,6 +188,7 @@ OTHERS = {
     "lambda": "function:other",
     "logs": "log-group:other:log-stream:other",
     "rds-db": "dbuser:cluster-OTHER/login_writer",
+    "s3": "other/user_logins/dt=2026-11-22/part-00000.parquet",
     "secretsmanager": "secret:other",
     "sqs": "other",
     "xray": "group/other",
@@ -175,7 +209,8 @@ def stacks(template: Json) -> Iterator[Stack]:
     seen = set()
     for deployment in deployments(template):
         resources = resolve(template, deployment)["Resources"]
-        judged = (*ROLES, *SENDING, "NetworkPolicy", "AnalystsPolicy")
+        exported = ("ExportKey", "ExportBucketPolicy")
+        judged = (*ROLES, *SENDING, *exported, "NetworkPolicy", "AnalystsPolicy")
         named = {name: resources.get(name) for name in judged}
         if (text := json.dumps(named)) not in seen:
             seen.add(text)
@@ -191,6 +226,8 @@ def findings(template: Json) -> Iterator[str]:
         yield from _of_sources(stack)
         yield from _of_senders(stack)
         yield from _of_log_groups(stack)
+        if "ExportBucket" in stack.resources:
+            yield from _of_readers(stack)
         if "AnalystsPolicy" in stack.resources:
             yield from _of_analysts(stack)
         for role, resource in stack.resources.items():
@@ -204,7 +241,7 @@ def findings(template: Json) -> Iterator[str]:
 
 
 def calls_without_grant() -> list[str]:
-    """Return the calls of the AWS SDK in src/ that no role grants to the code.
+    """Return the calls of the AWS SDK in the functions' code that no role grants to the code.
 
     The Rust SDK is generated from the same models as botocore: the method has the operation's name.
     """
@@ -215,8 +252,12 @@ def calls_without_grant() -> list[str]:
         for action in grant.actions
         if CODE in grant.users
     }
-    services = re.findall(r"^aws-sdk-(\w+) ?=", (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
-    text = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    packages = [ROOT, *(ROOT / "crates" / name for name in ("api", "export"))]
+    manifests = [path / "Cargo.toml" for path in packages if (path / "Cargo.toml").exists()]
+    dependencies = "".join(path.read_text() for path in manifests)
+    services = {*re.findall(r"^aws-sdk-(\w+) ?=", dependencies, re.MULTILINE)}
+    sources = [path for package in packages for path in (package / "src").rglob("*.rs")]
+    text = "".join(path.read_text() for path in sources)
     called = {
         _action(service, operation)
         for service in services
@@ -224,8 +265,9 @@ def calls_without_grant() -> list[str]:
         if f".{xform_name(operation)}()" in text
     }
     if not called:
-        return ["policies.py finds no call of the AWS SDK in src/"]
-    return [f"src/ calls {action}, which no role allows" for action in sorted(called - granted)]
+        return ["policies.py finds no call of the AWS SDK in the functions"]
+    unknown = sorted(called - granted)
+    return [f"a function calls {action}, which no role allows" for action in unknown]
 
 
 def _of_role(stack: Stack, role: str) -> Iterator[str]:
@@ -238,7 +280,7 @@ def _of_role(stack: Stack, role: str) -> Iterator[str]:
         yield f"{role}: policies.py does not know the service {', '.join(sorted(unknown))}"
     for service in sorted(services & {*OTHERS}):
         targets = {n: arn for n, arn in stack.arns.items() if arn.split(":")[2] == service}
-        through = (None, SECRETS_MANAGER, SQS) if service == "kms" else (None,)
+        through = (None, SECRETS_MANAGER, SQS, S3) if service == "kms" else (None,)
         for action, user, via in product(_actions(service), (CODE, LAMBDA), through):
             for name, arn in targets.items():
                 is_allowed = _allows(policies, user, action, arn, via)
@@ -308,6 +350,35 @@ def _of_senders(stack: Stack) -> Iterator[str]:
                     yield f"{resource}: {sender} {verb} {action} to {queue}"
 
 
+def _of_readers(stack: Stack) -> Iterator[str]:
+    """Check that the callers of ExportReaders may read the exported files, and nobody else may.
+
+    Not even a role of the account that may do everything else. Nobody reads without TLS.
+    """
+    readers = _listed(stack, "ExportReaders")
+    bucket, key = _policy(stack, "ExportBucketPolicy"), _policy(stack, "ExportKey")
+    everything = parse_policy_document(EVERYTHING)
+    for reader, (action, name) in product((*readers, UNLISTED_READER), READING_FILES):
+        should = reader in readers or action != "s3:GetObject"
+        for secure in (True, False):
+            context = _context(reader, action, stack.arns[name], {}, secure=secure)
+            decided = evaluate_resource_policy(bucket, context).decision
+            by_itself = evaluate(context, [everything] if reader == UNLISTED_READER else [])
+            does = decided != "Deny" and "Allow" in (decided, by_itself.decision)
+            if does != (should and secure):
+                how = "with TLS" if secure else "without TLS"
+                verb = "may" if does else "may not"
+                yield f"ExportBucketPolicy: {reader} {verb} {action} on {name} {how}"
+    for reader, via in product((*readers, UNLISTED_READER), (None, S3, SQS)):
+        context = _context(
+            reader, "kms:Decrypt", stack.arns["ExportKey"], {"kms:viaservice": via} if via else {}
+        )
+        does = evaluate_resource_policy(key, context).decision == "Allow"
+        # The account's own policies decide too, for the roles of the account.
+        if reader in readers and does != (via == S3):
+            yield f"ExportKey: {reader} {'may' if does else 'may not'} kms:Decrypt (through {via})"
+
+
 def _of_analysts(stack: Stack) -> Iterator[str]:
     """Check that analysts may read the API and its address, and nothing else."""
     policy = [parse_policy_document(_policy(stack, "AnalystsPolicy"))]
@@ -369,7 +440,9 @@ def _allows(
     return evaluate(_context(session, action, arn, keys), policies).decision == "Allow"
 
 
-def _context(principal: str, action: str, arn: str, keys: dict[str, str]) -> EvalContext:
+def _context(
+    principal: str, action: str, arn: str, keys: dict[str, str], *, secure: bool = True
+) -> EvalContext:
     account = principal.split(":")[4] if principal else ""
     return EvalContext(
         principal_arn=principal,
@@ -379,7 +452,7 @@ def _context(principal: str, action: str, arn: str, keys: dict[str, str]) -> Eva
         resource_arn=arn,
         region=REGION,
         source_ip="203.0.113.7",
-        secure_transport=True,
+        secure_transport=secure,
         service_context=keys,
     )
 
@@ -399,10 +472,14 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         cluster = parameters["DatabaseResourceId"]
     if key := parameters["DatabaseSecretKeyArn"]:
         found["KeyOfOwnerSecret"] = key
-    if "ApiSecret" in found:
-        found["KeyOfApiSecret"] = found["SecretsKey"]
+    for secret in ("ApiSecret", "ExportSecret"):
+        if secret in found:
+            found[f"KeyOf{secret}"] = found["SecretsKey"]
+    if "ExportBucket" in found:
+        file = "user_logins/dt=2026-11-22/part-00000.parquet"
+        found["ExportedFile"] = f"{found['ExportBucket']}/{file}"
     if parameters["DatabaseAuthentication"] == "iam":
-        for user in ("login_writer", "login_api", "login_owner"):
+        for user in ("login_writer", "login_api", "login_export", "login_owner"):
             found[user] = f"arn:aws:rds-db:{start}:dbuser:{cluster}/{user}"
     found["Stack"] = f"arn:aws:cloudformation:{start}:stack/{STACK}/{'0' * 36}"
     resources = resolve(template, deployment)["Resources"]
@@ -412,13 +489,14 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
     if "FunctionUrl" in resources:
         found["FunctionUrl"] = found["ApiFunction"]
     for service, resource in OTHERS.items():
-        found[f"another {service}"] = f"arn:aws:{service}:{start}:{resource}"
+        place = "::" if service == "s3" else f"{start}:"
+        found[f"another {service}"] = f"arn:aws:{service}:{place}{resource}"
     return found
 
 
 @cache
 def _actions(service: str) -> list[str]:
-    more = ["lambda:InvokeFunctionUrl"] if service == "lambda" else []
+    more = MORE_ACTIONS.get(service, [])
     return sorted({_action(service, operation) for operation in _operations(service)}.union(more))
 
 
@@ -439,6 +517,8 @@ def _action(service: str, operation: str) -> str:
         operation = operation.removesuffix("Batch")
     if (service, operation) == ("lambda", "Invoke"):
         operation = "InvokeFunction"
+    if service == "s3" and operation in UPLOADS:
+        operation = "PutObject"
     return f"{service}:{operation}"
 
 

@@ -25,7 +25,8 @@ def test_each_call_of_the_code_is_granted(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "src" / "new.rs").write_text("client.purge_queue().send()")
     monkeypatch.setattr(policies, "ROOT", tmp_path)
 
-    assert policies.calls_without_grant() == ["src/ calls sqs:PurgeQueue, which no role allows"]
+    expected = ["a function calls sqs:PurgeQueue, which no role allows"]
+    assert policies.calls_without_grant() == expected
 
 
 def _statements(template: Json, name: str) -> list[Any]:
@@ -91,8 +92,34 @@ def _trust_another_service(template: Json) -> None:
     policy["Statement"][0]["Principal"]["Service"] = ["lambda.amazonaws.com", "ec2.amazonaws.com"]
 
 
-def _read_a_bucket(template: Json) -> None:
-    _statement(template, "IngestRole", "TakeMessages")["Action"].append("s3:GetObject")
+def _read_a_table(template: Json) -> None:
+    _statement(template, "IngestRole", "TakeMessages")["Action"].append("dynamodb:GetItem")
+
+
+def _write_every_bucket(template: Json) -> None:
+    _statement(template, "ExportRole", "WriteFiles")["Resource"] = "*"
+
+
+def _read_exported_files(template: Json) -> None:
+    _statement(template, "ExportRole", "WriteFiles")["Action"].append("s3:GetObject")
+
+
+def _export_as_the_writer(template: Json) -> None:
+    _statement(template, "ExportRole", "ReadThePassword")["Resource"] = {"Ref": "WriterSecret"}
+
+
+def _admit_other_readers(template: Json) -> None:
+    statements = _statements(template, "ExportBucketPolicy")
+    statements.remove(_statement(template, "ExportBucketPolicy", "RefuseOtherReaders"))
+
+
+def _read_without_tls(template: Json) -> None:
+    statements = _statements(template, "ExportBucketPolicy")
+    statements.remove(_statement(template, "ExportBucketPolicy", "RefuseWithoutTls"))
+
+
+def _decrypt_no_files(template: Json) -> None:
+    _statement(template, "ExportKey", "ReadersDecryptFiles")["Action"] = "kms:Encrypt"
 
 
 def _add_a_role(template: Json) -> None:
@@ -151,7 +178,13 @@ FAULTS = [
     (_return_no_message, "may not sqs:ChangeMessageVisibility on LoginQueue"),
     (_decrypt_without_a_service, "may kms:Decrypt on SecretsKey (through None)"),
     (_trust_another_service, "MigrateRole: ec2.amazonaws.com may assume it"),
-    (_read_a_bucket, "policies.py does not know the service s3"),
+    (_read_a_table, "policies.py does not know the service dynamodb"),
+    (_write_every_bucket, "ExportRole: the function's code may s3:PutObject on another s3"),
+    (_read_exported_files, "ExportRole: the function's code may s3:GetObject on ExportedFile"),
+    (_export_as_the_writer, "may secretsmanager:GetSecretValue on WriterSecret"),
+    (_admit_other_readers, "role/administrator may s3:GetObject on ExportedFile with TLS"),
+    (_read_without_tls, "role/reader may s3:GetObject on ExportedFile without TLS"),
+    (_decrypt_no_files, "role/reader may not kms:Decrypt (through s3"),
     (_add_a_role, "policies.py does not say what this role needs"),
 ]
 
