@@ -30,7 +30,8 @@ ALARMS = {
     for resource in RESOURCES.values()
     if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
-# The alarms that a stack has only with a parameter: of a created database, and of the analysts.
+# The alarms that a stack has only with a parameter: of a created database, of the analysts, and of
+# the export.
 OPTIONAL = {
     name: resource["Condition"]
     for resource in RESOURCES.values()
@@ -40,9 +41,17 @@ OPTIONAL = {
 # The metrics that only a stack for analysts writes, with their dimensions: test_analysts.py finds
 # them in its logs.
 OF_ANALYSTS = {("login-etl", name, ("function",)) for name in ("days_left", "server_error")}
-# The database's instance and the analysts' function: the tests' stack has neither.
+# The metrics that only a stack with an export writes: test_export.py finds them in its log.
+OF_EXPORT = {
+    ("login-etl", name, ("function",))
+    for name in ("days_left", "export_failures", "exported_days", "exported_rows")
+}
+# The database's instance, the analysts' function and that of the export: the tests' stack has none.
 INSTANCE = "created-database"
 API = "analysts-api"
+EXPORT = "export"
+# The conditions of the optional parts.
+CONDITIONS = ("CreatesDatabase", "HasAnalysts", "HasExport")
 
 
 def dashboard(*conditions: str) -> str:
@@ -54,7 +63,7 @@ def dashboard(*conditions: str) -> str:
         [(function, argument)] = value.items()
         if function == "Fn::If":
             condition, yes, no = argument
-            assert condition in {"CreatesDatabase", "HasAnalysts"}
+            assert condition in CONDITIONS
             return resolved(yes if condition in conditions else no)
         assert function == "Fn::Sub"
         text, parts = argument if isinstance(argument, list) else (argument, {})
@@ -65,7 +74,7 @@ def dashboard(*conditions: str) -> str:
     return resolved(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])
 
 
-WIDGETS = json.loads(dashboard("CreatesDatabase", "HasAnalysts"))["widgets"]
+WIDGETS = json.loads(dashboard(*CONDITIONS))["widgets"]
 
 
 @dataclass
@@ -76,6 +85,8 @@ class CloudWatch:
     # The log lines whose metrics are published, and the skipped times, each with its moment.
     published_lines: set[str] = field(default_factory=set)
     time_jumps: list[tuple[datetime, timedelta]] = field(default_factory=list)
+    # Whether the export, which the tests' stack does not have, runs.
+    exports: bool = True
 
     @cached_property
     def client(self) -> BaseClient:
@@ -102,6 +113,13 @@ class CloudWatch:
             for metric in emf.metrics(logs.fields(line)):
                 self.put(metric)
 
+    def publish(self, alarm: str, dimensions: dict[str, str], value: float) -> None:
+        """Publish a value of an alarm's metric."""
+        properties = ALARMS[alarm]
+        unit = "Seconds" if alarm == "oldest-message" else "Count"
+        name, now = properties["MetricName"], datetime.now(UTC)
+        self.put(emf.Metric(properties["Namespace"], name, dimensions, unit, [value], now))
+
     def put(self, metric: emf.Metric) -> None:
         """Publish a metric, older by the time that was skipped after it."""
         passed = [time for moment, time in self.time_jumps if moment > metric.time]
@@ -127,6 +145,8 @@ class CloudWatch:
     def states(self) -> dict[str, str]:
         """Evaluate all alarms; return their states."""
         self.publish_metrics()
+        if self.exports:
+            self.publish("export-missing", {"FunctionName": EXPORT}, 1)
         self._wait_for_queue_metrics()
         settings = self.client.meta.service_model.operation_model("PutMetricAlarm").input_shape
         for alarm in self.alarms().values():
@@ -145,7 +165,7 @@ class CloudWatch:
 
     def create_optional_alarms(self) -> None:
         """Create the alarms that the tests' stack does not have."""
-        names = {"DatabaseInstance": INSTANCE, "ApiFunction": API}
+        names = {"DatabaseInstance": INSTANCE, "ApiFunction": API, "ExportFunction": EXPORT}
         names |= {"MigrateFunction": self.driver.system.stack.migrate_function}
         for name in OPTIONAL:
             alarm = ALARMS[name]
@@ -172,10 +192,12 @@ class CloudWatch:
         return {name for name, state in self.states().items() if state == "ALARM"}
 
     def is_breached(self, name: str) -> bool:
-        """Whether an alarm's metric is above its threshold in the period that ends now."""
+        """Whether an alarm's metric is beyond its threshold in the period that ends now."""
         self.publish_metrics()
         alarm = self.alarms()[name]
         [latest] = self._data_of(alarm, periods=1) or [0]
+        if alarm["ComparisonOperator"] == "LessThanThreshold":
+            return latest < alarm["Threshold"]
         return latest > alarm["Threshold"]
 
     def highest_point(self, title: str, label: str) -> float:
@@ -187,6 +209,7 @@ class CloudWatch:
             "${IngestFunction}": stack.function,
             "${DatabaseInstance}": INSTANCE,
             "${ApiFunction}": API,
+            "${ExportFunction}": EXPORT,
             "${MigrateFunction}": stack.migrate_function,
         }
         widgets = [widget["properties"] for widget in WIDGETS]

@@ -6,8 +6,7 @@ them, and advances the time. The functions' metrics are read from their logs. Lo
 failed invocations and dead letters. It lacks some of AWS's metrics: the age of the oldest message,
 throttled invocations, the zero of an invocation that did not fail, and those of a database of RDS.
 The tests publish these, and the number of messages in flight, since no test puts 60,000 messages in
-flight. The tests' stack creates no database, so the alarms of a created database are created beside
-the stack.
+flight. The tests' stack has no optional part, so the alarms of these are created beside the stack.
 
 Two differences are not tested. CloudWatch's periods start at a whole minute, LocalStack's end at
 the evaluation. CloudWatch evaluates only the last periods, LocalStack a few more.
@@ -27,8 +26,8 @@ from dev import EVENTS, stack
 from dev.emulator import Feature
 from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
-from e2e import documented, emf, incidents, insights, program
-from e2e.cloudwatch import ALARMS, API, INSTANCE, OPTIONAL, CloudWatch, queue_name
+from e2e import documented, incidents, insights, program
+from e2e.cloudwatch import ALARMS, API, EXPORT, INSTANCE, OPTIONAL, CloudWatch, queue_name
 from e2e.driver import Driver, wait_until
 from e2e.mappings import mapping_disabled
 
@@ -95,7 +94,7 @@ def _disabled_mapping(cloudwatch: CloudWatch) -> Iterator[Trigger]:
         sleep(max(0, (old_at - datetime.now(UTC)).total_seconds()))
         age = datetime.now(UTC) - sent[0]
         queue = {"QueueName": queue_name(queue_url)}
-        _publish(cloudwatch, "oldest-message", queue, age.total_seconds())
+        cloudwatch.publish("oldest-message", queue, age.total_seconds())
 
     with mapping_disabled(driver, queue_url):
         yield trigger
@@ -108,7 +107,7 @@ def _many_in_flight(cloudwatch: CloudWatch) -> Iterator[Trigger]:
 
     def trigger() -> None:
         _send(driver, login())
-        _publish(cloudwatch, "in-flight", queue, ALARMS["in-flight"]["Threshold"] + 1)
+        cloudwatch.publish("in-flight", queue, ALARMS["in-flight"]["Threshold"] + 1)
 
     yield trigger
 
@@ -150,7 +149,7 @@ def _published(name: str, dimensions: dict[str, str], value: float) -> Cause:
     def cause(cloudwatch: CloudWatch) -> Iterator[Trigger]:
         def trigger() -> None:
             _send(cloudwatch.driver, login())
-            _publish(cloudwatch, name, dimensions, value)
+            cloudwatch.publish(name, dimensions, value)
 
         yield trigger
 
@@ -160,7 +159,19 @@ def _published(name: str, dimensions: dict[str, str], value: float) -> Cause:
 @contextmanager
 def _slow_roll_ups(cloudwatch: CloudWatch) -> Iterator[Trigger]:
     migrate = {"function": cloudwatch.driver.system.stack.migrate_function}
-    yield lambda: _publish(cloudwatch, "roll-ups-behind", migrate, 1)
+    yield lambda: cloudwatch.publish("roll-ups-behind", migrate, 1)
+
+
+@contextmanager
+def _stopped_export(cloudwatch: CloudWatch) -> Iterator[Trigger]:
+    def trigger() -> None:
+        _send(cloudwatch.driver, login())
+        # Until LocalStack does not see the last run any more.
+        cloudwatch.advance_time(PERIODS_SEEN * A_DAY)
+
+    cloudwatch.exports = False
+    yield trigger
+    cloudwatch.exports = True
 
 
 @contextmanager
@@ -174,7 +185,7 @@ def _no_concurrency(cloudwatch: CloudWatch) -> Iterator[Trigger]:
         _send(driver, login(ip=None, device_id=None))
         with pytest.raises(ClientError, match="TooManyRequestsException"):
             driver.invoke(record(login()))
-        _publish(cloudwatch, "throttles", function, 1)
+        cloudwatch.publish("throttles", function, 1)
 
     functions.put_function_concurrency(**function, ReservedConcurrentExecutions=0)
     try:
@@ -205,6 +216,8 @@ CAUSES: dict[str, Cause] = {
     "api-unavailable": _published("api-unavailable", {"function": API}, 1),
     "api-throttles": _published("api-throttles", {"FunctionName": API}, 1),
     "api-slow": _published("api-slow", {"FunctionName": API}, 5001),
+    "export-errors": _published("export-errors", {"FunctionName": EXPORT}, 1),
+    "export-missing": _stopped_export,
     "database-cpu": _published("database-cpu", {"DBInstanceIdentifier": INSTANCE}, 81),
     "database-capacity": _published("database-capacity", {"DBInstanceIdentifier": INSTANCE}, 96),
     "database-connections": _published(
@@ -231,6 +244,7 @@ GRAPHS = {
     "api-unavailable": ("Analysts: requests to the API", "answered with 500 or more"),
     "api-throttles": ("Analysts: requests to the API", "Throttles"),
     "api-slow": ("Analysts: requests to the API", "longest, ms"),
+    "export-errors": ("Export: runs", "Errors"),
     "database-cpu": ("Database: load", "processors of the maximum, %"),
     "database-capacity": ("Database: load", "capacity of the maximum, %"),
     "database-connections": ("Database: load", "connections"),
@@ -239,6 +253,8 @@ GRAPHS = {
 SQL = {"token-guesses": (("Who must not hold what", "privacy.md"), GUESSER)}
 # The rows that say: run `migrate`, which then fails with the reason.
 BY_HAND = {"migrate-errors"}
+# The rows whose graph shows nothing.
+EMPTY = {"export-missing"}
 # In these cases no login waits to be written.
 WITHOUT_ROWS = {"failed-messages", "token-guesses", "migrate-errors", "roll-ups-behind"}
 # Other alarms with the same cause. In a slow run, `dead-letters` is raised as well.
@@ -250,8 +266,9 @@ ALSO_RAISED = {
 
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
-    assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND == set(ALARMS)
-    assert sorted(OPTIONAL.values()) == ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5
+    assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND | EMPTY == set(ALARMS)
+    kinds = ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5 + ["HasExport"] * 2
+    assert sorted(OPTIONAL.values()) == kinds
 
 
 def test_healthy_run_raises_no_alarm(driver: Driver, cloudwatch: CloudWatch) -> None:
@@ -297,6 +314,8 @@ def test_cause_raises_its_alarm_and_repair_clears_it(
         assert [answer[0] for answer in answers] == [SQL[name][1]]
     elif name in BY_HAND:
         assert "(#run-migrate)" in documented.rows("alarm")[name]
+    elif name in EMPTY:
+        assert cloudwatch.highest_point("Export: runs", "Invocations") == 0
     else:
         assert value > 0
     _redrive(driver)
@@ -317,23 +336,13 @@ def _send(driver: Driver, body: dict[str, Any]) -> None:
     driver.send(json.dumps(body))
 
 
-def _publish(cloudwatch: CloudWatch, alarm: str, dimensions: dict[str, str], value: float) -> None:
-    """Publish a value of an alarm's metric."""
-    properties = ALARMS[alarm]
-    unit = "Seconds" if alarm == "oldest-message" else "Count"
-    now = datetime.now(UTC)
-    metric = emf.Metric(
-        properties["Namespace"], properties["MetricName"], dimensions, unit, [value], now
-    )
-    cloudwatch.put(metric)
-
-
 def _healthy_day(cloudwatch: CloudWatch) -> None:
     """Publish what AWS publishes on a day without trouble: an empty queue, a run of migrate."""
     system = cloudwatch.driver.system
-    _publish(cloudwatch, "oldest-message", {"QueueName": queue_name(system.stack.queue_url)}, 0)
+    cloudwatch.publish("oldest-message", {"QueueName": queue_name(system.stack.queue_url)}, 0)
     stack.migrate(system.emulator, system.stack)
-    _publish(cloudwatch, "migrate-errors", {"FunctionName": system.stack.migrate_function}, 0)
+    cloudwatch.publish("migrate-errors", {"FunctionName": system.stack.migrate_function}, 0)
+    cloudwatch.publish("export-errors", {"FunctionName": EXPORT}, 0)
 
 
 def _settle(driver: Driver) -> None:

@@ -11,7 +11,15 @@ from jsonschema import Draft7Validator
 
 from dev import logs
 from e2e import emf
-from e2e.cloudwatch import ALARMS, OF_ANALYSTS, RESOURCES, WIDGETS, dashboard
+from e2e.cloudwatch import (
+    ALARMS,
+    CONDITIONS,
+    OF_ANALYSTS,
+    OF_EXPORT,
+    RESOURCES,
+    WIDGETS,
+    dashboard,
+)
 from e2e.driver import Driver
 
 SCHEMA = json.loads(Path(__file__).with_name("dashboard-schema.json").read_text())
@@ -44,8 +52,8 @@ PUBLISHED = (
     }
 )
 
-# The conditions of the optional parts.
-KINDS = [(), ("CreatesDatabase",), ("HasAnalysts",), ("CreatesDatabase", "HasAnalysts")]
+# Each choice of optional parts.
+KINDS = [kind for size in range(4) for kind in combinations(CONDITIONS, size)]
 
 # A metric: its namespace, its name, and the names of its dimensions.
 Metric = tuple[str, str, tuple[str, ...]]
@@ -86,8 +94,8 @@ def test_widgets_are_ordered_by_stage() -> None:
     in_order = sorted(WIDGETS, key=lambda widget: (widget["y"], widget["x"]))
     stages = [widget["properties"]["title"].split(":")[0] for widget in in_order]
 
-    in_sequence = ["Alarms", "In", "Through", "How long", "Lambda", "Out", "Analysts", "Database"]
-    assert list(dict.fromkeys(stages)) == in_sequence
+    of_messages = ["Alarms", "In", "Through", "How long", "Lambda", "Out"]
+    assert list(dict.fromkeys(stages)) == [*of_messages, "Analysts", "Export", "Database"]
     assert in_order == WIDGETS
 
 
@@ -132,14 +140,19 @@ def test_every_metric_used_is_published(session_driver: Driver) -> None:
     used = {*_metrics_of_graphs(), *_metrics_of_alarms()}
 
     assert len(used) > 20
-    assert used <= written | PUBLISHED | OF_ANALYSTS
+    assert used <= written | PUBLISHED | OF_ANALYSTS | OF_EXPORT
 
 
 def test_every_line_names_a_resource_of_ours() -> None:
     expected = {
         "QueueName": {"${LoginQueue.QueueName}", "${DeadLetterQueue.QueueName}"},
-        "FunctionName": {"${IngestFunction}", "${ApiFunction}"},
-        "function": {"${IngestFunction}", "${ApiFunction}", "${MigrateFunction}"},
+        "FunctionName": {"${IngestFunction}", "${ApiFunction}", "${ExportFunction}"},
+        "function": {
+            "${IngestFunction}",
+            "${ApiFunction}",
+            "${ExportFunction}",
+            "${MigrateFunction}",
+        },
         "DBInstanceIdentifier": {"${DatabaseInstance}"},
     }
 

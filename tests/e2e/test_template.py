@@ -36,6 +36,7 @@ STATEFUL = {
     "AWS::EC2::VPC",  # a database cannot move to another network
     "AWS::KMS::Key",
     "AWS::RDS::DBCluster",
+    "AWS::S3::Bucket",
     "AWS::SecretsManager::Secret",
     "AWS::SQS::Queue",
 }
@@ -47,6 +48,7 @@ FOR_EVERY_RESOURCE = {
     "EncryptTheLogs",
     "SourcesEncryptMessages",
     "SendersEncryptMessages",
+    "ReadersDecryptFiles",
     "SendTraces",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
@@ -166,9 +168,11 @@ def test_alarms_on_states_ignore_missing_data(resources: dict[str, Any]) -> None
     alarms = _alarms(resources)
 
     ignoring = {name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"}
-    assert ignoring == {"MigrateErrorsAlarm"} | {
+    assert ignoring == {"MigrateErrorsAlarm", "ExportErrorsAlarm"} | {
         name for name, alarm in alarms.items() if alarm["MetricName"] in states
     }
+    # No run of the export has no metric.
+    assert alarms.pop("ExportMissingAlarm")["TreatMissingData"] == "breaching"
     others = {alarm["TreatMissingData"] for name, alarm in alarms.items() if name not in ignoring}
     assert others == {"notBreaching"}
 
@@ -258,9 +262,10 @@ def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) ->
     }
 
     # The next stack of this name could not create a second resource of the same name.
-    assert set(outliving) == {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    of_export = {"ExportKey", "ExportBucket", "ExportBucketPolicy"}
+    assert set(outliving) == of_export | {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
     for properties in outliving.values():
-        assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier"})
+        assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier", "BucketName"})
 
 
 def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
@@ -280,6 +285,83 @@ def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]
         assert resource["Properties"][settings[resource["Type"]]] == {"Fn::GetAtt": [key, "Arn"]}
     for key in ("SecretsKey", "Key"):
         assert resources[key]["Properties"]["EnableKeyRotation"] is True
+
+
+def test_exported_files_are_encrypted_private_and_kept(resources: dict[str, Any]) -> None:
+    bucket = resources["ExportBucket"]
+
+    kept = bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]
+    assert kept == ("RetainExceptOnCreate", "Retain")
+    # Without its policy, a bucket that outlives the stack would be open to the whole account.
+    assert resources["ExportBucketPolicy"]["DeletionPolicy"] == "RetainExceptOnCreate"
+    properties = _resolve(bucket["Properties"], HasExportRetention=False)
+    [encryption] = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"] == {
+        "SSEAlgorithm": "aws:kms",
+        "KMSMasterKeyID": {"Fn::GetAtt": ["ExportKey", "Arn"]},
+    }
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    # An older version would keep a row that was erased.
+    assert "VersioningConfiguration" not in properties
+    assert resources["ExportKey"]["Properties"]["EnableKeyRotation"] is True
+
+
+@pytest.mark.parametrize("keeps_all", [True, False])
+def test_files_are_deleted_after_their_retention(
+    resources: dict[str, Any], keeps_all: bool
+) -> None:
+    bucket = _resolve(resources["ExportBucket"]["Properties"], HasExportRetention=not keeps_all)
+
+    unfinished, *old = bucket["LifecycleConfiguration"]["Rules"]
+
+    assert unfinished["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert unfinished.keys().isdisjoint({"Prefix", "ExpirationInDays"})
+    assert [rule["ExpirationInDays"] for rule in old] == (
+        [] if keeps_all else [{"Ref": "ExportRetentionDays"}]
+    )
+
+
+@pytest.mark.parametrize("name", ["LoginRetentionDays", "ExportRetentionDays"])
+def test_open_days_are_never_deleted(template: dict[str, Any], name: str) -> None:
+    parameter = template["Parameters"][name]
+    pattern = re.compile(parameter["AllowedPattern"])
+
+    # 0 keeps all. A day is final on the 15th day after it.
+    assert parameter["Default"] == "0"
+    allowed = [days for days in range(20000) if pattern.fullmatch(str(days))]
+    assert allowed == [0, *range(16, 10000)]
+
+
+def test_export_starts_with_its_schema_and_login(resources: dict[str, Any]) -> None:
+    off, on = (
+        _resolve(resources, HasExport=has_export, HasExportSecret=has_export)
+        for has_export in (False, True)
+    )
+
+    # Each of these properties lets CloudFormation run migrate.
+    before, after = (one["Schema"]["Properties"] for one in (off, on))
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"Export", "ExportSecret"}
+    assert resources["ExportFunction"]["DependsOn"] == "Schema"
+    assert "EXPORT" not in _variables(off["MigrateFunction"])
+    assert _variables(on["MigrateFunction"])["EXPORT"] == "true"
+    secret = resources["ExportSecret"]["Properties"]["GenerateSecretString"]
+    assert json.loads(secret["SecretStringTemplate"]) == {"username": "login_export"}
+
+
+def test_stack_without_export_has_nothing_of_it(resources: dict[str, Any]) -> None:
+    of_export = {name for name in resources if name.startswith("Export")}
+
+    assert len(of_export) == 11
+    for name in of_export - {"ExportSecret"}:
+        assert resources[name]["Condition"] == "HasExport"
+    assert resources["ExportSecret"]["Condition"] == "HasExportSecret"
+    # The dashboard has its variables, which are then empty.
+    others = {name: resources[name] for name in resources.keys() - of_export - {"Dashboard"}}
+    off = dict.fromkeys(("HasExport", "HasExportSecret", "HasLoginRetention"), False)
+    assert "Export" not in json.dumps(_resolve(others, **off))
 
 
 def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -> None:
@@ -305,7 +387,15 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
         name: endpoint["PolicyDocument"]["Statement"] for name, endpoint in endpoints.items()
     }
 
-    [to_cloudformation] = allowed.pop("S3Endpoint")
+    to_cloudformation, optional = allowed.pop("S3Endpoint")
+    condition, to_bucket, nothing = optional["Fn::If"]
+    assert (condition, nothing) == ("HasExport", NO_VALUE)
+    assert to_bucket["Action"] == ["s3:AbortMultipartUpload", "s3:PutObject"]
+    assert to_bucket["Resource"] == {"Fn::Sub": "${ExportBucket.Arn}/*"}
+    assert set(to_bucket["Condition"]["StringEquals"]) == {
+        "aws:PrincipalAccount",
+        "aws:ResourceAccount",
+    }
     bucket, parts = to_cloudformation["Resource"]["Fn::Sub"]
     assert bucket.endswith(":s3:::cloudformation-custom-resource-response-${Region}/*")
     assert parts == {
@@ -442,7 +532,7 @@ def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, A
     assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
     assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
     # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
-    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret"}
+    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret"}
     assert set(deny["Resource"]) == {
         f"LogicalResourceId/{name}"
         for name, resource in resources.items()
@@ -509,7 +599,7 @@ def test_rows_are_read_without_the_owners_secret(template: dict[str, Any]) -> No
 def test_only_listed_policies_use_wildcards(
     resources: dict[str, Any],
 ) -> None:
-    optional = {"HasSources": True, "HasSenders": True, "UsesIam": True}
+    optional = dict.fromkeys(("HasSources", "HasSenders", "HasExportReaders", "UsesIam"), True)
     statements = list(_statements(_resolve(resources, **optional)))
 
     assert len(statements) > 10
@@ -558,6 +648,15 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "READER_SECRET_ID",
             "ANALYSTS",
             "API_SECRET_ID",
+            "EXPORT",
+            "EXPORT_SECRET_ID",
+            "LOGIN_RETENTION_DAYS",
+        },
+        "ExportFunction": {
+            "DATABASE_AUTHENTICATION",
+            "DATABASE_USER",
+            "DATABASE_SECRET_ID",
+            "EXPORT_BUCKET",
         },
         "ApiFunction": {
             "DATABASE_AUTHENTICATION",
@@ -607,7 +706,8 @@ def test_password_stack_reads_the_secret_and_forbids_tokens(
 def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
-    none = {"HasReader": creates, "HasAnalysts": False, "HasApiSecret": False}
+    absent = ("HasAnalysts", "HasApiSecret", "HasExport", "HasExportSecret", "HasLoginRetention")
+    none = dict.fromkeys(absent, False) | {"HasReader": creates}
     resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True, **none)
     resources = resolved["Resources"]
 
