@@ -44,7 +44,7 @@ MANAGED_POLICY_LIMIT = 6144
 INLINE_POLICIES_LIMIT = 10240
 
 # The parameters of deployer.yaml that add policies.
-ALL_POLICIES = ("CreateDatabase=true", "Analysts=true", "Images=true")
+ALL_POLICIES = ("CreateDatabase=true", "Analysts=true", "Export=true", "Images=true")
 
 # Actions for properties that template.yaml does not set. CloudFormation does not call them.
 UNUSED = {
@@ -93,9 +93,48 @@ UNUSED = {
     "rds:RestoreDBInstanceToPointInTime": "Aurora restores clusters",
     "rds:StartDBInstanceAutomatedBackupsReplication": "no copies in other regions",
     "rds:StopDBInstanceAutomatedBackupsReplication": "no copies in other regions",
+    "s3:CreateBucketMetadataTableConfiguration": "no table of metadata",
+    "s3:DeleteBucketAnalyticsConfiguration": "no analytics",
+    "s3:DeleteBucketCors": "no other origins",
+    "s3:DeleteBucketEncryption": "no action of IAM: to delete it is a put",
+    "s3:DeleteBucketLifecycle": "no action of IAM: to delete it is a put",
+    "s3:DeleteBucketMetadataTableConfiguration": "no table of metadata",
+    "s3:DeleteBucketMetricsConfiguration": "no metrics of requests",
+    "s3:DeleteBucketReplication": "no copies in other regions",
+    "s3:DeleteBucketWebsite": "no website",
+    "s3:DeleteObject": "a bucket with files is not deleted",
+    "s3:PutAccelerateConfiguration": "no acceleration",
+    "s3:PutAnalyticsConfiguration": "no analytics",
+    "s3:PutBucketAbac": "no access by tags",
+    "s3:PutBucketAcl": "no lists of access: the bucket's owner owns its files",
+    "s3:PutBucketCORS": "no other origins",
+    "s3:PutBucketLogging": "no log of S3",
+    "s3:PutBucketNotification": "no notifications",
+    "s3:PutBucketObjectLockConfiguration": "no locked files: an erased row must go",
+    "s3:PutBucketReplication": "no copies in other regions",
+    "s3:PutBucketVersioning": "no older versions: an erased row must go",
+    "s3:PutBucketWebsite": "no website",
+    "s3:PutIntelligentTieringConfiguration": "no tiers",
+    "s3:PutInventoryConfiguration": "no inventory",
+    "s3:PutMetricsConfiguration": "no metrics of requests",
+    "s3:PutObjectAcl": "no lists of access: the bucket's owner owns its files",
+    "s3:PutObjectLockConfiguration": "no locked files: an erased row must go",
+    "s3:PutReplicationConfiguration": "no copies in other regions",
     "s3:REST.PUT.OBJECT": "no delivery of logs",
+    "s3:UpdateBucketMetadataAnnotationTableConfiguration": "no table of metadata",
+    "s3:UpdateBucketMetadataInventoryTableConfiguration": "no table of metadata",
+    "s3:UpdateBucketMetadataJournalTableConfiguration": "no table of metadata",
     "s3:getObject": "no description of the API in S3",
     "s3files:ListMountTargets": "no file system",
+    "s3tables:CreateNamespace": "no table of metadata",
+    "s3tables:CreateTable": "no table of metadata",
+    "s3tables:CreateTableBucket": "no table of metadata",
+    "s3tables:GetTable": "no table of metadata",
+    "s3tables:GetTableMetadataLocation": "no table of metadata",
+    "s3tables:PutTableBucketPolicy": "no table of metadata",
+    "s3tables:PutTableEncryption": "no table of metadata",
+    "s3tables:PutTablePolicy": "no table of metadata",
+    "s3tables:UpdateTableMetadataLocation": "no table of metadata",
     "secretsmanager:RemoveRegionsFromReplication": "no copies in other regions",
     "secretsmanager:ReplicateSecretToRegions": "no copies in other regions",
     "vpc-lattice:CreateServiceNetworkVpcEndpointAssociation": "no service network",
@@ -178,7 +217,7 @@ def test_own_database_needs_no_database_policy(ministack: Emulator) -> None:
         for resource in _resources(action, STACK)
         if not _allowed(policies, action, resource, resource_type)
     }
-    assert len(policies) == 3
+    assert len(policies) == 4
     assert refused == set()
     for action in ("rds:CreateDBCluster", "ec2:CreateVpc", "iam:CreateServiceLinkedRole"):
         assert not any(
@@ -239,6 +278,14 @@ def test_deployment_changes_no_rights_of_others(ministack: Emulator) -> None:
             arn = f"arn:aws:iam::{ACCOUNT}:role/{resource['PhysicalResourceId']}"
             assert not _allowed(policies, "iam:PutRolePolicy", arn)
             assert not _allowed(policies, "iam:PassRole", arn)
+
+
+def test_deployment_role_reads_no_exported_file(ministack: Emulator) -> None:
+    policies = _policies(ministack, "DeploymentRole")
+    file = f"arn:aws:s3:::{STACK}-exportbucket-1/user_logins/dt=2026-11-22/part-00000.parquet"
+
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert not _allowed(policies, action, file)
 
 
 def test_no_policy_allows_all_actions_or_services(ministack: Emulator) -> None:
@@ -486,6 +533,7 @@ def _arns(service: str, kind: str, name: str, stack: str) -> list[str]:
         "rds:db": f"{here}:db:{stack}-databaseinstance-1",
         "rds:snapshot": f"{here}:snapshot:{stack}-snapshot-databaseinstance-1",
         "rds:subgrp": f"{here}:subgrp:{stack}-databasesubnets-1",
+        "s3:bucket": f"arn:aws:s3:::{stack}-exportbucket-1",
         "s3:object": f"arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-1/{stack}/key",
         "scheduler:schedule": f"{here}:schedule/default/{stack}-Upkeep-1",
         "secretsmanager:Secret": f"{here}:secret:{secret}-1-AbCdEf",
