@@ -120,10 +120,11 @@ reproduce: $(VENV) ## Build the last commit twice; compare the bytes
 	    (cd target/reproduce/$$folder; \
 	        export CARGO_TARGET_DIR=$(CURDIR)/target/reproduce/target; \
 	        $(BUILD) --lambda-dir "$$PWD/lambda"; \
-	        $(BUILD) --package login-etl-api --lambda-dir "$$PWD/lambda"); \
+	        $(BUILD) --package login-etl-api --lambda-dir "$$PWD/lambda"; \
+	        $(BUILD) --package login-etl-export --lambda-dir "$$PWD/lambda"); \
 	    rm -r target/reproduce/target; \
 	done
-	@for program in bootstrap migrate api; do \
+	@for program in bootstrap migrate api export; do \
 	    cmp target/reproduce/{one,the/other}/lambda/$$program/bootstrap; \
 	    sha256sum target/reproduce/one/lambda/$$program/bootstrap; \
 	done
@@ -140,7 +141,7 @@ API_ZIP_LIMIT_KIB := 6144
 zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 	@for processor in $(ARCH); do \
 	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
-	    for package in login-etl login-etl-api; do \
+	    for package in login-etl login-etl-api login-etl-export; do \
 	        $(BUILD) --package $$package --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
 	    done; \
 	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
@@ -236,8 +237,9 @@ pipeline: $(VENV)
 	actionlint
 	zizmor --offline --no-progress --quiet .
 
-# checkov evaluates conditions with the default parameters only. It reads the template four times: also with
-# CreateDatabase=true, otherwise it would skip the database and the network, and with Analysts=true, with two endpoints.
+# checkov evaluates conditions with the default parameters only. It reads the template five times: also with
+# CreateDatabase=true, otherwise it would skip the database and the network, with Analysts=true, with two endpoints, and
+# with Export=true.
 .PHONY: validate
 validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's rules
 	python -m dev.checks.policies
@@ -253,6 +255,7 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's ru
 	sed '/^  Analysts:/,/Default:/s/"false"/"true"/' template.yaml > target/validate/with-analysts.yaml
 	sed '/^  AnalystsEndpoint:/,/Default:/s/http-api/alb/' target/validate/with-analysts.yaml \
 	    > target/validate/with-load-balancer.yaml
+	sed '/^  Export:/,/Default:/s/"false"/"true"/' template.yaml > target/validate/with-export.yaml
 	for template in template.yaml target/validate/with-*.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
