@@ -18,13 +18,15 @@ BATCH = 100
 # SQS's maximum for a receive or a delete.
 REQUEST = 10
 MEMORY_GB = 0.25
+# The parts that a parameter turns on; the items of their rows begin with these words.
+OPTIONAL = ("analysts", "export")
 HOURS = 730
 HOUR_S = 3600
 ZONES = 2
 GB = 1_000_000_000
 CENT = 0.01
 X = "\N{MULTIPLICATION SIGN}"
-PER = {1_000_000: " / million", 10_000: " / 10,000", 1: ""}
+PER = {1_000_000: " / million", 10_000: " / 10,000", 1_000: " / 1,000", 1: ""}
 
 _DATA = tomllib.loads((ROOT / "dev" / "prices.toml").read_text())
 _FIGURES = _DATA["measured"] | _DATA["estimated"]
@@ -70,6 +72,9 @@ def by_traffic(
     yield _priced("created database: Aurora's I/O", io, batches * writes, "aurora_io")
     rows = f"{MESSAGES:,} rows {X} {_FIGURES['row_bytes']} B"
     yield _priced("created database: storage for a month, in GB", rows, stored, "aurora_gb")
+    exported = f"{MESSAGES:,} rows {X} {_FIGURES['exported_row_bytes']} B"
+    exported_gb = _FIGURES["exported_row_bytes"] * MESSAGES / GB
+    yield _priced("export: storage for a month, in GB", exported, exported_gb, "s3_gb")
 
 
 def by_month() -> Iterable[Row]:
@@ -119,6 +124,19 @@ def by_month() -> Iterable[Row]:
     yield _priced("analysts: Lambda time, in GB-s", roll_up, seconds * MEMORY_GB, "lambda_gb_s")
     requests = _FIGURES["analysts_requests"]
     yield _priced("analysts: requests to the HTTP API", "", requests, "http_api_requests")
+    yield _priced("export: key", "", _count(resources, "AWS::KMS::Key", "HasExport"), "keys")
+    yield _priced("export: secret of `login_export`", "", 1, "secrets")
+    yield _priced("export: metrics", "", _FIGURES["export_metrics"], "metrics")
+    export_alarms = _count(resources, "AWS::CloudWatch::Alarm", "HasExport")
+    yield _priced("export: alarms", "", export_alarms, "alarms")
+    memory = read_template()["Resources"]["ExportFunction"]["Properties"]["MemorySize"] / 1024
+    runs = f"{HOURS} runs {X} {_FIGURES['export_s']} s {X} {memory:.3g} GB"
+    seconds = HOURS * _FIGURES["export_s"]
+    yield _priced("export: Lambda time, in GB-s", runs, seconds * memory, "lambda_gb_s")
+    writes = f"{HOURS} runs {X} {_FIGURES['export_writes']}"
+    yield _priced(
+        "export: requests to S3", writes, HOURS * _FIGURES["export_writes"], "s3_requests"
+    )
 
 
 def usd(number: float, price: str) -> float:
@@ -145,18 +163,21 @@ def _count(resources: Iterable[dict[str, Any]], kind: str, condition: str | None
 
 
 def _table(name: str, rows: Iterable[Row], digits: int) -> str:
-    """Return a table with the sums for each kind of database, and for analysts."""
+    """Return a table with the sums for each kind of database, and for each optional part."""
     rows = list(rows)
-    analysts = sum(row.usd for row in rows if row.item.startswith("analysts"))
-    created = sum(row.usd for row in rows) - analysts
+    optional = {
+        part: sum(row.usd for row in rows if row.item.startswith(part)) for part in OPTIONAL
+    }
+    created = sum(row.usd for row in rows) - sum(optional.values())
     own = created - sum(row.usd for row in rows if row.item.startswith("created database"))
     lines = [f"| {row.item} | {row.calculation} | {row.usd:.{digits}f} |" for row in rows]
     sums = [
         f"| **{name}, your own database** | | **{own:.2f}** |",
         f"| **{name}, created database** | | **{created:.2f}** |",
     ]
-    if analysts:
-        sums.append(f"| **{name} more, with analysts** | | **{analysts:.2f}** |")
+    for part, more in optional.items():
+        if more:
+            sums.append(f"| **{name} more, with {part}** | | **{more:.2f}** |")
     return "\n".join(["| item | calculation | USD |", "|---|---|---|", *lines, *sums])
 
 
