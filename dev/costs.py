@@ -149,7 +149,11 @@ def _priced(item: str, calculation: str, number: float, price: str) -> Row:
     """Return a row for a number of things that have a price."""
     found = _DATA["prices"][price]
     one, per = found["usd"], found.get("per", 1)
-    shown = f"{one:.10f}".rstrip("0") if one < CENT else f"{one:.3f}".removesuffix("0")
+    shown = (
+        f"{one:.10f}".rstrip("0")
+        if one < CENT
+        else f"{one:.4f}".removesuffix("0").removesuffix("0")
+    )
     count = f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
     equals = f"{calculation}: " if calculation else ""
     return Row(item, f"{equals}{count} {X} {shown}{PER[per]}", usd(number, price))
@@ -176,7 +180,7 @@ def _table(name: str, rows: Iterable[Row], digits: int) -> str:
         f"| **{name}, created database** | | **{created:.2f}** |",
     ]
     for part, more in optional.items():
-        if more:
+        if round(more, 2):
             sums.append(f"| **{name} more, with {part}** | | **{more:.2f}** |")
     return "\n".join(["| item | calculation | USD |", "|---|---|---|", *lines, *sums])
 
