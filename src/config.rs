@@ -48,6 +48,10 @@ pub const READER_SECRET_ID: &str = "READER_SECRET_ID";
 pub const ANALYSTS: &str = "ANALYSTS";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_api`.
 pub const API_SECRET_ID: &str = "API_SECRET_ID";
+/// Whether `migrate` keeps up the schema of the export: `true`, or `false` (the default).
+pub const EXPORT: &str = "EXPORT";
+/// The name or ARN of the secret with the password that `migrate` sets for `login_export`.
+pub const EXPORT_SECRET_ID: &str = "EXPORT_SECRET_ID";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
@@ -317,6 +321,20 @@ pub fn analysts(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Se
 /// Returns the name or ARN in [`API_SECRET_ID`]; `None` if `login_api` gets no password.
 pub fn api_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     environment(API_SECRET_ID).and_then(not_blank)
+}
+
+/// Whether `migrate` keeps up the schema of the export.
+///
+/// # Errors
+///
+/// [`SettingError::Invalid`] if [`EXPORT`] is neither `true` nor `false`.
+pub fn export(environment: impl Fn(&str) -> Option<String>) -> Result<bool, SettingError> {
+    is_true(|name| environment(name).and_then(not_blank), EXPORT)
+}
+
+/// Returns the name or ARN in [`EXPORT_SECRET_ID`]; `None` if `login_export` gets no password.
+pub fn export_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    environment(EXPORT_SECRET_ID).and_then(not_blank)
 }
 
 /// Sets the connect timeout and the application name, where the URL does not.
