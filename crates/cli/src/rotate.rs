@@ -18,10 +18,11 @@ use crate::signals::Signals;
 use crate::stack::Stack;
 
 /// The roles with a password, and the outputs that name their secrets.
-const ROLES: [(&str, &str); 3] = [
+const ROLES: [(&str, &str); 4] = [
     ("login_writer", "WriterSecretArn"),
     ("login_analyst", "ReaderSecretArn"),
     ("login_api", "ApiSecretArn"),
+    ("login_export", "ExportSecretArn"),
 ];
 const PASSWORD_LENGTH: i64 = 64;
 
