@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::deadline::Deadline;
+use crate::ledger;
 use crate::schema::trust::{self, Ours};
 use crate::schema::{self, Finding, SchemaError};
 
@@ -90,6 +91,7 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
         begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
         transaction.batch_execute(SCHEMA).await?;
         transaction.batch_execute(FUNCTIONS).await?;
+        transaction.batch_execute(schema::REVOKE_ALL).await?;
         transaction.batch_execute(GRANTS).await?;
     }
     Ok(transaction.commit().await?)
@@ -183,14 +185,22 @@ async fn step(
     begin_step(&transaction, logins_schema, deadline.left()).await?;
     let limits = "CREATE TEMPORARY TABLE limits (now timestamptz, today date, final date, max_logins bigint) ON COMMIT DROP";
     transaction.batch_execute(limits).await?;
-    let limits = "
-        INSERT INTO pg_temp.limits
-        SELECT $1, ($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC' - INTERVAL '6 hours')::date - 15, $2";
-    transaction.execute_typed(limits, &[(&now, Type::TIMESTAMPTZ), (&logins_per_step, Type::INT8)]).await?;
+    let limits = format!(
+        "INSERT INTO pg_temp.limits SELECT now, today, final, $2 FROM ({}) AS limits",
+        ledger::LIMITS
+    );
+    transaction.execute_typed(&limits, &[(&now, Type::TIMESTAMPTZ), (&logins_per_step, Type::INT8)]).await?;
     let days_are_known = "SELECT logins_without_date IS NOT NULL FROM state";
     if !transaction.query_typed(days_are_known, &[]).await?[0].try_get::<_, bool>(0)? {
         transaction.batch_execute(FIND_DAYS).await?;
     }
+    // The ledger is read in the same snapshot as the logins: a batch is in both or in neither.
+    let count_ledger = format!(
+        "CREATE TEMPORARY TABLE ledger_day ON COMMIT DROP AS
+         SELECT day, sum(entries)::bigint AS entries FROM ({}) AS counted GROUP BY day",
+        ledger::COUNT_DAYS
+    );
+    transaction.batch_execute(&count_ledger).await?;
     transaction.batch_execute(PICK_DAYS).await?;
     let days: i64 =
         transaction.query_typed("SELECT count(*) FROM pg_temp.picked", &[]).await?[0].try_get(0)?;

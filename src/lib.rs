@@ -21,6 +21,8 @@ pub mod deadline;
 pub mod error;
 pub mod fingerprint_event;
 pub mod handler;
+pub mod lake;
+pub mod ledger;
 pub mod memory;
 pub mod runtime;
 pub mod schema;

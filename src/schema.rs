@@ -30,6 +30,9 @@ pub const WRITER_ROLE: &str = "login_writer";
 /// A member of `login_reader` that logs in with a password.
 pub const READER_LOGIN: &str = "login_analyst";
 
+/// Revokes everything in the current schema from others.
+pub(crate) const REVOKE_ALL: &str = include_str!("schema/revoke_all.sql");
+
 const BEGIN: &str = include_str!("schema/begin.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const REVOKE_TRIGGERS: &str = include_str!("schema/revoke_triggers.sql");

@@ -1,11 +1,8 @@
 -- Picks the days that this step rolls up, the newest first. pg_temp.limits has one row: `now`, `today`, `final`, the
--- newest day whose messages SQS cannot deliver any more, and `max_logins`.
+-- newest day whose messages SQS cannot deliver any more, and `max_logins`. pg_temp.ledger_day has the number of the
+-- ledger's entries of each day.
 --
--- A day has to be rolled up if the ledger has another number of entries of it than before. The ledger is read in the
--- same snapshot as the logins: a batch is in both or in neither.
-CREATE TEMPORARY TABLE ledger_day ON COMMIT DROP AS
-SELECT (sent_at AT TIME ZONE INTERVAL '0')::date AS day, count(*) AS entries FROM processed_messages GROUP BY 1;
-
+-- A day has to be rolled up if the ledger has another number of entries of it than before.
 INSERT INTO day (day, logins)
 SELECT day, entries FROM pg_temp.ledger_day WHERE day BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'
 ON CONFLICT DO NOTHING;

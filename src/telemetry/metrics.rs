@@ -85,6 +85,9 @@ pub enum MetricName {
     ServerError,
     DaysRolledUp,
     DaysLeft,
+    ExportedDays,
+    ExportedRows,
+    ExportFailures,
 }
 
 /// A metric's name and its value.

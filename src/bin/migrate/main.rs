@@ -2,8 +2,9 @@
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
 //! tables and roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with
-//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema. A deployment and a rotation drop no old entries, because a locked ledger must not fail them. A
-//! `Delete` request of CloudFormation changes nothing.
+//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export. A
+//! deployment and a rotation drop no old entries, because a locked ledger must not fail them. A `Delete` request of
+//! CloudFormation changes nothing.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,11 +16,12 @@ use login_etl::analytics::{self, API_LOGIN, LOGINS_PER_STEP, RollUp};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
-    self, API_SECRET_ID, DatabaseSettings, READER_SECRET_ID, SettingError, Settings, WRITER_SECRET_ID,
-    WriterRoleLogin,
+    self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SettingError, Settings,
+    WRITER_SECRET_ID, WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
+use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
@@ -83,6 +85,9 @@ async fn main() -> ExitCode {
 async fn start_and_migrate() -> Outcome {
     start()?;
     migrate(Prune::Yes).await?;
+    if config::export(environment)? {
+        prepare_export().await?;
+    }
     if config::analysts(environment)? {
         prepare_analysts().await?;
         roll_up(Deadline::within(UNLIMITED)).await?;
@@ -201,6 +206,9 @@ async fn prepare_within(deadline: Deadline) -> Outcome {
     if config::analysts(environment)? {
         deadline.timeout(Box::pin(prepare_analysts())).await??;
     }
+    if config::export(environment)? {
+        deadline.timeout(Box::pin(prepare_export())).await??;
+    }
     Ok(())
 }
 
@@ -222,6 +230,28 @@ async fn prepare_analysts() -> Outcome {
         None => {}
     }
     info!(target: LOG_TARGET, "the analysts' schema is ready");
+    Ok(())
+}
+
+/// Creates the schema and the login of the export.
+async fn prepare_export() -> Outcome {
+    let secrets = Secrets::from_env().await;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    lake::create(connection.client_mut(), &schema).await?;
+    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
+    match config::export_secret_id(environment) {
+        Some(secret_id) => {
+            let problem = "the username in the secret is not login_export";
+            let password =
+                password_of(&secrets, EXPORT_SECRET_ID, &secret_id, EXPORT_LOGIN, problem).await?;
+            lake::set_export_login(connection.client_mut(), &schema, Some(&password)).await?;
+        }
+        None if by_iam => lake::set_export_login(connection.client_mut(), &schema, None).await?,
+        None => {}
+    }
+    info!(target: LOG_TARGET, "the schema of the export is ready");
     Ok(())
 }
 
