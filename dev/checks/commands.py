@@ -158,6 +158,10 @@ TESTED = {
         "tests/e2e/test_analysts.py",
         "DROP SCHEMA analytics CASCADE",
     ),
+    "SQL: DROP SCHEMA lake CASCADE": (
+        "tests/e2e/test_export.py",
+        "DROP SCHEMA lake CASCADE",
+    ),
     "SQL: Duplicate devices": (DOCUMENTS, "Duplicate devices"),
     "SQL: Duplicate addresses": (DOCUMENTS, "Duplicate addresses"),
     "SQL: Who must not hold what": (DOCUMENTS, "Who must not hold what"),
