@@ -150,6 +150,7 @@ EVERYTHING = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
 # What the policy of the bucket decides for a reader: an action, and the resource.
 READING_FILES = (
     ("s3:GetObject", "ExportedFile"),
+    ("s3:GetObjectVersionForReplication", "ExportedFile"),
     ("s3:ListBucket", "ExportBucket"),
     ("s3:GetBucketLocation", "ExportBucket"),
 )
@@ -359,7 +360,8 @@ def _of_readers(stack: Stack) -> Iterator[str]:
     bucket, key = _policy(stack, "ExportBucketPolicy"), _policy(stack, "ExportKey")
     everything = parse_policy_document(EVERYTHING)
     for reader, (action, name) in product((*readers, UNLISTED_READER), READING_FILES):
-        should = reader in readers or action != "s3:GetObject"
+        is_copy = action == "s3:GetObjectVersionForReplication"
+        should = (reader in readers and not is_copy) or name == "ExportBucket"
         for secure in (True, False):
             context = _context(reader, action, stack.arns[name], {}, secure=secure)
             decided = evaluate_resource_policy(bucket, context).decision
@@ -369,13 +371,12 @@ def _of_readers(stack: Stack) -> Iterator[str]:
                 how = "with TLS" if secure else "without TLS"
                 verb = "may" if does else "may not"
                 yield f"ExportBucketPolicy: {reader} {verb} {action} on {name} {how}"
-    for reader, via in product((*readers, UNLISTED_READER), (None, S3, SQS)):
-        context = _context(
-            reader, "kms:Decrypt", stack.arns["ExportKey"], {"kms:viaservice": via} if via else {}
-        )
-        does = evaluate_resource_policy(key, context).decision == "Allow"
-        # The account's own policies decide too, for the roles of the account.
-        if reader in readers and does != (via == S3):
+    for reader, via in product(readers, (None, S3, SQS)):
+        keys = {"kms:viaservice": via} if via else {}
+        context = _context(reader, "kms:Decrypt", stack.arns["ExportKey"], keys)
+        # Not as a member of the account, whose own policies decide.
+        does = evaluate_resource_policy(key, context, named_only=True).decision == "Allow"
+        if does != (via == S3):
             yield f"ExportKey: {reader} {'may' if does else 'may not'} kms:Decrypt (through {via})"
 
 
