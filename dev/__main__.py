@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
@@ -16,8 +17,10 @@ from pydantic import TypeAdapter
 
 from dev import (
     EVENTS,
+    ROOT,
     TARGET,
     demo,
+    lake,
     local_system,
     log_metrics,
     processes,
@@ -26,6 +29,7 @@ from dev import (
     terminal,
 )
 from dev import logs as function_logs
+from dev.lake import Lake
 from dev.local_system import LocalSystem
 from dev.terminal import console
 
@@ -107,6 +111,33 @@ def send(file: Path) -> int:
         console.print(f"The page of the analysts shows them: {system.page.url}")
     console.print(f"{len(bodies)} sent: {rows} new rows and {dead_letters} new dead letter(s)")
     return 0 if rows + dead_letters == len(bodies) else 1
+
+
+def export() -> int:
+    """Export the logins of the running system to its S3, and print the objects."""
+    if _find() is None:
+        console.print("The system is not running. Running: make up")
+        subprocess.run(["make", "up"], check=True)
+    system = _running_system()
+    rows, _ = terminal.counts(system)
+    if not rows:
+        console.print(f"The table has no logins. Sending {QUEUE.relative_to(ROOT)}")
+        rows, _ = terminal.send(system, QUEUE.read_text().splitlines())
+    store = Lake(system.postgres, system.emulator)
+    store.prepare()
+    done = store.run(lake.program(LOCAL / "logs"))
+    print(done.stdout + done.stderr, end="")
+    with tempfile.TemporaryDirectory() as folder:
+        days = lake.count(store.download(Path(folder)))
+    for key, size in store.objects().items():
+        print(f"{size:>12,} bytes  s3://{store.bucket}/{key}")
+    console.print("\nTo list or to copy the objects, give the AWS CLI the address of the emulator:")
+    print(
+        f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS} "
+        f"aws --endpoint-url {system.emulator.endpoint} s3 ls --recursive s3://{store.bucket}/"
+    )
+    console.print(f"{rows} rows in the table and {sum(days.values())} in the lake")
+    return done.returncode or int(rows != sum(days.values()))
 
 
 def top() -> NoReturn:
@@ -251,7 +282,7 @@ def main() -> int:
     """Run the command that the command line names."""
     parser = argparse.ArgumentParser(prog="dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (run, up, down, send, top, report, watch, invoke, with_services):
+    for command in (run, up, down, send, export, top, report, watch, invoke, with_services):
         name = command.__name__.replace("_", "-")
         commands.add_parser(name, help=command.__doc__).set_defaults(command=command)
     shown = commands.add_parser("demo", help=demonstrate.__doc__)
