@@ -344,6 +344,12 @@ bench: build build-api ## Measure the speed; QUICK=1 for a rough figure, ONLY=�
 	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
 	@python -m benches $(if $(QUICK),--quick) $(ONLY)
 
+# RESULTS=target/bench/results.json takes the figures of the last `make bench`. OPTIONS="--stacks 4 --export" changes the
+# stack: `python -m dev.simulate --help`.
+.PHONY: simulate
+simulate: $(VENV) ## Simulate RATE=… logins a second; show what breaks first, and the costs
+	@python -m dev.simulate --rate "$(or $(RATE),$(error RATE=… is missing))" $(if $(RESULTS),--results "$(RESULTS)") $(OPTIONS)
+
 .PHONY: bench-instructions
 bench-instructions: $(VENV) ## Count the instructions of the pure stages; needs valgrind
 	@cargo bench --quiet --locked --bench instructions \
