@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from benches import analysts, events, proxy
+from benches import analysts, events, proxy, scans
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
@@ -385,6 +385,12 @@ def analysts_ingest(servers: BenchServers, effort: Effort) -> list[Row]:
     return analysts.ingest(servers, rows, effort.analysts_rounds, seconds)
 
 
+def scanning(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure what reads the whole ledger, or the logins of a day."""
+    with servers.database("scans").connect() as admin:
+        return scans.scans(admin, effort.growth_rows)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -410,6 +416,7 @@ MEASUREMENTS = {
     "growth": Measurement(growth, fsync="off", tls="no TLS"),
     "round_trips": Measurement(round_trips, fsync="off", tls="TLS"),
     "refused_rows": Measurement(refused_rows, fsync="on", tls="no TLS"),
+    "scans": Measurement(scanning, fsync="off", tls="no TLS"),
     "analysts": Measurement(analysts_endpoints, fsync="on", tls="TLS to Postgres"),
     "analysts_comparisons": Measurement(analysts_comparisons, fsync="on", tls="TLS to Postgres"),
     "analysts_ingest": Measurement(analysts_ingest, fsync="on", tls="no TLS"),

@@ -55,6 +55,7 @@ TABLES = [
         "Batches with refused rows: medians, with 0, 0.5 and 1 ms of network delay each way",
         None,
     ),
+    ("scans", "What reads the whole ledger, or the logins of a day: medians", None),
     (
         "analysts",
         "The analysts' API and page, 16 clients, on the larger database",
