@@ -340,7 +340,7 @@ mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fai
 # Measure
 
 .PHONY: bench
-bench: build build-api ## Measure the speed; QUICK=1 for a rough figure, ONLY=… for a part
+bench: build build-api build-export ## Measure the speed; QUICK=1 for a rough figure, ONLY=… for a part
 	@cargo bench --quiet --locked --bench stages -- --noplot $(if $(QUICK),--quick)
 	@python -m benches $(if $(QUICK),--quick) $(ONLY)
 

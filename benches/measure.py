@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from benches import analysts, events, proxy, scans
+from benches import analysts, events, export, proxy, scans
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
@@ -48,6 +48,8 @@ class Effort:
     analysts_rows: tuple[int, int]  # a smaller and a larger database
     analysts_seconds: float  # of each load
     analysts_rounds: int
+    export_rows: int
+    export_rounds: int
 
 
 FULL = Effort(
@@ -63,6 +65,8 @@ FULL = Effort(
     analysts_rows=(1_000_000, 10_000_000),
     analysts_seconds=5,
     analysts_rounds=5,
+    export_rows=1_000_000,
+    export_rounds=7,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -75,6 +79,8 @@ QUICK = Effort(
     analysts_rows=(100_000, 1_000_000),
     analysts_seconds=1,
     analysts_rounds=1,
+    export_rows=100_000,
+    export_rounds=1,
 )
 
 
@@ -391,6 +397,17 @@ def scanning(servers: BenchServers, effort: Effort) -> list[Row]:
         return scans.scans(admin, effort.growth_rows)
 
 
+def export_speed(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure the export of a table."""
+    return export.speed(servers, effort.export_rows, effort.export_rounds)
+
+
+def export_ingest(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure what an export costs the function."""
+    rows, seconds = effort.export_rows, effort.analysts_seconds
+    return export.ingest(servers, rows, effort.export_rounds, seconds)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -420,4 +437,6 @@ MEASUREMENTS = {
     "analysts": Measurement(analysts_endpoints, fsync="on", tls="TLS to Postgres"),
     "analysts_comparisons": Measurement(analysts_comparisons, fsync="on", tls="TLS to Postgres"),
     "analysts_ingest": Measurement(analysts_ingest, fsync="on", tls="no TLS"),
+    "export": Measurement(export_speed, fsync="on", tls="TLS to Postgres"),
+    "export_ingest": Measurement(export_ingest, fsync="on", tls="TLS to Postgres for the export"),
 }

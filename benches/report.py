@@ -68,6 +68,20 @@ TABLES = [
     ),
     ("analysts_comparisons", "Rollups and plain queries: medians", None),
     ("analysts_ingest", "Messages a second of one function: medians", None),
+    (
+        "export",
+        "The export of ten days beside a COPY to nowhere and ADBC with pyarrow: medians",
+        ["rows", "copy_ms", "export_ms", "export_to_emulator_ms", "adbc_ms"],
+    ),
+    (
+        "export",
+        "The export of ten days: ratios, peak memory, and size of the files",
+        [
+            *("rows", "ratio_to_copy", "ratio_to_adbc"),
+            *("export_peak_mib", "adbc_peak_mib", "files_mb"),
+        ],
+    ),
+    ("export_ingest", "Messages a second of one function beside exports: medians", None),
 ]
 
 LEGEND = (
@@ -138,7 +152,7 @@ def _markdown(rows: list[Row]) -> str:
 def _heading(name: str) -> str:
     """Turn `login_etl_cpu_us` into `login-etl cpu, µs`."""
     *words, last = name.replace("login_etl", "login-etl").split("_")
-    units = {"ms": ", ms", "us": ", µs", "mib": ", MiB", "s": " a second"}
+    units = {"ms": ", ms", "us": ", µs", "mib": ", MiB", "mb": ", MB", "s": " a second"}
     return " ".join(words) + units.get(last, f" {last}")
 
 
