@@ -394,7 +394,7 @@ def analysts_ingest(servers: BenchServers, effort: Effort) -> list[Row]:
 def scanning(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure what reads the whole ledger, or the logins of a day."""
     with servers.database("scans").connect() as admin:
-        return scans.scans(admin, effort.growth_rows)
+        return scans.scans(admin, effort.growth_rows // 10)
 
 
 def export_speed(servers: BenchServers, effort: Effort) -> list[Row]:

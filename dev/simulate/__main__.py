@@ -182,8 +182,20 @@ def comparison(bench: dict, calibration: Calibration) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
+def bounds(_bench: dict, calibration: Calibration) -> str:
+    """Return the table of limits of docs/architecture.md."""
+    plan = replace(default_plan(), rate=max(RATES), analysts=True, export=True)
+    rows = [
+        f"| {each.part} | {each.bound} | {_digits(each.rate)} | {_digits(each.rate * DAY_S / 1e6)} "
+        f"| {each.figure} | {each.remedy} |"
+        for each in limits(plan, calibration)
+    ]
+    head = f"| part | limit | logins a second | millions a day | figure | what helps up to {max(RATES):,} |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
+
+
 def steps(_bench: dict, calibration: Calibration) -> str:
-    """Return the table of docs/architecture.md."""
+    """Return the table of steps of docs/architecture.md."""
     head = (
         "| logins a second | breaks first with the defaults | stacks | `MaximumConcurrency` "
         "| wait, p50 and p99 | databases | a year in the lake | USD a month |"
@@ -235,7 +247,8 @@ def _waits(plan: Plan, outcome: Outcome) -> Rows:
 def _digits(value: float) -> str:
     """Write a number with two significant digits, or three from 1,000 on."""
     digits = 3 if value >= 1_000 else 2
-    return f"{float(f'{value:.{digits}g}'):,.10g}"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
 def _bytes(number: float) -> str:
@@ -262,7 +275,7 @@ def _print(head: tuple[str, ...], rows: Rows) -> None:
     console.print(table)
 
 
-TABLES = {"comparison": comparison, "steps": steps}
+TABLES = {"comparison": comparison, "bounds": bounds, "steps": steps}
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def exports(plan: Plan) -> Iterator[Limit]:
             f"{seconds} s",
             plan.stacks * seconds / export_s,
             ESTIMATED,
-            f"{STACKS}, whose exports meet under shard=",
+            f"{STACKS}, each with a lake of its own",
         )
 
 

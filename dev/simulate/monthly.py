@@ -9,6 +9,7 @@ from dev.simulate.limits import stored_bytes
 from dev.simulate.pipeline import Outcome
 from dev.simulate.plan import DAY_S, Plan
 
+TABLE_MEMORY_MB = 1_024 * costs.MEMORY_GB
 MONTH_S = costs.HOURS * costs.HOUR_S
 DAYS_A_YEAR = 365
 # Computed here instead, from the days that are kept.
@@ -21,7 +22,8 @@ def bill(plan: Plan, outcome: Outcome) -> Iterator[tuple[str, float]]:
     millions = plan.rate * MONTH_S / costs.MESSAGES
     for row in costs.by_traffic(batch, request, outcome.mean_busy_ms):
         if not row.item.endswith(STORAGE):
-            yield row.item, row.usd * millions
+            memory = plan.memory_mb / TABLE_MEMORY_MB if row.item.startswith("Lambda time") else 1
+            yield row.item, row.usd * millions * memory
     yield "independent of the traffic", plan.stacks * _fixed(plan)
     # The template's minimum is part of the costs that do not depend on the traffic.
     more_acu = max(0, average_acu(plan, outcome) - plan.min_acu)
