@@ -202,7 +202,7 @@ impl fmt::Debug for Secrets {
 }
 
 /// Returns why a request failed: the service's own error, or what happened on the way to the service.
-pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+pub fn request_failure<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(refusal) = error.as_service_error() {
         let code = refusal.code().unwrap_or("an error without a code");
         return match refusal.message() {

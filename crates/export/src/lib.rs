@@ -12,4 +12,12 @@
 //! other. A day is one transaction: it reads the day and the ledger in one snapshot, compares the numbers, completes
 //! the upload and writes the books.
 
+pub mod books;
+pub mod bucket;
+pub mod copy;
+pub mod day;
+pub mod encoder;
+pub mod error;
+pub mod run;
+pub mod session;
 pub mod settings;

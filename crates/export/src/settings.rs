@@ -8,7 +8,7 @@ pub const EXPORT_BUCKET: &str = "EXPORT_BUCKET";
 pub const EXPORT_KMS_KEY: &str = "EXPORT_KMS_KEY";
 
 /// Lambda sets it for every program that it starts.
-const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
+pub const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// The SDK reads these endpoints, for S3 and for all services. Emulators have them.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 

@@ -1,0 +1,1 @@
+SELECT today, final, ledger_since FROM ({limits}) AS limits, state
