@@ -96,7 +96,7 @@ demo: build build-api ## Serve the page over generated logins with rings
 	@$(LOCAL) demo $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: export
-export: build build-api build-export ## Export the logins of the local stack to its S3 as Parquet; print the objects
+export: build build-api build-export ## Export the local logins as Parquet files; print the objects
 	@$(LOCAL) export
 
 # Build and test
@@ -162,7 +162,7 @@ test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build build-api $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13, or ENDPOINT=… of a LocalStack
+test-localstack: build build-api $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
@@ -189,11 +189,11 @@ schemathesis: build build-api
 
 # Needs Java 17 or newer, and a minute for 10 kills. `make test` runs a shorter test, without Spark.
 .PHONY: test-lake
-test-lake: build build-export $(SPARK) ## Kill the export KILLS=50 times; compare the lake with the table by all readers, Spark among them
+test-lake: build build-export $(SPARK)
 	@python -m lake $(if $(KILLS),--kills $(KILLS)) $(if $(ROWS),--rows $(ROWS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, template, pipeline, modules and dependencies
+check: fmt clippy doc python documents template compose pipeline unused modules versions test-names audit ## Check format, lints, documents, templates and dependencies
 
 .PHONY: fmt
 fmt:
@@ -334,7 +334,7 @@ fuzz: ## Fuzz decoding and masking for SECONDS=60; KEEP=1 enlarges the corpus
 
 # .cargo/mutants.toml lists the mutants that may live, each with its reason.
 .PHONY: mutants
-mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices. SHARD=… or BASE=… for a part
+mutants: $(VENV) $(CARGO_MUTANTS) ## Change the code in one place at a time; fail if no test notices
 	@python -m dev.mutants $(if $(SHARD),--shard "$(SHARD)") $(if $(BASE),--base "$(BASE)")
 
 # Measure

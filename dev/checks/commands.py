@@ -23,6 +23,7 @@ RUN = {
     "make run": "99 rows in the table and 1 message(s) in the dead-letter queue",
     "make up": "page for analysts",
     "make send": "100 sent: 99 new rows and 1 new dead letter(s)",
+    "make export": "99 rows in the table and 99 in the lake",
     "make top": "batches",
     "make report": "report.html",
     "make invoke": "batchItemFailures",
@@ -44,6 +45,7 @@ DEPLOYER = "tests/e2e/test_deployer.py"
 PIPELINE = "tests/e2e/test_pipeline.py"
 ROLLUPS = "tests/e2e/test_rollups_oracle.py"
 CREATED = "tests/e2e/test_created_database.py"
+READERS = "tests/lake/test_readers.py"
 RESTORE = 'commands("A database that the stack created")'
 
 # Run by the file beside them, which contains this text.
@@ -120,6 +122,13 @@ TESTED = {
         'statements("How fresh the answers are")',
     ),
     "SQL: Indexes": ("tests/it/analytics.rs", 'statements("Indexes")'),
+    "SQL: DuckDB": (READERS, 'sql("DuckDB", "lake.md")'),
+    "SQL: When a day is written": (READERS, 'sql("When a day is written", "lake.md")'),
+    "SQL: Delete or change rows": (
+        "tests/lake/test_changes.py",
+        'sql("Delete or change rows", "lake.md")',
+    ),
+    "python deploy/lake/iceberg.py": ("tests/lake/test_iceberg.py", '"lake" / "iceberg.py"'),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (
@@ -171,6 +180,8 @@ TESTED = {
 # The one list of commands that nothing runs, each with its reason.
 LEFT_OUT = {
     "awscurl": "tests/e2e/test_analysts.py sends signed requests with botocore",
+    "make test-lake": "takes minutes, and needs Java; tests/lake/test_kills.py is a shorter run",
+    "pip install 'pyiceberg[glue,pyarrow]' boto3": "needs a network; the tests have these packages",
     "make mutants": "builds the project once more, and takes hours or a part of them",
     "make bench": "builds the project once more, and takes minutes on an idle machine",
     "make bench-instructions": "needs valgrind",

@@ -33,6 +33,11 @@ def fill(owner: psycopg.Connection, rows: int, seed: int = 1) -> None:
     """Write this many usual logins, and some hostile ones, into an empty table."""
     now = today()
     demo.fill(owner, rows, seed, now)
+    # The ledger keeps a day more than the demo fills.
+    day = now - timedelta(15)
+    count = "SELECT count(*) FROM user_logins WHERE create_date = %s"
+    [entries] = owner.execute(count, [day]).fetchone()
+    owner.execute(LEDGER, {"day": day, "entries": entries})
     write(owner, hostile(now - timedelta(1)), in_ledger=True)
     for day in [now - timedelta(40), *OLDEST_DAYS]:
         write(owner, hostile(day), in_ledger=False)

@@ -81,6 +81,9 @@ def running(logs: Path) -> Iterator[Services]:
         local_system.create_database(services.postgres)
         lake = Lake(services.postgres, services.emulator)
         lake.prepare()
+        with services.postgres.connect(local_system.DATABASE) as owner:
+            # As if the ledger had been there for a month, so that it counts all days that it keeps.
+            owner.execute("UPDATE lake.state SET ledger_since = current_date - 30")
         with services.postgres.connect() as admin:
             admin.execute(f"ALTER DATABASE {local_system.DATABASE} RENAME TO {TEMPLATE}")
         yield services

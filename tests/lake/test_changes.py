@@ -4,18 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from e2e.documented import sql
 
 from dev.lake import PREFIX
 from lake import sample, summary
 from lake.readers import READERS, Objects
 from lake.servers import Export
 
-ERASE = """
-WITH erased AS (
-    DELETE FROM user_logins WHERE masked_device_id = %(token)s RETURNING create_date
-)
-SELECT lake.mark_changed(create_date, count(*)) FROM erased GROUP BY create_date
-"""
+ERASE = sql("Delete or change rows", "lake.md").replace("'the user'", "%(user)s")
 
 
 def key(age: int) -> str:
@@ -92,7 +88,7 @@ def test_erased_token_leaves_the_lake(export: Export, tmp_path: Path, age: int) 
     before = export.versions()
 
     with export.connect() as owner:
-        owner.execute(ERASE, {"token": sample.device("anna")})
+        owner.execute(ERASE, {"user": "anna"})
     export.succeed()
     first = export.versions()
     export.succeed()
@@ -112,7 +108,7 @@ def test_day_may_lose_all_rows(export: Export, tmp_path: Path) -> None:
     export.succeed()
 
     with export.connect() as owner:
-        owner.execute(ERASE, {"token": sample.device("anna")})
+        owner.execute(ERASE, {"user": "anna"})
     export.succeed()
 
     assert export.books()[str(sample.today() - timedelta(1))].rows == 0
@@ -123,7 +119,7 @@ def test_late_message_after_erasure_is_exported(export: Export, tmp_path: Path) 
     write(export, 3, "anna", "boris")
     export.succeed()
     with export.connect() as owner:
-        owner.execute(ERASE, {"token": sample.device("anna")})
+        owner.execute(ERASE, {"user": "anna"})
     export.succeed()
 
     write(export, 3, "late")

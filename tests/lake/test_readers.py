@@ -1,11 +1,16 @@
 """Every reader finds in the lake what the table has, to the last bit."""
 
+import re
+from typing import Any
+
 import duckdb
 import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
+from e2e.documented import sql
 
+from dev import ROOT
 from dev.lake import PREFIX, count
 from dev.local_system import Services
 from lake import sample, servers, summary
@@ -125,6 +130,29 @@ def test_days_without_count_are_said(filled: Export, printed: str) -> None:
 
     assert "without count" in printed
     assert {str(day) for day in sample.OLDEST_DAYS} < set(without)
+
+
+def test_documented_queries_answer(filled: Export, objects: Objects) -> None:
+    documented = "s3://login-etl-lake/user_logins/"
+    from_duckdb = sql("DuckDB", "lake.md").replace(documented, f"{objects.days}/")
+    days = duckdb.execute(from_duckdb.replace("2026-11-01", str(sample.today()))).fetchall()
+    text = (ROOT / "docs" / "lake.md").read_text()
+    programs = re.findall(r"^```python\n(.+?)^```", text, re.DOTALL | re.MULTILINE)
+    found = [_run(program.replace(documented, f"{objects.days}/")) for program in programs]
+    with filled.connect() as owner:
+        books = owner.execute(sql("When a day is written", "lake.md")).fetchall()
+
+    devices = {sample.device(f"user-{number}") for number in (0, 1, ROW_GROUP)}
+    assert [day for day, _, _ in days] == [str(sample.today())]
+    assert devices < set(found[0]["devices"]["masked_device_id"].to_pylist())
+    assert devices < set(found[1]["users"]["masked_device_id"].to_list())
+    assert books[0][0] == sample.today()
+
+
+def _run(program: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(program, names)
+    return names
 
 
 def test_empty_table_exports_nothing(export: Export) -> None:
