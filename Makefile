@@ -102,7 +102,7 @@ export: build build-api build-export ## Export the local logins as Parquet files
 # Build and test
 
 .PHONY: build
-build: $(VENV) ## Build the release binaries, bootstrap and migrate
+build: $(VENV) ## Build the release binaries
 	@$(BUILD)
 
 # Only the targets that serve analysts need it: it has more dependencies than both others together.
@@ -171,7 +171,7 @@ RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATAB
     E2E_DATABASE_HOST="$(or $(DATABASE_HOST),host.docker.internal)"
 
 .PHONY: commands
-commands: build build-api ## Run the commands that the documents show, the long ones shortened
+commands: build build-api ## Run the commands that the documents show
 	@python -m dev.checks.commands
 
 .PHONY: python-localstack
@@ -347,7 +347,7 @@ bench: build build-api build-export ## Measure the speed; QUICK=1 for a rough fi
 # RESULTS=target/bench/results.json takes the figures of the last `make bench`. OPTIONS="--stacks 4 --export" changes the
 # stack: `python -m dev.simulate --help`.
 .PHONY: simulate
-simulate: $(VENV) ## Simulate RATE=… logins a second; show what breaks first, and the costs
+simulate: $(VENV) ## Simulate a rate: limits and costs
 	@python -m dev.simulate --rate "$(or $(RATE),$(error RATE=… is missing))" $(if $(RESULTS),--results "$(RESULTS)") $(OPTIONS)
 
 .PHONY: bench-instructions
@@ -410,7 +410,7 @@ smoke: $(if $(CHECKSUMS),$(DEPLOY)) ## Send test messages through a deployed sta
 	$(LOGIN_ETL_COMMAND) smoke $(if $(CI),--yes)
 
 .PHONY: logs
-logs: $(DEPLOY) ## Follow the logs of the functions
+logs: $(DEPLOY) ## Follow the functions' logs
 	$(SAM) logs $(WHERE) --tail
 
 .PHONY: redrive
@@ -418,7 +418,7 @@ redrive: ## Write the dead letters to the table; bad messages stay
 	$(LOGIN_ETL_COMMAND) redrive
 
 .PHONY: status
-status: ## Show what is not well in a stack
+status: ## Show problems of a stack
 	$(LOGIN_ETL_COMMAND) status
 
 .PHONY: rotate

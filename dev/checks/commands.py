@@ -103,6 +103,7 @@ TESTED = {
     "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
     "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
+    "make simulate": ("tests/checks/test_simulate.py", '# "make simulate" runs this program'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
     "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
