@@ -6,48 +6,27 @@ bear, and computes the costs of a month. The figures are in dev/simulate/figures
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
+from dev.simulate.comparison import compared
 from dev.simulate.figures import FILE, Calibration, calibrate, read_bench
 from dev.simulate.limits import Limit, exports, ingest, limits, storage, stored_bytes
 from dev.simulate.monthly import average_acu, bill, lake_bytes
-from dev.simulate.pipeline import Outcome, drain, simulate
-from dev.simulate.plan import (
-    DAY_S,
-    Plan,
-    default_plan,
-    grown,
-    setup_of_bench,
-    setup_of_stack,
-)
+from dev.simulate.pipeline import Outcome, simulate
+from dev.simulate.plan import DAY_S, Plan, default_plan, grown, setup_of_stack
 from dev.terminal import console
 
 UNITS = {"GB": 1e9, "TB": 1e12, "PB": 1e15}
+LEAST_RATE, MOST_RATE = 0.1, 10_000_000
+LEAST_ACU = 0.5
 RATES = (1, 10, 100, 1_000, 10_000, 100_000)
 # Of each row of the table of steps: with the lake, the database keeps fewer days.
 HOT_DAYS = 35
-MEASURED_MESSAGES = 100_000
 Rows = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A measured number of messages a second, beside the simulated one."""
-
-    functions: int
-    batch: int
-    measured: float
-    simulated: float
-    fitted: bool
-
-    @property
-    def difference(self) -> float:
-        """The difference as a share of the measured number."""
-        return self.simulated / self.measured - 1
 
 
 def main() -> None:
@@ -56,13 +35,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rate", type=_positive, help="logins a second, on average")
-    parser.add_argument("--stacks", type=int, default=1, help="stacks that share the rate")
-    parser.add_argument("--days", type=int, default=plan.days, help="days that the table keeps")
-    parser.add_argument("--batch", type=int, default=plan.batch, help="BatchSize")
-    parser.add_argument("--concurrency", type=int, default=plan.concurrency)
-    parser.add_argument("--memory-mb", type=int, default=plan.memory_mb)
-    parser.add_argument("--acu", type=float, default=plan.acu, help="DatabaseMaxCapacity")
+    parser.add_argument("--rate", type=_rate, help="logins a second, on average")
+    parser.add_argument("--stacks", type=_whole, default=1, help="stacks that share the rate")
+    parser.add_argument("--days", type=_whole, default=plan.days, help="days that the table keeps")
+    parser.add_argument("--batch", type=_whole, default=plan.batch, help="BatchSize")
+    parser.add_argument("--concurrency", type=_whole, default=plan.concurrency)
+    parser.add_argument("--memory-mb", type=_whole, default=plan.memory_mb)
+    parser.add_argument("--acu", type=_capacity, default=plan.acu, help="DatabaseMaxCapacity")
     parser.add_argument("--analysts", action="store_true", help="with Analysts=true")
     parser.add_argument("--export", action="store_true", help="with Export=true")
     parser.add_argument(
@@ -86,7 +65,7 @@ def report(plan: Plan, bench: dict, calibration: Calibration) -> None:
     found = limits(plan, calibration)
     items = list(bill(plan, outcome))
     total = sum(usd for _, usd in items)
-    console.print(f"\n[bold]{plan.rate:,.6g} logins a second, {plan.stacks} stack(s)[/]")
+    console.print(f"\n[bold]{plan.rate:,.10g} logins a second, {plan.stacks} stack(s)[/]")
     _print(("simulated", "value"), simulated(plan, outcome))
     console.print("[bold]What each part can bear, the lowest limit first[/]")
     _print(
@@ -136,39 +115,6 @@ def simulated(plan: Plan, outcome: Outcome) -> Rows:
     if plan.export:
         rows.append(("a year in the lake", _bytes(lake_bytes(plan))))
     return rows
-
-
-def compared(bench: dict, calibration: Calibration) -> list[Compared]:
-    """Simulate each row of the throughput, and batches of a single function, as measured."""
-    rows = bench["throughput"]["rows"]
-    best = {
-        batch: max(row["messages_s"] for row in rows if row["batch"] == batch)
-        for batch in {row["batch"] for row in rows}
-    }
-    measured = [
-        (
-            row["functions"],
-            row["batch"],
-            row["messages_s"],
-            row["functions"] == 1 or row["messages_s"] == best[row["batch"]],
-        )
-        for row in rows
-    ]
-    measured += [
-        (1, row["messages"], row["messages"] / row["login_etl_ms"] * 1000, False)
-        for row in bench["speed"]["rows"]
-        if row["messages"] not in best
-    ]
-    return [
-        Compared(
-            functions,
-            batch,
-            messages_s,
-            drain(setup_of_bench(calibration, functions, batch), MEASURED_MESSAGES),
-            fitted,
-        )
-        for functions, batch, messages_s, fitted in sorted(measured)
-    ]
 
 
 def comparison(bench: dict, calibration: Calibration) -> str:
@@ -258,10 +204,23 @@ def _bytes(number: float) -> str:
     return f"{_digits(number / UNITS['PB'])} PB"
 
 
-def _positive(text: str) -> float:
+def _rate(text: str) -> float:
     value = float(text.replace(",", ""))
-    if not 0 < value <= 10_000_000:
-        raise argparse.ArgumentTypeError("the rate must be more than 0, and at most 10,000,000")
+    # The simulated time is too short for fewer logins.
+    if not LEAST_RATE <= value <= MOST_RATE:
+        raise argparse.ArgumentTypeError(f"a rate is from {LEAST_RATE} to {MOST_RATE:,}")
+    return value
+
+
+def _whole(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _capacity(text: str) -> float:
+    if (value := float(text)) < LEAST_ACU:
+        raise argparse.ArgumentTypeError(f"must be {LEAST_ACU} or more")
     return value
 
 

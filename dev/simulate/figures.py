@@ -56,7 +56,10 @@ class Calibration:
 
 def read_bench(file: Path = FILE) -> dict[str, Any]:
     """Read a run of `make bench`: figures.toml, or a results.json."""
-    return (json if file.suffix == ".json" else tomllib).loads(file.read_text())
+    bench = (json if file.suffix == ".json" else tomllib).loads(file.read_text())
+    if missing := {"speed", "throughput"} - bench.keys():
+        raise SystemExit(f"{file} lacks {' and '.join(sorted(missing))}: run `make bench` in full")
+    return bench
 
 
 def calibrate(bench: Mapping[str, Any]) -> Calibration:

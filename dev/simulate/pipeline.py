@@ -159,7 +159,7 @@ class Pipeline:
         if messages:
             self.queue.append((self.now, messages))
             self.queued += messages
-        while self.idle and self.queued:
+        while self.idle and self.queued and self.in_flight < FIGURES.in_flight:
             reader, number = self.idle.popleft()
             if reader.number == number:
                 self.receive(reader, number)

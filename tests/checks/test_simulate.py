@@ -7,6 +7,7 @@ import pytest
 
 from dev import ROOT, costs
 from dev.simulate import __main__ as program
+from dev.simulate.comparison import compared
 from dev.simulate.figures import FIGURES, Calibration, Line, calibrate, read_bench
 from dev.simulate.limits import limits
 from dev.simulate.monthly import MONTH_S, bill
@@ -100,13 +101,13 @@ def test_fitted_rows_are_reproduced(calibration: Calibration) -> None:
     assert calibration.processor == Line(
         pytest.approx(0.414e-3, rel=0.01), pytest.approx(7.22e-6, rel=0.01)
     )
-    fitted = [row for row in program.compared(read_bench(), calibration) if row.fitted]
+    fitted = [row for row in compared(read_bench(), calibration) if row.fitted]
     assert len(fitted) == 4
     assert all(abs(row.difference) < 0.01 for row in fitted)
 
 
 def test_other_measured_rows_are_predicted(calibration: Calibration) -> None:
-    others = [row for row in program.compared(read_bench(), calibration) if not row.fitted]
+    others = [row for row in compared(read_bench(), calibration) if not row.fitted]
 
     assert len(others) == 4
     assert all(abs(row.difference) < 0.2 for row in others)
