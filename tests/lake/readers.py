@@ -16,12 +16,14 @@ from pyarrow.fs import S3FileSystem
 
 from dev import ROOT, TARGET
 from dev.emulator import REGION
-from dev.lake import PREFIX, Lake
+from dev.lake import BUCKET, PREFIX, Lake
 from lake import summary
 from lake.summary import COLUMNS, NULL, SEPARATOR, Day, Summary
 
 SPARK_PYTHON = TARGET / "tools" / "spark" / "bin" / "python"
 SPARK_SQL = ROOT / "deploy" / "lake" / "spark.sql"
+# The bucket and the folder in the files of deploy/lake.
+DOCUMENTED = f"{BUCKET}/{PREFIX}"
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,17 @@ def of_polars(frame: polars.LazyFrame, day: str) -> Summary:
 
 def with_spark(objects: Objects) -> Summary:
     """Summarize with Spark, from files, through the table of deploy/lake/spark.sql."""
-    number = "CAST(conv({}, 16, 10) AS DECIMAL(38, 0))".format
-    query = summary.query("user_logins", "dt", number, "STRING")
-    return _elsewhere("spark_reader.py", SPARK_SQL, objects.days, query)
+    definitions = SPARK_SQL.read_text().replace(f"s3://{DOCUMENTED}", f"{objects.days}/")
+    return _with_spark(definitions, "user_logins", "dt")
+
+
+def iceberg_with_spark(metadata: Path) -> Summary:
+    """Summarize an Iceberg table with Spark, from a metadata file."""
+    # Without a catalog, Spark finds the newest metadata by these names.
+    metadata.with_name("v1.metadata.json").write_bytes(metadata.read_bytes())
+    metadata.with_name("version-hint.text").write_text("1")
+    table = f"CREATE TEMPORARY VIEW logins USING iceberg OPTIONS (path '{metadata.parents[1]}')"
+    return _with_spark(table, "logins", "create_date")
 
 
 def iceberg_with_duckdb(metadata: Path) -> Summary:
@@ -159,7 +169,12 @@ def iceberg_with_duckdb(metadata: Path) -> Summary:
     return _elsewhere("duckdb_iceberg.py", query)
 
 
-def _elsewhere(script: str, *arguments: str | Path) -> Summary:
+def _with_spark(definitions: str, table: str, day: str) -> Summary:
+    number = "CAST(conv({}, 16, 10) AS DECIMAL(38, 0))".format
+    return _elsewhere("spark_reader.py", definitions, summary.query(table, day, number, "STRING"))
+
+
+def _elsewhere(script: str, *arguments: str) -> Summary:
     """Run a script of this folder with the large readers; it prints the rows as JSON."""
     program = Path(__file__).with_name(script)
     done = subprocess.run(

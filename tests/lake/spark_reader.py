@@ -1,36 +1,34 @@
-"""Run a query with Spark over a folder of days: `spark_reader.py SPARK_SQL DAYS QUERY`.
+"""Run SQL with Spark: `spark_reader.py DEFINITIONS QUERY`.
 
 It runs in a virtual environment of its own, without this project's modules. The last line that it
-prints is the rows as JSON.
+prints is the rows of the query as JSON.
 """
 
 import json
 import sys
 import tempfile
-from pathlib import Path
 
+import snowpark_connect_deps_iceberg
 from pyspark.sql import SparkSession
 
-# The folder in the file that stands for the user's own.
-DOCUMENTED = "s3://login-etl-lake/user_logins/"
+ICEBERG = "iceberg-spark-runtime-3.5_2.12-1.10.2.jar"
 
 
 def main() -> None:
-    """Create the table as the file does, and run the query."""
-    definition, days, query = Path(sys.argv[1]).read_text(), sys.argv[2], sys.argv[3]
+    """Run the definitions, then the query."""
+    definitions, query = sys.argv[1:]
     with tempfile.TemporaryDirectory() as warehouse:
         spark = (
             SparkSession.builder.master("local[2]")
-            .config("spark.ui.enabled", "false")
+            .config("spark.jars", str(snowpark_connect_deps_iceberg.get_jar_path(ICEBERG)))
             .config("spark.sql.warehouse.dir", warehouse)
             .config("spark.sql.session.timeZone", "UTC")
+            .config("spark.ui.enabled", "false")
             .config("spark.driver.bindAddress", "127.0.0.1")
             .config("spark.driver.host", "127.0.0.1")
             .getOrCreate()
         )
-        if DOCUMENTED not in definition:
-            raise SystemExit(f"{sys.argv[1]} does not contain {DOCUMENTED}")
-        for statement in statements(definition.replace(DOCUMENTED, days)):
+        for statement in statements(definitions):
             spark.sql(statement)
         rows = [tuple(row) for row in spark.sql(query).collect()]
         spark.stop()
@@ -38,7 +36,7 @@ def main() -> None:
 
 
 def statements(text: str) -> list[str]:
-    """Split a file into its statements, without comments."""
+    """Split a text into its statements, without comments."""
     lines = [line for line in text.splitlines() if not line.startswith("--")]
     return [each.strip() for each in "\n".join(lines).split(";") if each.strip()]
 
