@@ -6,6 +6,7 @@ The command behind `make test-lake`.
 import argparse
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,8 @@ from lake.summary import Summary
 from lake.test_iceberg import in_file
 
 RESULTS = TARGET / "lake-kills"
+# The file of this many logins is uploaded in two parts.
+LARGE_DAY = 200_000
 ALL_READERS = {**READERS, "spark": readers.with_spark}
 
 
@@ -44,6 +47,8 @@ def test(export: Export, number: int, rows: int, seed: int) -> int:
     console.print(f"Writing {rows:,} logins")
     with export.connect() as owner:
         sample.fill(owner, rows, seed)
+        day = sample.today() - timedelta(2)
+        sample.write(owner, (sample.login(f"user-{each}", day) for each in range(LARGE_DAY)))
     done = kills.Kills()
     for done in kills.kill(export, number, seed):
         if done.killed % 10 == 0:
