@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from dev import TARGET, lake, processes
+from dev import TARGET, processes
+from dev.lake import program
 from dev.terminal import console
 from lake import kills, readers, sample, servers, summary
 from lake.readers import READERS, Objects
@@ -36,7 +37,7 @@ def main() -> int:
     processes.exit_on_signals()
     try:
         with servers.running(RESULTS) as services:
-            export = servers.create(services, lake.program(RESULTS))
+            export = servers.create(services, program(RESULTS))
             return test(export, arguments.kills, arguments.rows, arguments.seed)
     except KeyboardInterrupt as signalled:
         return 128 + next(iter(signalled.args), 0)
