@@ -12,6 +12,7 @@ mod documents;
 mod events;
 mod existing_databases;
 mod iam;
+mod lake;
 mod ledger;
 mod metrics;
 mod planted;

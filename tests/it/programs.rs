@@ -673,6 +673,43 @@ async fn migrate_creates_a_login_for_the_api() {
 }
 
 #[tokio::test]
+async fn migrate_creates_a_login_for_the_export() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let secret = create_secret(r#"{"username":"login_export","password":"hunter2"}"#).await;
+    let settings = [("DATABASE_URL", &*url), ("EXPORT", "true"), ("EXPORT_SECRET_ID", &secret)];
+
+    let output = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+    let by_rotation = serve_event(env!("CARGO_BIN_EXE_migrate"), &settings, r#"{"action": "rotate"}"#);
+
+    assert!(output.status.success(), "{}", last_log_text(&output));
+    assert_eq!(by_rotation.response, Value::Null);
+    let config = superuser().user("login_export").password("hunter2").dbname(&database.name).clone();
+    let export = connect(&config).await;
+    let days = export.query("SELECT day FROM lake.exports", &[]).await.unwrap();
+    assert_eq!(days.len(), 0);
+    export.query("SELECT create_date FROM user_logins", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_settings_of_the_export_are_errors() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let secret = create_secret(r#"{"username":"login_api","password":"hunter2"}"#).await;
+
+    let wrong = run(env!("CARGO_BIN_EXE_migrate"), &[("DATABASE_URL", &*url), ("EXPORT", "yes")]);
+    let settings = [("DATABASE_URL", &*url), ("EXPORT", "true"), ("EXPORT_SECRET_ID", &secret)];
+    let of_another_role = run(env!("CARGO_BIN_EXE_migrate"), &settings);
+
+    assert_eq!(last_log_text(&wrong), "EXPORT is neither true nor false");
+    assert_eq!(
+        last_log_text(&of_another_role),
+        "EXPORT_SECRET_ID: the username in the secret is not login_export"
+    );
+}
+
+#[tokio::test]
 async fn status_event_returns_schema_and_salt() {
     let database = Database::create().await;
     let url = superuser_url(&database.name);
