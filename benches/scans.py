@@ -16,8 +16,8 @@ FILL = Path(__file__).with_name("fill.sql")
 ROUNDS = 3
 COUNT_LEDGER = ROOT / "src" / "ledger" / "count_days.sql"
 MANY_TOKENS = ROOT / "src" / "schema" / "users_with_many_tokens.sql"
-# The same check, on a table whose rows are all too old for it.
-NO_ROWS = "SELECT count(*) FROM user_logins WHERE create_date >= current_date + 1"
+# No partition and no index can be left out.
+NO_ROWS = "SELECT count(*) FROM user_logins WHERE app_version < 0"
 
 
 def scans(admin: psycopg.Connection, rows: int) -> list[dict[str, Any]]:
