@@ -11,7 +11,7 @@ fn days<const N: usize>(days: [(&str, usize); N]) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn days_are_exported_once_and_again_when_they_grow() {
+async fn grown_day_is_exported_again() {
     let lake = Lake::create().await;
     lake.log_in("2026-11-14", 3).await;
     lake.log_in("2026-11-10", 2).await;
@@ -68,7 +68,7 @@ async fn late_message_is_exported_after_a_clock_jumped() {
 }
 
 #[tokio::test]
-async fn day_that_differs_from_the_ledger_keeps_its_object() {
+async fn day_unlike_the_ledger_keeps_its_object() {
     let lake = Lake::create().await;
     lake.log_in("2026-11-13", 2).await;
     lake.log_in("2026-11-14", 3).await;
