@@ -138,7 +138,7 @@ def reads(plan: Plan) -> Iterator[Limit]:
         f"2 days in {seconds} s",
         plan.stacks * seconds / check_s,
         MEASURED,
-        f"the check over the lake (without it, token-guesses is blind), or {STACKS}",
+        f"the same check over the lake (token-guesses then has no data), or {STACKS}",
     )
     days = 1 if plan.partitions else plan.days
     yield Limit(
