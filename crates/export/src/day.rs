@@ -77,8 +77,10 @@ pub async fn export(client: &mut Client, run: Run<'_>, date: Date) -> Result<Out
         let rows = signed(encoded.rows);
         let ledger_entries = day.compare(rows, limits)?;
         if ledger_entries.is_none() {
-            tracing::info!(%date, rows, entries = day.entries, "day without count: the ledger does not have all its rows");
+            tracing::info!(day = %date, rows, entries = day.entries, "day without count: the ledger does not have all its rows");
         }
+        // If the connection had ended, so would the lock, and another run could be ahead of this one.
+        transaction.batch_execute("").await.map_err(database)?;
         let mut etags = Vec::with_capacity(uploads.len());
         for upload in &mut uploads {
             etags.push(run.deadline.timeout(upload.complete()).await??);

@@ -128,7 +128,7 @@ pub fn encode(
 
 /// Returns the columns of the files. All may be null: a table that is older than login-etl may have nulls anywhere.
 fn schema() -> Schema {
-    let types = [DataType::Utf8; TEXTS].into_iter().chain([DataType::Int32, DataType::Date32]);
+    let types = [const { DataType::Utf8 }; TEXTS].into_iter().chain([DataType::Int32, DataType::Date32]);
     let fields = COLUMNS.into_iter().zip(types).map(|(name, data_type)| Field::new(name, data_type, true));
     Schema::new(fields.collect::<Vec<_>>())
 }
