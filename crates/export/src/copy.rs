@@ -99,32 +99,31 @@ impl CopyDecoder {
     ///
     /// [`CopyError`].
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>, CopyError> {
-        if self.state == State::Header {
-            let mut fields = Fields(&self.buffer[self.decoded..]);
-            match fields.header()? {
-                None => return Ok(None),
-                Some(()) => {
-                    self.decoded = self.buffer.len() - fields.0.len();
-                    self.state = State::Rows;
-                }
-            }
-        }
         let mut fields = Fields(&self.buffer[self.decoded..]);
+        if self.state == State::Header {
+            match fields.header() {
+                Ok(()) => self.state = State::Rows,
+                Err(Stop::Incomplete) => return Ok(None),
+                Err(Stop::Error(error)) => return Err(error),
+            }
+            self.decoded = self.buffer.len() - fields.0.len();
+        }
         if self.state == State::End {
             return if fields.0.is_empty() { Ok(None) } else { Err(CopyError::AfterEnd) };
         }
-        let Some(count) = fields.i16() else { return Ok(None) };
-        if count == END_MARKER {
-            self.decoded += size_of::<i16>();
-            self.state = State::End;
-            return if self.decoded == self.buffer.len() { Ok(None) } else { Err(CopyError::AfterEnd) };
-        }
-        if usize::try_from(count) != Ok(COLUMNS.len()) {
-            return Err(CopyError::WrongColumns);
-        }
-        let Some(row) = fields.row()? else { return Ok(None) };
+        let row = match fields.row() {
+            Ok(row) => row,
+            Err(Stop::Incomplete) => return Ok(None),
+            Err(Stop::Error(error)) => return Err(error),
+        };
         self.decoded = self.buffer.len() - fields.0.len();
-        Ok(Some(row))
+        if row.is_none() {
+            self.state = State::End;
+            if !fields.0.is_empty() {
+                return Err(CopyError::AfterEnd);
+            }
+        }
+        Ok(row)
     }
 
     /// Checks that the end marker came.
@@ -137,79 +136,85 @@ impl CopyDecoder {
     }
 }
 
-/// The bytes that are not decoded yet. `None` means that too few of them are there.
+/// Why no row can be decoded.
+enum Stop {
+    /// The bytes end before the row.
+    Incomplete,
+    Error(CopyError),
+}
+
+/// The bytes that are not decoded yet.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn header(&mut self) -> Result<Option<()>, CopyError> {
-        let Some(signature) = self.take(SIGNATURE.len()) else { return Ok(None) };
-        let (Some(flags), Some(extension)) = (self.i32(), self.i32()) else { return Ok(None) };
-        let extension = usize::try_from(extension);
-        match extension {
-            Ok(extension) if signature == SIGNATURE && flags.cast_unsigned() & CRITICAL_FLAGS == 0 => {
-                Ok(self.take(extension).map(drop))
-            }
-            _ => Err(CopyError::UnknownFormat),
+    fn header(&mut self) -> Result<(), Stop> {
+        let signature = self.take(SIGNATURE.len())?;
+        let flags = self.i32()?.cast_unsigned();
+        if signature != SIGNATURE || flags & CRITICAL_FLAGS != 0 {
+            return Err(Stop::Error(CopyError::UnknownFormat));
         }
+        let extension = usize::try_from(self.i32()?).map_err(|_| Stop::Error(CopyError::UnknownFormat))?;
+        self.take(extension).map(drop)
     }
 
-    fn row(&mut self) -> Result<Option<Row<'a>>, CopyError> {
+    /// Returns a row, or `None` for the end marker.
+    fn row(&mut self) -> Result<Option<Row<'a>>, Stop> {
+        let count = self.array().map(i16::from_be_bytes)?;
+        if count == END_MARKER {
+            return Ok(None);
+        }
+        if usize::try_from(count) != Ok(COLUMNS.len()) {
+            return Err(Stop::Error(CopyError::WrongColumns));
+        }
         let mut texts = [None; TEXTS];
         for (text, column) in texts.iter_mut().zip(COLUMNS) {
-            let Some(bytes) = self.field(column)? else { return Ok(None) };
-            *text = match bytes {
-                None => None,
-                Some(bytes) => Some(str::from_utf8(bytes).map_err(|_| CopyError::NotUtf8 { column })?),
-            };
+            if let Some(bytes) = self.field(column)? {
+                let decoded = str::from_utf8(bytes).map_err(|_| CopyError::NotUtf8 { column });
+                *text = Some(decoded.map_err(Stop::Error)?);
+            }
         }
-        let Some(app_version) = self.integer(COLUMNS[APP_VERSION])? else { return Ok(None) };
-        let Some(days) = self.integer(COLUMNS[CREATE_DATE])? else { return Ok(None) };
-        let create_date = match days {
+        let app_version = self.integer(COLUMNS[APP_VERSION])?;
+        let create_date = match self.integer(COLUMNS[CREATE_DATE])? {
             None => None,
-            // Postgres sends the largest and the smallest number for the infinite dates.
-            Some(i32::MIN | i32::MAX) => return Err(CopyError::InfiniteDate),
-            Some(days) => Some(days.checked_add(DAYS_TO_2000).ok_or(CopyError::InfiniteDate)?),
+            // Postgres sends the smallest and the largest number for the infinite dates.
+            Some(i32::MIN) => return Err(Stop::Error(CopyError::InfiniteDate)),
+            Some(days) => Some(days.checked_add(DAYS_TO_2000).ok_or(Stop::Error(CopyError::InfiniteDate))?),
         };
         Ok(Some(Row { texts, app_version, create_date }))
     }
 
-    fn integer(&mut self, column: &'static str) -> Result<Option<Option<i32>>, CopyError> {
+    fn integer(&mut self, column: &'static str) -> Result<Option<i32>, Stop> {
         let Some(bytes) = self.field(column)? else { return Ok(None) };
-        let Some(bytes) = bytes else { return Ok(Some(None)) };
-        let bytes = bytes.try_into().map_err(|_| CopyError::WrongLength { column })?;
-        Ok(Some(Some(i32::from_be_bytes(bytes))))
+        let bytes = bytes.try_into().map_err(|_| Stop::Error(CopyError::WrongLength { column }))?;
+        Ok(Some(i32::from_be_bytes(bytes)))
     }
 
-    /// Returns the bytes of a field; within the outer `Some`, `None` is a null.
-    fn field(&mut self, column: &'static str) -> Result<Option<Option<&'a [u8]>>, CopyError> {
-        match self.i32() {
-            None => Ok(None),
-            Some(NULL) => Ok(Some(None)),
-            Some(length) => {
-                let length = usize::try_from(length).map_err(|_| CopyError::WrongLength { column })?;
-                Ok(self.take(length).map(Some))
+    /// Returns the bytes of a field, or `None` for a null.
+    fn field(&mut self, column: &'static str) -> Result<Option<&'a [u8]>, Stop> {
+        match self.i32()? {
+            NULL => Ok(None),
+            length => {
+                let length =
+                    usize::try_from(length).map_err(|_| Stop::Error(CopyError::WrongLength { column }))?;
+                self.take(length).map(Some)
             }
         }
     }
 
-    fn i16(&mut self) -> Option<i16> {
-        self.array().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Option<i32> {
+    fn i32(&mut self) -> Result<i32, Stop> {
         self.array().map(i32::from_be_bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(Stop::Incomplete)?;
         self.0 = rest;
-        Some(*array)
+        Ok(*array)
     }
 
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Stop> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(Stop::Incomplete)?;
         self.0 = rest;
-        Some(taken)
+        Ok(taken)
     }
 }
 
