@@ -79,7 +79,8 @@ def by_traffic(
 
 def by_month() -> Iterable[Row]:
     """Return the costs of a month that do not depend on the traffic."""
-    resources = read_template()["Resources"].values()
+    template = read_template()
+    resources = template["Resources"].values()
     keys = _count(resources, "AWS::KMS::Key")
     alarms = _count(resources, "AWS::CloudWatch::Alarm")
     dashboards = _count(resources, "AWS::CloudWatch::Dashboard")
@@ -91,7 +92,7 @@ def by_month() -> Iterable[Row]:
         if resource.get("Condition") == "CreatesDatabase"
     )
     polls = _FIGURES["pollers"] * HOURS * HOUR_S // _FIGURES["poll_s"]
-    minimum = read_template()["Parameters"]["DatabaseMinCapacity"]["Default"]
+    minimum = template["Parameters"]["DatabaseMinCapacity"]["Default"]
     yield _priced("keys", "", keys, "keys")
     # A new data key each hour: two requests for a sender, one for the function.
     yield _priced("requests to KMS", f"{HOURS} hours {X} 3", HOURS * 3, "key_requests")
@@ -129,7 +130,7 @@ def by_month() -> Iterable[Row]:
     yield _priced("export: metrics", "", _FIGURES["export_metrics"], "metrics")
     export_alarms = _count(resources, "AWS::CloudWatch::Alarm", "HasExport")
     yield _priced("export: alarms", "", export_alarms, "alarms")
-    memory = read_template()["Resources"]["ExportFunction"]["Properties"]["MemorySize"] / 1024
+    memory = template["Resources"]["ExportFunction"]["Properties"]["MemorySize"] / 1024
     runs = f"{HOURS} runs {X} {_FIGURES['export_s']} s {X} {memory:.3g} GB"
     seconds = HOURS * _FIGURES["export_s"]
     yield _priced("export: Lambda time, in GB-s", runs, seconds * memory, "lambda_gb_s")

@@ -8,7 +8,7 @@ from dev.simulate.figures import Calibration
 from dev.simulate.pipeline import drain
 from dev.simulate.plan import setup_of_bench
 
-MESSAGES = 100_000
+MESSAGES = 40_000
 
 
 @dataclass(frozen=True)

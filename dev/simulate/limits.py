@@ -3,11 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from dev.simulate.figures import FIGURES, Calibration
-from dev.simulate.plan import DAY_S, Plan, cycle_s, database_s, invocation_s
-from dev.stack import read_template
+from dev.simulate.plan import DAY_S, Plan, cycle_s, database_s, invocation_s, template
 
 # SQS delivers a message for 14 days. The ledger keeps an entry for longer.
 LEDGER_DAYS = 16
@@ -150,9 +148,8 @@ def reads(plan: Plan) -> Iterator[Limit]:
     )
 
 
-@cache
 def _timeout_s(function: str) -> int:
-    return read_template()["Resources"][function]["Properties"]["Timeout"]
+    return template()["Resources"][function]["Properties"]["Timeout"]
 
 
 def _days(number: int) -> str:

@@ -16,8 +16,8 @@ from itertools import count
 from dev.simulate.figures import FIGURES
 
 # A longer run shows no other percentiles.
-MESSAGES = 200_000
-LEAST_S, MOST_S = 12, 600
+MESSAGES = 60_000
+LEAST_S, MOST_S = 12, 300
 WARM_UP_SHARE = 0.25
 TICK_S = 0.005
 # Below this mean, Poisson's distribution is not near to a normal one.

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from dev.simulate.figures import FIGURES, Calibration
 from dev.simulate.pipeline import Setup
@@ -47,9 +48,14 @@ class Plan:
 
 
 @cache
+def template() -> dict[str, Any]:
+    """Return the template, which takes a second to read."""
+    return read_template()
+
+
 def default_plan() -> Plan:
     """Return the plan of the template's defaults, for a login a second."""
-    parameters = read_template()["Parameters"]
+    parameters = template()["Parameters"]
     return Plan(
         rate=1,
         batch=parameters["BatchSize"]["Default"],

@@ -115,7 +115,7 @@ def test_other_measured_rows_are_predicted(calibration: Calibration) -> None:
 
 
 def test_more_functions_than_cores_add_nothing(calibration: Calibration) -> None:
-    few, many = (drain(setup_of_bench(calibration, number, 1_000), 100_000) for number in (2, 8))
+    few, many = (drain(setup_of_bench(calibration, number, 1_000), 40_000) for number in (2, 8))
 
     assert many == pytest.approx(few, rel=0.02)
 
