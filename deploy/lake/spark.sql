@@ -4,6 +4,9 @@
 -- `dt` is in the path only, and `create_date` in the files only: both have the same day. Filter by `dt`, so that Spark
 -- reads only the objects of these days.
 
+-- Spark 3 refuses dates before 1582 otherwise, because Spark 2 wrote them by another calendar. Spark 4 needs no setting.
+SET spark.sql.parquet.datetimeRebaseModeInRead = CORRECTED;
+
 CREATE TABLE user_logins (
     user_id          STRING,
     device_type      STRING,

@@ -46,8 +46,9 @@ def test_second_run_writes_no_object(export: Export) -> None:
     export.succeed()
     before = export.versions()
 
-    export.succeed()
+    printed = export.succeed()
 
+    assert "days=0" in printed
     assert len(before) == 3
     assert export.versions() == before
 
