@@ -29,7 +29,7 @@ import pyarrow.compute
 import pyarrow.parquet
 from botocore.client import BaseClient
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.expressions import EqualTo
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -107,7 +107,7 @@ def replace(table: Table, s3: BaseClient, bucket: str, day: str, objects: Object
                     if rows.num_rows:
                         change.append(rows)
                 change.set_properties({ETAGS + day: _etags(objects)})
-        except CommitFailedException:
+        except (CommitFailedException, ValidationException):
             if attempt == ATTEMPTS:
                 raise
             table.refresh()

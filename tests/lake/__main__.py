@@ -64,7 +64,6 @@ def test(export: Export, number: int, rows: int, seed: int) -> int:
         metadata = Path(iceberg.table().metadata_location.removeprefix("file://"))
         reads = {name: partial(read, objects) for name, read in ALL_READERS.items()}
         reads["Iceberg by duckdb"] = partial(readers.iceberg_with_duckdb, metadata)
-        reads["Iceberg by spark"] = partial(readers.iceberg_with_spark, metadata)
         wrong = [name for name, read in reads.items() if not _is_equal(name, read, expected)]
     lost = done.late_messages - len(late)
     doubled = sum(count > 1 for count in late.values())

@@ -149,16 +149,9 @@ def of_polars(frame: polars.LazyFrame, day: str) -> Summary:
 def with_spark(objects: Objects) -> Summary:
     """Summarize with Spark, from files, through the table of deploy/lake/spark.sql."""
     definitions = SPARK_SQL.read_text().replace(f"s3://{DOCUMENTED}", f"{objects.days}/")
-    return _with_spark(definitions, "user_logins", "dt")
-
-
-def iceberg_with_spark(metadata: Path) -> Summary:
-    """Summarize an Iceberg table with Spark, from a metadata file."""
-    # Without a catalog, Spark finds the newest metadata by these names.
-    metadata.with_name("v1.metadata.json").write_bytes(metadata.read_bytes())
-    metadata.with_name("version-hint.text").write_text("1")
-    table = f"CREATE TEMPORARY VIEW logins USING iceberg OPTIONS (path '{metadata.parents[1]}')"
-    return _with_spark(table, "logins", "create_date")
+    number = "CAST(conv({}, 16, 10) AS DECIMAL(38, 0))".format
+    query = summary.query("user_logins", "dt", number, "STRING")
+    return _elsewhere("spark_reader.py", definitions, query)
 
 
 def iceberg_with_duckdb(metadata: Path) -> Summary:
@@ -167,11 +160,6 @@ def iceberg_with_duckdb(metadata: Path) -> Summary:
     source = f"iceberg_scan('{metadata}')"
     query = summary.query(source, "CAST(create_date AS VARCHAR)", number)
     return _elsewhere("duckdb_iceberg.py", query)
-
-
-def _with_spark(definitions: str, table: str, day: str) -> Summary:
-    number = "CAST(conv({}, 16, 10) AS DECIMAL(38, 0))".format
-    return _elsewhere("spark_reader.py", definitions, summary.query(table, day, number, "STRING"))
 
 
 def _elsewhere(script: str, *arguments: str) -> Summary:

@@ -8,10 +8,7 @@ import json
 import sys
 import tempfile
 
-import snowpark_connect_deps_iceberg
 from pyspark.sql import SparkSession
-
-ICEBERG = "iceberg-spark-runtime-3.5_2.12-1.10.2.jar"
 
 
 def main() -> None:
@@ -20,7 +17,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as warehouse:
         spark = (
             SparkSession.builder.master("local[2]")
-            .config("spark.jars", str(snowpark_connect_deps_iceberg.get_jar_path(ICEBERG)))
             .config("spark.sql.warehouse.dir", warehouse)
             .config("spark.sql.session.timeZone", "UTC")
             .config("spark.ui.enabled", "false")

@@ -56,7 +56,7 @@ class Iceberg:
 
     def table(self) -> Table:
         """Open the table."""
-        return load_catalog("test", **self.properties).load_table(TABLE)
+        return load_catalog("lake", **self.properties).load_table(TABLE)
 
     def assert_equal(self) -> None:
         """Compare the Iceberg table with user_logins, by pyiceberg and by polars."""
@@ -65,7 +65,8 @@ class Iceberg:
         table = self.table()
         arrow = table.scan().to_arrow()
         assert readers.of_arrow(arrow, "create_date") == expected
-        assert readers.of_polars(polars.scan_iceberg(table), "create_date") == expected
+        frame = polars.scan_iceberg(table, storage_options=readers.s3_options(self.export.lake))
+        assert readers.of_polars(frame, "create_date") == expected
 
 
 def in_file(export: Export, folder: Path) -> Iceberg:
