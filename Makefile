@@ -110,6 +110,11 @@ build: $(VENV) ## Build the release binaries
 build-api: $(VENV)
 	@$(BUILD) --package login-etl-api
 
+# As build-api.
+.PHONY: build-export
+build-export: $(VENV)
+	@$(BUILD) --package login-etl-export
+
 # The bytes are equal for the same Rust version, tools, home folder and target folder. OpenSSL contains the path at
 # which it was built, so both builds use one target folder, the second after the first has been removed.
 .PHONY: reproduce
@@ -135,6 +140,8 @@ ARCH ?= x86_64 arm64
 ZIP_LIMIT_KIB := 6656
 # 6 MiB.
 API_ZIP_LIMIT_KIB := 6144
+# 8 MiB.
+EXPORT_ZIP_LIMIT_KIB := 8192
 
 # Writes target/zip/<processor>/<program>/bootstrap.zip and its checksum.
 .PHONY: zip
@@ -147,6 +154,7 @@ zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
 	        bytes=$$(wc -c < "$$zip") limit=$(ZIP_LIMIT_KIB); \
 	        [[ "$$zip" != */api/* ]] || limit=$(API_ZIP_LIMIT_KIB); \
+	        [[ "$$zip" != */export/* ]] || limit=$(EXPORT_ZIP_LIMIT_KIB); \
 	        printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
 	        ((bytes <= limit << 10)) || { echo "$$zip is larger than $$limit KiB" >&2; exit 1; }; \
 	        (cd "$${zip%/*}"; sha256sum bootstrap.zip | tee bootstrap.zip.sha256); \
@@ -154,7 +162,7 @@ zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 	done
 
 .PHONY: test
-test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
+test: build build-api build-export $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
 	$(LOCAL) with-services cargo test --locked --workspace
 	pytest tests/e2e
 	pytest tests/analysts
@@ -162,7 +170,7 @@ test: build build-api $(DEPLOY) ## Run all tests: unit, doc, integration, end-to
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build build-api $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
+test-localstack: build build-api build-export $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
 	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
 
