@@ -4,8 +4,8 @@
 
 use postgres_protocol::escape::escape_identifier;
 use secrecy::SecretString;
-use tokio_postgres::types::Type;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::schema::trust::{self, Ours};
 use crate::schema::{self, Finding, SchemaError};
@@ -54,7 +54,7 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
     }
     trust::check(&mut transaction, &schema, Ours::All).await?;
     let exists = "SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL";
-    let exists = transaction.query_typed(exists, &[(&schema, Type::TEXT)]).await?[0].try_get(0)?;
+    let exists: bool = transaction.query_typed(exists, &[(&schema, Type::TEXT)]).await?[0].try_get(0)?;
     if !exists {
         let quoted = escape_identifier(&schema);
         let create = format!("CREATE SCHEMA {quoted}; COMMENT ON SCHEMA {quoted} IS '{MARKER}'");

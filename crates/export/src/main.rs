@@ -81,9 +81,9 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
 }
 
 async fn export(deadline: Deadline) -> Report {
-    match connect().await {
+    match Box::pin(connect()).await {
         Ok((mut connection, schemas, bucket)) => {
-            run::run(connection.client_mut(), &schemas, &bucket, SystemTime::now(), deadline).await
+            Box::pin(run::run(connection.client_mut(), &schemas, &bucket, SystemTime::now(), deadline)).await
         }
         Err(error) => error.into(),
     }

@@ -58,7 +58,8 @@ pub async fn run(
     let mut days = plan.days.into_iter();
     for date in days.by_ref() {
         let started = Instant::now();
-        match day::export(client, run, date).await {
+        // Boxed: the future of the upload is large.
+        match Box::pin(day::export(client, run, date)).await {
             Ok(Outcome::Exported(record)) => {
                 report.summary.days += 1;
                 report.summary.rows += record.rows.unsigned_abs();

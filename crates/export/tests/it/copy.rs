@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use crate::support::{Lake, Login};
 
 /// Postgres's earliest and latest date, in days since 1970.
-const DATES: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_031_948;
+const DATES: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_042_905;
 
 fn login() -> impl Strategy<Value = Login> {
     let text = || proptest::option::of("[^\\x00]{0,24}");
