@@ -18,6 +18,9 @@ use login_etl_export::session::Schemas;
 use login_etl_export::settings::{RUNTIME_API, Settings};
 use serde_json::Value;
 
+/// The target of this program's log lines. Only targets within `login_etl` are logged.
+const LOG_TARGET: &str = "login_etl_export";
+
 /// How long a run in Lambda waits for a database that is starting, such as a paused Aurora database.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -29,7 +32,7 @@ async fn main() -> ExitCode {
     match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = %error, "the export failed");
+            tracing::error!(target: LOG_TARGET, error = %error, "the export failed");
             ExitCode::FAILURE
         }
     }
@@ -46,7 +49,7 @@ async fn start() -> Result<(), Error> {
 
 async fn export_once() -> Result<(), Error> {
     let Report { summary, error, .. } = export(Deadline::within(UNLIMITED)).await;
-    tracing::info!(days = summary.days, rows = summary.rows, days_left = summary.days_left, "exported");
+    tracing::info!(target: LOG_TARGET, days = summary.days, rows = summary.rows, days_left = summary.days_left, "exported");
     error.map_or(Ok(()), |error| Err(error.into()))
 }
 
@@ -74,7 +77,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
         None => Ok(serde_json::to_value(summary)?),
         // The schedule reads no answer, so only the log says why the run failed.
         Some(error) => {
-            tracing::error!(error = %error, "the export failed");
+            tracing::error!(target: LOG_TARGET, error = %error, "the export failed");
             Err(error.into())
         }
     }
