@@ -99,7 +99,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that the emulator does not support; run tests of the whole log last."""
+    """Deselect the tests of other emulators; run tests of the whole log last."""
+    if _emulator() is not Kind.MINISTACK:
+        once = [item for item in items if item.get_closest_marker("without_emulator")]
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item not in once]
     reasons = {item: reason for item in items if (reason := _reason_to_leave_out(item))}
     config.hook.pytest_deselected(items=list(reasons))
     config.stash[LEFT_OUT] = {item.name: reason for item, reason in reasons.items()}
@@ -117,8 +121,12 @@ def pytest_terminal_summary(
             terminalreporter.line(f"{name}: {reason}")
 
 
+def _emulator() -> Kind:
+    return Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
+
+
 def _reason_to_leave_out(item: pytest.Item) -> str | None:
-    kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
+    kind = _emulator()
     if missing := _needs(item) & ~kind.features:
         return f"{kind} does not have {missing.name}"
     if item.get_closest_marker("as_root") and os.geteuid() != 0:

@@ -22,6 +22,8 @@ from cryptography.x509.oid import NameOID
 from dev import ROOT, local_system, postgres
 from dev.postgres import LOOPBACK, Postgres
 
+pytestmark = pytest.mark.without_emulator
+
 HOST = "localhost"
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 SYSTEM_AUTHORITIES = [

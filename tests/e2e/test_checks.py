@@ -6,6 +6,8 @@ import pytest
 
 from dev.checks import commands, documents, markdown
 
+pytestmark = pytest.mark.without_emulator
+
 DOCUMENT = """
 # The `make` page
 

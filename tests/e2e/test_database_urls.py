@@ -9,6 +9,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from dev import ROOT
 
+pytestmark = pytest.mark.without_emulator
+
 URLS = json.loads((ROOT / "tests/it/database_urls.json").read_text())
 PARTS = ("user", "password", "host", "port", "dbname", "sslmode")
 

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
+
 from dev import ROOT
 from dev.demo import RINGS
+
+pytestmark = pytest.mark.without_emulator
 
 
 def test_demo_serves_until_interrupted() -> None:

@@ -15,6 +15,8 @@ import pytest
 from dev import ROOT
 from dev.demo import Demo
 
+pytestmark = pytest.mark.without_emulator
+
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "logins.json").read_text())
 SCHEMA = json.loads((ROOT / "tests" / "e2e" / "grafana" / "dashboard.schema.json").read_text())
 VARIABLES = {each["name"]: each for each in DASHBOARD["templating"]["list"]}

@@ -19,6 +19,8 @@ from dev import TARGET
 from e2e.key_server import KeyServer, key_server
 from e2e.runtime_api import RunningFunction, running_function
 
+pytestmark = pytest.mark.without_emulator
+
 PROGRAM = TARGET / "lambda" / "api" / "bootstrap"
 HOST = "public-keys.auth.elb.eu-central-1.amazonaws.com"
 ARN = (

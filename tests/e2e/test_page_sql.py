@@ -15,6 +15,8 @@ import pytest
 
 from dev.demo import Demo
 
+pytestmark = pytest.mark.without_emulator
+
 Row = dict[str, Any]
 
 NULL = "<null>"

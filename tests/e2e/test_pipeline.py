@@ -17,6 +17,8 @@ from deploy.packages import PackageError
 from dev import ROOT
 from dev.checks.versions import number
 
+pytestmark = pytest.mark.without_emulator
+
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 PIPELINE = ROOT / ".github" / "workflows" / "pipeline.yml"
 BUILD = ROOT / ".github" / "workflows" / "build.yml"

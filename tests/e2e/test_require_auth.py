@@ -19,6 +19,8 @@ import trustme
 from dev import local_system, postgres
 from dev.postgres import LOOPBACK, Postgres
 
+pytestmark = pytest.mark.without_emulator
+
 METHODS = {"none": "trust", "password": "password", "md5": "md5", "scram-sha-256": "scram-sha-256"}
 REQUIREMENTS = [
     *METHODS,

@@ -18,6 +18,8 @@ from dev.demo import Demo
 from dev.local_system import DATABASE
 from e2e.documented import commands, sql
 
+pytestmark = pytest.mark.without_emulator
+
 Row = dict[str, Any]
 
 PERIODS = {"1d": 1, "7d": 7, "28d": 28, "all": 999_999}

@@ -12,6 +12,8 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from dev import ROOT
 from dev.stack import TEMPLATE, read_template
 
+pytestmark = pytest.mark.without_emulator
+
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 NO_VALUE = {"Ref": "AWS::NoValue"}

@@ -7,6 +7,8 @@ from rich.console import Console
 
 from dev import terminal
 
+pytestmark = pytest.mark.without_emulator
+
 HOSTILE = {
     "escape sequence": ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
     "8-bit escape sequence": ("\x9b31m", r"\x9b31m"),
