@@ -14,8 +14,7 @@ from dev import TARGET, local_system
 from dev.lake import BUCKET, Lake
 from dev.local_system import Services
 
-# The debug build, which `cargo test` has made, so that `make test` builds nothing more.
-PROGRAM = TARGET / "debug" / "export"
+PROGRAM = TARGET / "lambda" / "export" / "bootstrap"
 TEMPLATE = "exportable"
 
 

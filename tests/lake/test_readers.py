@@ -145,7 +145,7 @@ def test_documented_queries_answer(filled: Export, objects: Objects) -> None:
         books = owner.execute(sql("When a day is written", "lake.md")).fetchall()
 
     devices = {sample.device(f"user-{number}") for number in (0, 1, ROW_GROUP)}
-    assert [day for day, _, _ in days] == [str(sample.today())]
+    assert [day for day, _, _ in days] == [sample.today()]
     assert devices < set(found[0]["devices"]["masked_device_id"].to_pylist())
     assert devices < set(found[1]["users"]["masked_device_id"].to_list())
     assert books[0][0] == sample.today()

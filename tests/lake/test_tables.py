@@ -20,7 +20,9 @@ ENGINES = ["athena", "bigquery", "redshift", "spark"]
 def test_table_has_the_columns_of_the_files(engine: str) -> None:
     text = (FOLDER / f"{engine}.sql").read_text()
 
-    [definition] = re.findall(r"^CREATE .*TABLE .*\($\n(.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    [definition] = re.findall(
+        r"^CREATE [^\n]*TABLE [^\n]*\($\n(.*?)^\)", text, re.MULTILINE | re.DOTALL
+    )
 
     columns = dict(line.strip().rstrip(",").split() for line in definition.splitlines())
     columns.pop("dt", None)
