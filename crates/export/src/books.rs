@@ -216,12 +216,11 @@ impl Record {
 pub async fn plan(transaction: &Transaction<'_>, limits: Limits) -> Result<Plan, Error> {
     let rows_without_date = "SELECT rows_without_date FROM state";
     let known: Option<i64> = transaction.query_typed_one(rows_without_date, &[]).await?.try_get(0)?;
-    let rows_without_date = match known {
-        Some(known) => known,
-        None => {
-            let parameters = [(&ROWS_OF_ONE_OBJECT as _, Type::INT8)];
-            transaction.query_typed_one(FIND_DAYS, &parameters).await?.try_get(0)?
-        }
+    let rows_without_date = if let Some(known) = known {
+        known
+    } else {
+        let parameters = [(&ROWS_OF_ONE_OBJECT as _, Type::INT8)];
+        transaction.query_typed_one(FIND_DAYS, &parameters).await?.try_get(0)?
     };
     transaction.execute_typed(REOPEN_DAYS, &[(&limits.last_final, Type::DATE)]).await?;
     let ledger_day = format!(

@@ -73,7 +73,8 @@ pub async fn export(client: &mut Client, run: Run<'_>, date: Date) -> Result<Out
     let mut uploads: Vec<_> =
         (0..layout.objects).map(|object| run.bucket.upload(key(date, object))).collect();
     let uploaded = async {
-        let encoded = run.deadline.timeout(upload(&transaction, date, layout, &mut uploads)).await??;
+        let encoded =
+            run.deadline.timeout(Box::pin(upload(&transaction, date, layout, &mut uploads))).await??;
         let rows = signed(encoded.rows);
         let ledger_entries = day.compare(rows, limits)?;
         if ledger_entries.is_none() {
@@ -142,11 +143,10 @@ async fn upload(
     let stream = transaction.copy_out(&copy).await.map_err(database)?;
     let (chunk_sender, chunks) = mpsc::channel(CHUNKS);
     let (part_sender, parts) = mpsc::channel(PARTS);
-    let encoder = task::spawn_blocking(move || encoder::encode(chunks, &part_sender, layout));
+    let encoding = task::spawn_blocking(move || encoder::encode(chunks, &part_sender, layout));
     // If one side fails, the encoder ends too, and its error only says that the other side has gone.
     try_join(read(stream, chunk_sender), send(parts, uploads)).await?;
-    let encoded = encoder.await.map_err(|_| EncodeError::Parquet)?;
-    Ok(encoded?)
+    Ok(encoding.await.map_err(|_| EncodeError::Parquet)??)
 }
 
 /// Sends what Postgres sends to the decoder. Postgres sends each row on its own.
@@ -178,6 +178,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`Result::map_err` passes a value")]
 fn database(error: tokio_postgres::Error) -> DayError {
     DayError::Database(StoreError::from(&error))
 }

@@ -107,6 +107,7 @@ impl From<Error> for BeginError {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`Result::map_err` passes a value")]
 fn database(error: Error) -> RunError {
     RunError::Database(StoreError::from(&error))
 }
