@@ -38,12 +38,12 @@ async fn decoded_rows_are_those_of_the_table() {
             locale::text, app_version, create_date FROM login ORDER BY number) TO STDOUT (FORMAT binary)";
         let stream = lake.admin.copy_out(copy).await.unwrap();
         let bytes: Vec<_> = stream.try_collect().await.unwrap();
-        let mut decoded = Vec::new();
+        let mut rows = Vec::new();
         let mut decoder = CopyDecoder::default();
         for chunk in bytes.concat().chunks(cut) {
             decoder.push(chunk);
             while let Some(row) = decoder.next_row().unwrap() {
-                decoded.push(Login {
+                rows.push(Login {
                     texts: row.texts.map(|text| text.map(ToOwned::to_owned)),
                     app_version: row.app_version,
                     create_date: row.create_date,
@@ -52,7 +52,7 @@ async fn decoded_rows_are_those_of_the_table() {
         }
 
         decoder.finish().unwrap();
-        assert_eq!(decoded, logins);
+        assert_eq!(rows, logins);
         lake.execute("TRUNCATE login").await;
     }
 }
@@ -68,13 +68,12 @@ async fn insert(lake: &Lake, logins: &[Login]) {
     let sql = "INSERT INTO login (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date)
         SELECT a, b, c, d, e, f, DATE '1970-01-01' + g
         FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS login (a, b, c, d, e, f, g, number) ORDER BY number";
-    let [a, b, c, d, e] = &texts;
     let parameters = [
-        (a as _, Type::TEXT_ARRAY),
-        (b as _, Type::TEXT_ARRAY),
-        (c as _, Type::TEXT_ARRAY),
-        (d as _, Type::TEXT_ARRAY),
-        (e as _, Type::TEXT_ARRAY),
+        (&texts[0] as _, Type::TEXT_ARRAY),
+        (&texts[1] as _, Type::TEXT_ARRAY),
+        (&texts[2] as _, Type::TEXT_ARRAY),
+        (&texts[3] as _, Type::TEXT_ARRAY),
+        (&texts[4] as _, Type::TEXT_ARRAY),
         (&app_versions as _, Type::INT4_ARRAY),
         (&dates as _, Type::INT4_ARRAY),
     ];

@@ -36,7 +36,11 @@ async fn program_prints_each_day_and_a_summary() {
     assert!(first.status.success() && second.status.success(), "{}{}", text(&first), text(&second));
     let day = "INFO login_etl_export::run: day exported day=2020-01-01 rows=3 objects=1 bytes=";
     assert!(text(&first).contains(day), "{}", text(&first));
-    assert!(text(&first).contains("INFO login_etl_export: exported days=1 rows=3 days_left=0"), "{}", text(&first));
+    assert!(
+        text(&first).contains("INFO login_etl_export: exported days=1 rows=3 days_left=0"),
+        "{}",
+        text(&first)
+    );
     assert!(text(&second).contains("exported days=0 rows=0 days_left=0"), "{}", text(&second));
 }
 
