@@ -179,8 +179,8 @@ def test_make_validate_runs_each_judge() -> None:
     steps = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     for judge in (
-        r"cfn-lint --append-rules deploy/rules .+ --regions ALL_REGIONS --template template\.yaml",
-        r"cfn-lint --append-rules deploy/rules .+ target/validate/transformed\.json",
+        r"cfn-lint --append-rules .+ --regions ALL_REGIONS .+ target/validate/transformed\.json",
+        r"cfn-lint --append-rules deploy/rules .+ --template template\.yaml",
         r"cfn-lint --append-rules deploy/rules .+ deploy/registry\.yaml",
         r"cfn-lint --append-rules deploy/rules .+ deploy/deployer\.yaml",
         r"cfn-lint --append-rules deploy/rules .+ target/packages/image\.json",
