@@ -325,9 +325,8 @@ def test_files_are_deleted_after_their_retention(
     )
 
 
-@pytest.mark.parametrize("name", ["LoginRetentionDays", "ExportRetentionDays"])
-def test_open_days_are_never_deleted(template: dict[str, Any], name: str) -> None:
-    parameter = template["Parameters"][name]
+def test_open_days_are_never_deleted(template: dict[str, Any]) -> None:
+    parameter = template["Parameters"]["ExportRetentionDays"]
     pattern = re.compile(parameter["AllowedPattern"])
 
     # 0 keeps all. A day is final on the 15th day after it.
@@ -362,7 +361,7 @@ def test_stack_without_export_has_nothing_of_it(resources: dict[str, Any]) -> No
     assert resources["ExportSecret"]["Condition"] == "HasExportSecret"
     # The dashboard has its variables, which are then empty.
     others = {name: resources[name] for name in resources.keys() - of_export - {"Dashboard"}}
-    off = dict.fromkeys(("HasExport", "HasExportSecret", "HasLoginRetention"), False)
+    off = dict.fromkeys(("HasExport", "HasExportSecret"), False)
     assert "Export" not in json.dumps(_resolve(others, **off))
 
 
@@ -652,7 +651,6 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "API_SECRET_ID",
             "EXPORT",
             "EXPORT_SECRET_ID",
-            "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
             "DATABASE_AUTHENTICATION",
@@ -708,7 +706,7 @@ def test_password_stack_reads_the_secret_and_forbids_tokens(
 def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
-    absent = ("HasAnalysts", "HasApiSecret", "HasExport", "HasExportSecret", "HasLoginRetention")
+    absent = ("HasAnalysts", "HasApiSecret", "HasExport", "HasExportSecret")
     none = dict.fromkeys(absent, False) | {"HasReader": creates}
     resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True, **none)
     resources = resolved["Resources"]
