@@ -12,7 +12,10 @@ use crate::support::{connect, superuser};
 async fn schema_that_cannot_be_trusted_is_refused() {
     let marked = "CREATE SCHEMA lake; COMMENT ON SCHEMA lake IS 'login-etl lake, version 1'";
     let cases = [
-        ("CREATE SCHEMA lake AUTHORIZATION {owner}".to_owned(), "the schema lake exists, and owner has not made it"),
+        (
+            "CREATE SCHEMA lake AUTHORIZATION {owner}".to_owned(),
+            "the schema lake exists, and owner has not made it",
+        ),
         (
             format!("{marked}; ALTER SCHEMA lake OWNER TO {{other}}"),
             "the schema lake exists, and owner has not made it",

@@ -244,8 +244,7 @@ async fn prepare_export() -> Outcome {
     match config::export_secret_id(environment) {
         Some(secret_id) => {
             let problem = "the username in the secret is not login_export";
-            let password =
-                password_of(&secrets, EXPORT_SECRET_ID, &secret_id, EXPORT_LOGIN, problem).await?;
+            let password = password_of(&secrets, EXPORT_SECRET_ID, &secret_id, EXPORT_LOGIN, problem).await?;
             lake::set_export_login(connection.client_mut(), &schema, Some(&password)).await?;
         }
         None if by_iam => lake::set_export_login(connection.client_mut(), &schema, None).await?,
