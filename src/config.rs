@@ -52,6 +52,8 @@ pub const API_SECRET_ID: &str = "API_SECRET_ID";
 pub const EXPORT: &str = "EXPORT";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_export`.
 pub const EXPORT_SECRET_ID: &str = "EXPORT_SECRET_ID";
+/// After how many days `migrate` drops logins, at least 16; without it, logins stay.
+pub const LOGIN_RETENTION_DAYS: &str = "LOGIN_RETENTION_DAYS";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
 
@@ -335,6 +337,23 @@ pub fn export(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Sett
 /// Returns the name or ARN in [`EXPORT_SECRET_ID`]; `None` if `login_export` gets no password.
 pub fn export_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     environment(EXPORT_SECRET_ID).and_then(not_blank)
+}
+
+/// Returns the number of days in [`LOGIN_RETENTION_DAYS`]; `None` if `migrate` drops no logins.
+///
+/// SQS delivers messages of the last 14 days. One day later a roll-up is closed and an export is final, and another day
+/// is left for both to run.
+///
+/// # Errors
+///
+/// [`SettingError::Invalid`] if the setting is no number, or less than 16.
+pub fn login_retention_days(
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<u16>, SettingError> {
+    let Some(text) = environment(LOGIN_RETENTION_DAYS).and_then(not_blank) else { return Ok(None) };
+    let problem = "is not a number of days from 16 to 65535";
+    let days = text.parse().ok().filter(|days| *days >= 16);
+    days.map(Some).ok_or(SettingError::Invalid { variable: LOGIN_RETENTION_DAYS, problem })
 }
 
 /// Sets the connect timeout and the application name, where the URL does not.

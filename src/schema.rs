@@ -18,6 +18,7 @@ use self::trust::Ours;
 
 pub(crate) mod error;
 mod history;
+pub mod partitions;
 mod preflight;
 mod proof;
 mod status;
@@ -45,11 +46,11 @@ const COUNT_USERS_WITH_MANY_TOKENS: &str = include_str!("schema/users_with_many_
 const ACCEPT_SALT: &str = include_str!("schema/accept_salt.sql");
 
 /// Waits for the batches that are written with the old salt. Later batches wait for the lock, and then
-/// compare their salt with the new fingerprint.
+/// compare their salt with the new fingerprint. Batches lock the table itself before its partitions, so ONLY suffices.
 ///
 /// The time limit ends this wait if a transaction stays open: otherwise all later batches would wait for it too. It is
 /// longer than the second after which Postgres cancels an automatic vacuum that holds the table.
-const LOCK_OUT_BATCHES: &str = "SET LOCAL lock_timeout = '3s'; LOCK TABLE user_logins IN SHARE MODE";
+const LOCK_OUT_BATCHES: &str = "SET LOCAL lock_timeout = '3s'; LOCK TABLE ONLY user_logins IN SHARE MODE";
 /// How often [`accept_salt`] tries to lock the table.
 const LOCK_ATTEMPTS: usize = 10;
 /// The time for waiting batches between two attempts.
@@ -82,8 +83,9 @@ pub struct Migrated {
 ///
 /// All of this is one transaction. It first checks the database, and changes nothing if a problem would make a
 /// later step fail. Concurrent calls wait for each other: they take a lock that ends with the transaction. A table
-/// `user_logins` that exists is not altered. A schema that is newer than this program is not altered either: a
-/// deployment that is rolled back runs the older program on it, and migrations only add.
+/// `user_logins` that exists is not altered; a new one is partitioned by day ([`partitions`]). A schema that is newer
+/// than this program is not altered either: a deployment that is rolled back runs the older program on it, and
+/// migrations only add.
 ///
 /// # Errors
 ///
@@ -97,6 +99,9 @@ pub async fn migrate(
     let login_changes = !matches!(writer_login, WriterLogin::Unchanged);
     let mut warnings = preflight::check(&mut transaction, schema, login_changes).await?;
     history::lock(&mut transaction).await?;
+    if history::newest_applied(&transaction).await?.is_none() {
+        partitions::create_logins(&transaction).await?;
+    }
     let migrations = history::apply_missing(&transaction).await?;
     transaction.batch_execute(GRANTS).await?;
     if !migrations.is_empty() {
@@ -185,7 +190,8 @@ pub async fn prune(client: &mut Client, schema: &str) -> Result<(), SchemaError>
 /// Counts the users that have unusually many different addresses or device ids in one day, today or yesterday.
 /// Somebody who may both send logins and read the table guesses masked values in this way.
 ///
-/// The table has no index on the date, so Postgres reads all of it, for at most 30 s.
+/// Of a partitioned table, Postgres reads these two days. A table without an index on the date is read whole, for at most
+/// 30 s.
 ///
 /// # Errors
 ///

@@ -2,9 +2,9 @@
 //!
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create
 //! tables and roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with
-//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export. A
-//! deployment and a rotation drop no old entries, because a locked ledger must not fail them. A `Delete` request of
-//! CloudFormation changes nothing.
+//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export. With
+//! `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a rotation drop nothing, because a locked
+//! ledger must not fail them. A `Delete` request of CloudFormation changes nothing.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,7 @@ use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
+use login_etl::schema::partitions::{self, DroppedLogins};
 use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
@@ -92,7 +93,7 @@ async fn start_and_migrate() -> Outcome {
         prepare_analysts().await?;
         roll_up(Deadline::within(UNLIMITED)).await?;
     }
-    Ok(())
+    drop_old_logins().await
 }
 
 async fn serve() -> Outcome {
@@ -127,6 +128,8 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
             {
                 error!(target: LOG_TARGET, error = %error, "the roll-up failed");
             }
+            // Last, because a day stays until its roll-up is closed.
+            deadline.timeout(Box::pin(drop_old_logins())).await??;
             Ok(Value::Null)
         }
         MigrateEvent::Rotate => prepare_within(deadline).await.map(|()| Value::Null),
@@ -181,11 +184,14 @@ async fn migrate(prune: Prune) -> Outcome {
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets.clone()).await?;
     let writer_login = writer_login(&secrets).await?;
+    // A deployment must fail for a wrong setting, and not the next daily run.
+    config::login_retention_days(environment)?;
     let migrated = schema::migrate(connection.client_mut(), &schema, &writer_login).await?;
     for migration in migrated.migrations {
         info!(target: LOG_TARGET, migration, "migration applied");
     }
-    for Finding { problem, remedy } in migrated.warnings {
+    let missing_days = partitions::add_days(connection.client_mut(), &schema, SystemTime::now()).await?;
+    for Finding { problem, remedy } in migrated.warnings.into_iter().chain(missing_days) {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
     if let Some(secret_id) = config::reader_secret_id(environment) {
@@ -197,6 +203,21 @@ async fn migrate(prune: Prune) -> Outcome {
     if prune == Prune::Yes {
         schema::prune(connection.client_mut(), &schema).await?;
     }
+    Ok(())
+}
+
+/// Drops the logins that `LOGIN_RETENTION_DAYS` no longer keeps.
+async fn drop_old_logins() -> Outcome {
+    let Some(days) = config::login_retention_days(environment)? else { return Ok(()) };
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    let dropped = partitions::drop_old(connection.client_mut(), &schema, days, SystemTime::now()).await?;
+    let DroppedLogins { partitions, rows, warnings } = dropped;
+    for Finding { problem, remedy } in warnings {
+        warn!(target: LOG_TARGET, problem, remedy, "old logins were kept");
+    }
+    info!(target: LOG_TARGET, partitions = partitions.join(" "), rows, "old logins dropped");
     Ok(())
 }
 
