@@ -37,8 +37,9 @@ $$;
 
 -- Logins
 --
--- Users have this table already, without a key: the first migration leaves an existing table as it is.
--- `create_date` is the UTC date on which the message was sent.
+-- Users have this table already, without a key: `migrate` leaves an existing table as it is. Otherwise
+-- src/schema/create_logins.sql creates it before the first migration, as it is here. src/schema/missing_days.sql
+-- adds the partitions of the days. `create_date` is the UTC date on which the message was sent.
 
 CREATE TABLE user_logins (
     user_id          varchar(128),
@@ -48,7 +49,13 @@ CREATE TABLE user_logins (
     locale           varchar(32),
     app_version      integer,
     create_date      date
-);
+) PARTITION BY RANGE (create_date);
+
+CREATE TABLE user_logins_other PARTITION OF user_logins DEFAULT;
+
+CREATE INDEX ON user_logins_other USING brin (create_date);
+
+COMMENT ON TABLE user_logins_other IS 'login-etl day partitions, version 1';
 
 GRANT INSERT ON user_logins TO login_writer;
 GRANT SELECT ON user_logins TO login_reader;

@@ -130,6 +130,10 @@ TESTED = {
         'sql("Delete or change rows", "lake.md")',
     ),
     "python deploy/lake/iceberg.py": ("tests/lake/test_iceberg.py", '"lake" / "iceberg.py"'),
+    "SQL: Move an existing table to partitions": (
+        "tests/it/partitions.rs",
+        'statements("Move an existing table to partitions")',
+    ),
     "SQL: Find who holds a lock": ("tests/e2e/incidents.py", "Find who holds a lock"),
     "SQL: SELECT pg_terminate_backend(1234)": ("tests/e2e/incidents.py", "pg_terminate_backend"),
     "SQL: SELECT pg_terminate_backend(pid)": (

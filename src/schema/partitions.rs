@@ -10,9 +10,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
+use super::begin;
 use super::error::{Finding, SchemaError, is_one_of};
 use super::trust::{self, Ours};
-use super::{LOCK_ATTEMPTS, LOCK_PAUSE, begin};
 use crate::analytics;
 
 const CREATE_LOGINS: &str = include_str!("create_logins.sql");
@@ -33,6 +33,11 @@ const LOCK_OUT_RUNS: &str =
 /// it have ended, for at most this time.
 const LOCK_OUT_BATCHES: &str =
     "SET LOCAL lock_timeout = '1s'; LOCK TABLE ONLY user_logins IN ACCESS EXCLUSIVE MODE";
+
+/// How often [`drop_old`] tries to lock the table for a partition.
+const LOCK_ATTEMPTS: usize = 5;
+/// The time for waiting batches between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The texts of dates are read again by other statements.
 const DATES: &str = "SET LOCAL datestyle = 'ISO'";
@@ -87,7 +92,8 @@ pub async fn add_days(
     transaction.batch_execute(DATES).await?;
     match add_missing(&transaction, now).await {
         Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => Ok(Some(Finding {
-            problem: "days of user_logins have no partition yet, because another session uses the table".to_owned(),
+            problem: "days of user_logins have no partition yet, because another session uses the table"
+                .to_owned(),
             remedy: "run migrate at another time, within two weeks: its daily run tries again too".to_owned(),
         })),
         outcome => {
@@ -181,12 +187,16 @@ async fn is_done(transaction: &mut Transaction<'_>, schema: &str) -> Result<Stri
     let mut conditions = vec!["true".to_owned()];
     if is_ours(transaction, &lake).await? {
         let exports = format!("{}.exports", escape_identifier(&lake));
-        conditions.push(format!("EXISTS (SELECT FROM {exports} WHERE exports.day = old.day AND final AND NOT changed)"));
+        conditions.push(format!(
+            "EXISTS (SELECT FROM {exports} WHERE exports.day = old.day AND final AND NOT changed)"
+        ));
     }
     if is_ours(transaction, &rollups).await? {
         let rollups = escape_identifier(&rollups);
-        conditions.push(format!("EXISTS (SELECT FROM {rollups}.state WHERE logins_without_date IS NOT NULL)"));
-        conditions.push(format!("NOT EXISTS (SELECT FROM {rollups}.day WHERE day.day = old.day AND NOT closed)"));
+        conditions
+            .push(format!("EXISTS (SELECT FROM {rollups}.state WHERE logins_without_date IS NOT NULL)"));
+        conditions
+            .push(format!("NOT EXISTS (SELECT FROM {rollups}.day WHERE day.day = old.day AND NOT closed)"));
     }
     Ok(conditions.join(" AND "))
 }
@@ -222,7 +232,9 @@ async fn drop_partition(
         let transaction = begin(client, schema).await?;
         transaction.batch_execute(DATES).await?;
         match drop_locked(&transaction, partition, days, is_done).await {
-            Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => transaction.rollback().await?,
+            Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
+                transaction.rollback().await?
+            }
             Err(error) if is_one_of(&error, &[SqlState::DEPENDENT_OBJECTS_STILL_EXIST]) => {
                 return Ok(Some(Finding {
                     problem: format!("{partition} is old, and other objects depend on it"),
@@ -271,9 +283,8 @@ async fn undone(
     days: &str,
     is_done: &str,
 ) -> Result<Option<Finding>, tokio_postgres::Error> {
-    let count = format!(
-        "SELECT count(*), min(day)::text FROM unnest($1::date[]) AS old (day) WHERE NOT ({is_done})"
-    );
+    let count =
+        format!("SELECT count(*), min(day)::text FROM unnest($1::date[]) AS old (day) WHERE NOT ({is_done})");
     let row = transaction.query_typed_one(&count, &[(&days, Type::TEXT)]).await?;
     let first_day: Option<String> = row.try_get(1)?;
     Ok(first_day.map(|day| Finding {
@@ -291,7 +302,8 @@ fn not_partitioned(schema: &str) -> Finding {
             "{}.user_logins has no partitions of days, so LOGIN_RETENTION_DAYS can drop none",
             escape_identifier(schema)
         ),
-        remedy: "move it, as docs/operations.md says, or remove the setting and delete old rows yourself".to_owned(),
+        remedy: "move it, as docs/operations.md says, or remove the setting and delete old rows yourself"
+            .to_owned(),
     }
 }
 

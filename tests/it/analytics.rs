@@ -242,7 +242,9 @@ async fn happen(
                 let day: &str = days[index.index(days.len())].get(0);
                 let delete = format!(
                     "DELETE FROM user_logins
-                         WHERE ctid = (SELECT ctid FROM user_logins WHERE create_date = '{day}' LIMIT 1);
+                         WHERE (tableoid, ctid) = (
+                             SELECT tableoid, ctid FROM user_logins WHERE create_date = '{day}' LIMIT 1
+                         );
                      UPDATE analytics.day SET ledger_entries = NULL WHERE day = '{day}'"
                 );
                 database.execute(&delete).await;

@@ -292,7 +292,9 @@ async fn prune_leaves_ledgers_that_are_locked() {
 #[tokio::test]
 async fn message_written_meanwhile_is_not_refused() {
     let database = Database::create().await;
-    database.execute("ALTER TABLE user_logins ADD UNIQUE (user_id); SELECT check_salt('salt')").await;
+    database
+        .execute("ALTER TABLE user_logins ADD UNIQUE (user_id, create_date); SELECT check_salt('salt')")
+        .await;
     let other = connect(superuser().dbname(&database.name)).await;
     let message = "ARRAY[timestamptz '2026-01-01'], ARRAY['00000000-0000-0000-0000-000000000001'::uuid],
         ARRAY['u'], ARRAY['ios'], ARRAY[NULL::text], ARRAY[NULL::text], ARRAY['RU'], ARRAY[1], 'salt'";

@@ -15,6 +15,7 @@ mod iam;
 mod lake;
 mod ledger;
 mod metrics;
+mod partitions;
 mod planted;
 mod pooler;
 mod programs;

@@ -4,13 +4,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use login::pii::{DeviceId, Masker, Pii};
 use login_etl::aws::login_queue::LoginQueue;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
+use login_etl::schema::partitions;
 use login_etl::store::Store;
 use login_etl::store::tls::PendingTls;
 use serde_json::{Value, json};
@@ -620,6 +621,38 @@ async fn daily_migrate_prunes_and_counts_tokens() {
     assert_eq!((left_by_rotation, database.fifo_ledger_entries().await), (1, 0));
     assert!(!for_rotation.contains("tokens counted"), "{for_rotation}");
     assert!(daily.contains("tokens counted") && daily.contains(r#""users_with_many_tokens":2"#), "{daily}");
+}
+
+#[tokio::test]
+async fn daily_migrate_drops_old_logins() {
+    let mut database = Database::create().await;
+    let long_ago = SystemTime::now() - Duration::from_hours(24 * 40);
+    partitions::add_days(&mut database.admin, "public", long_ago).await.unwrap();
+    let rows = "INSERT INTO user_logins (user_id, create_date)
+                SELECT age::text, (now() AT TIME ZONE 'UTC')::date - age FROM unnest('{5, 20, 30}'::int[]) AS age";
+    database.execute(rows).await;
+    let url = superuser_url(&database.name);
+    let serve = |days, event| {
+        let variables = [("DATABASE_URL", &*url), ("LOGIN_RETENTION_DAYS", days)];
+        serve_event(env!("CARGO_BIN_EXE_migrate"), &variables, event)
+    };
+
+    let refused = serve("7", r#"{"action": "rotate"}"#);
+    let for_rotation = serve("25", r#"{"action": "rotate"}"#);
+    let left_by_rotation = database.user_ids().await;
+    let daily = serve("25", "{}");
+    let left = database.user_ids().await;
+    database.execute("COMMENT ON TABLE user_logins_other IS NULL").await;
+    let not_ours = serve("25", "{}");
+
+    let problem = "LOGIN_RETENTION_DAYS is not a number of days from 16 to 65535";
+    assert_eq!(refused.response["errorMessage"], problem);
+    assert_eq!((&for_rotation.response, &daily.response), (&Value::Null, &Value::Null));
+    assert_eq!(left_by_rotation, ["20", "30", "5"]);
+    assert_eq!(left, ["20", "5"]);
+    assert!(daily.log.contains(r#""message":"old logins dropped""#), "{}", daily.log);
+    let problem = not_ours.response["errorMessage"].as_str().unwrap();
+    assert!(problem.contains("user_logins has no partitions of days"), "{problem}");
 }
 
 #[tokio::test]

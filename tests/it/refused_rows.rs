@@ -184,12 +184,12 @@ async fn rule_on_the_table_allows_redelivery() {
 
 #[tokio::test]
 async fn suppressed_rows_are_counted_as_such() {
-    let to_child_table = "INSERT INTO child SELECT NEW.*; RETURN NULL";
-    for action in ["RETURN NULL", to_child_table] {
+    let to_other_table = "INSERT INTO elsewhere SELECT NEW.*; RETURN NULL";
+    for action in ["RETURN NULL", to_other_table] {
         let database = Database::create().await;
         let trigger = format!(
-            "CREATE TABLE child () INHERITS (user_logins);
-             GRANT INSERT ON child TO login_writer;
+            "CREATE TABLE elsewhere (LIKE user_logins);
+             GRANT INSERT ON elsewhere TO login_writer;
              CREATE FUNCTION suppress() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN
                  IF NEW.locale = 'XX' THEN {action}; END IF;
@@ -409,7 +409,8 @@ async fn older_function_isolates_refused_rows() {
 #[tokio::test]
 async fn row_refused_by_deferred_constraint_fails_alone() {
     let database = Database::create().await;
-    let constraint = "ALTER TABLE user_logins ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED";
+    let constraint =
+        "ALTER TABLE user_logins ADD UNIQUE (user_id, create_date) DEFERRABLE INITIALLY DEFERRED";
     database.admin.batch_execute(constraint).await.unwrap();
     let ingest = database.ingest().await;
     assert_eq!(invoke(&ingest, &batch([login("a", "taken")])).await, failures(&[]));

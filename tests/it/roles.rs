@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use crate::existing_databases::{case, create, owner};
 use crate::support::{Database, connect, superuser};
 
-const STATEMENTS: [&str; 24] = [
+const STATEMENTS: [&str; 26] = [
     "SELECT FROM user_logins",
     "INSERT INTO user_logins (user_id) VALUES ('x')",
     "INSERT INTO user_logins (user_id) VALUES ('x') RETURNING user_id",
@@ -15,6 +15,8 @@ const STATEMENTS: [&str; 24] = [
     "DELETE FROM user_logins",
     "TRUNCATE user_logins",
     "ALTER TABLE user_logins ADD COLUMN x text",
+    "SELECT FROM user_logins_other",
+    "INSERT INTO user_logins_other (user_id) VALUES ('x')",
     "SELECT FROM processed_messages",
     "INSERT INTO processed_messages VALUES (0, now(), gen_random_uuid())",
     "UPDATE processed_messages SET sent_at = now()",

@@ -1,7 +1,7 @@
 //! The settings of the database, as people write them.
 
 use login_etl::config::AuthMethod::{Md5, None as NoPassword, Password, ScramSha256};
-use login_etl::config::{DatabaseSettings, DatabaseSource, SettingError};
+use login_etl::config::{self, DatabaseSettings, DatabaseSource, SettingError};
 use serde::Deserialize;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -171,5 +171,19 @@ fn long_parameter_is_not_named() {
 
         let error = outcome.map(drop).unwrap_err().to_string();
         assert_eq!(error.contains(&parameter), is_named, "{error}");
+    }
+}
+
+#[test]
+fn logins_are_kept_for_at_least_16_days() {
+    let read = |text: &str| config::login_retention_days(|_: &str| Some(text.to_owned()));
+
+    assert_eq!(
+        (read(""), read(" "), read("16"), read(" 365 ")),
+        (Ok(None), Ok(None), Ok(Some(16)), Ok(Some(365)))
+    );
+    for wrong in ["15", "0", "-20", "16.5", "a year", "65536"] {
+        let error = read(wrong).unwrap_err().to_string();
+        assert_eq!(error, "LOGIN_RETENTION_DAYS is not a number of days from 16 to 65535", "{wrong}");
     }
 }
