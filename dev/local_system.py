@@ -198,7 +198,7 @@ def make_directory() -> Path:
 def create_database(server: Postgres) -> None:
     """Create and migrate the database, for callers that deploy no stack."""
     _create_empty(server)
-    _migrate(server)
+    migrate(server)
 
 
 def _create_empty(server: Postgres) -> None:
@@ -270,13 +270,14 @@ def create_analyst(server: Postgres) -> str:
     return password
 
 
-def _migrate(server: Postgres) -> None:
-    """Run the migration program as the owner of the schema."""
+def migrate(server: Postgres, **variables: str) -> None:
+    """Run the migration program as the owner of the schema. Variables are added to its environment."""
     if not MIGRATE.exists():
         raise SystemExit("The migrate program is not built. Run: make build")
     environment = {
         "DATABASE_URL": server.url(database=DATABASE, sslmode="require"),
         "DATABASE_CA_BUNDLE": str(server.certificate_authority),
         "RUST_LOG": "warn",
+        **variables,
     }
     subprocess.run([MIGRATE], check=True, env=environment)

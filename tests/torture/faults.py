@@ -110,6 +110,11 @@ async def serializable_by_default(world: World) -> bool:
     return True
 
 
+async def old_day_dropped(world: World) -> bool:
+    """Run migrate, which locks the table to drop the partition of an old day."""
+    return await asyncio.to_thread(world.servers.drop_old_day)
+
+
 async def password_rotated(world: World) -> bool:
     """Change the role's password, and the secret some time later."""
     await asyncio.to_thread(world.servers.change_password)
@@ -305,6 +310,7 @@ FAULT_GROUPS = [
             *[deadlock_with_other_session] * 2,
             tables_locked,
             serializable_by_default,
+            *[old_day_dropped] * 2,
             password_rotated,
         ],
     ),

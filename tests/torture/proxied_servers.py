@@ -56,6 +56,14 @@ $$;
 CREATE TRIGGER sleep_sometimes AFTER INSERT ON user_logins EXECUTE FUNCTION sleep_sometimes();
 """
 
+# The partition of a day that is long over. It stays empty, because each row must have a message.
+OLD_PARTITION = "user_logins_2020_01_01"
+CREATE_OLD_PARTITION = f"""
+CREATE TABLE {OLD_PARTITION} (LIKE user_logins INCLUDING CONSTRAINTS);
+ALTER TABLE user_logins ATTACH PARTITION {OLD_PARTITION}
+FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');
+"""
+
 
 @dataclass
 class ProxiedServers:
@@ -97,6 +105,16 @@ class ProxiedServers:
         """Execute a query and return its rows."""
         with self.connect() as admin:
             return admin.execute(statement).fetchall()
+
+    def drop_old_day(self) -> bool:
+        """Add an old day, and run migrate, which drops it; return whether it is gone."""
+        if not self._has_old_day():
+            self.execute(CREATE_OLD_PARTITION)
+        local_system.migrate(self.services.postgres, LOGIN_RETENTION_DAYS="16")
+        return not self._has_old_day()
+
+    def _has_old_day(self) -> bool:
+        return self.query(f"SELECT to_regclass('{OLD_PARTITION}') IS NOT NULL") == [(True,)]
 
     def kill_postgres(self) -> None:
         """Kill the server with SIGKILL."""
