@@ -271,7 +271,7 @@ def create_analyst(server: Postgres) -> str:
 
 
 def migrate(server: Postgres, **variables: str) -> None:
-    """Run the migration program as the owner of the schema. Variables are added to its environment."""
+    """Run the migration program as the owner of the schema, with further variables."""
     if not MIGRATE.exists():
         raise SystemExit("The migrate program is not built. Run: make build")
     environment = {
