@@ -21,8 +21,8 @@ const MISSING_DAYS: &str = include_str!("missing_days.sql");
 const OLD_PARTITIONS: &str = include_str!("old_partitions.sql");
 const REVOKE_RIGHTS: &str = include_str!("revoke_partition_rights.sql");
 
-/// Postgres compares a new partition with the rows in `user_logins_other`, and locks this partition for it. Batches
-/// insert nothing into it, but a dump reads it. The time limit is longer than the second after which Postgres cancels an
+/// Postgres compares a new partition with the rows in `user_logins_other`, and locks this partition for it. Few batches
+/// insert into it, but a dump reads it. The time limit is longer than the second after which Postgres cancels an
 /// automatic vacuum.
 const LOCK_OTHER: &str =
     "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY user_logins_other IN ACCESS EXCLUSIVE MODE";
@@ -38,6 +38,9 @@ const LOCK_OUT_BATCHES: &str =
 const LOCK_ATTEMPTS: usize = 5;
 /// The time for waiting batches between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// When so many partitions are missing, more than a week of runs has failed to add one.
+const TOO_MANY_MISSING: usize = 8;
 
 /// The texts of dates are read again by other statements.
 const DATES: &str = "SET LOCAL datestyle = 'ISO'";
@@ -63,6 +66,14 @@ struct Old {
     days: Option<String>,
 }
 
+/// What happened to an old partition.
+enum Outcome {
+    Dropped,
+    Kept(Finding),
+    /// Others held locks during all attempts.
+    InUse,
+}
+
 /// Creates `user_logins` with the partition for rows of all days, unless it exists.
 pub(super) async fn create_logins(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
     transaction.batch_execute(CREATE_LOGINS).await?;
@@ -76,7 +87,8 @@ pub(super) async fn create_logins(transaction: &Transaction<'_>) -> Result<(), t
 ///
 /// # Errors
 ///
-/// [`SchemaError::NotReady`] if another role could act as this role, and [`SchemaError::Postgres`]: nothing was changed.
+/// [`SchemaError::TableInUse`] if partitions of more than a week are missing, [`SchemaError::NotReady`] if another role
+/// could act as this role, and [`SchemaError::Postgres`]: nothing was changed.
 pub async fn add_days(
     client: &mut Client,
     schema: &str,
@@ -90,12 +102,19 @@ pub async fn add_days(
         Some(Ok(())) => {}
     }
     transaction.batch_execute(DATES).await?;
+    let missing = missing_days(&transaction, now).await?.len();
     match add_missing(&transaction, now).await {
-        Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => Ok(Some(Finding {
-            problem: "days of user_logins have no partition yet, because another session uses the table"
-                .to_owned(),
-            remedy: "run migrate at another time, within two weeks: its daily run tries again too".to_owned(),
-        })),
+        Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
+            if missing >= TOO_MANY_MISSING {
+                return Err(SchemaError::TableInUse);
+            }
+            Ok(Some(Finding {
+                problem: "a day of user_logins has no partition yet, because another session uses the table"
+                    .to_owned(),
+                remedy: "run migrate at another time, within a week: its daily run tries again too"
+                    .to_owned(),
+            }))
+        }
         outcome => {
             outcome?;
             transaction.commit().await?;
@@ -105,16 +124,24 @@ pub async fn add_days(
 }
 
 async fn add_missing(transaction: &Transaction<'_>, now: SystemTime) -> Result<(), tokio_postgres::Error> {
-    let missing = async || transaction.query_typed(MISSING_DAYS, &[(&now, Type::TIMESTAMPTZ)]).await;
     transaction.batch_execute(LOCK_OUT_RUNS).await?;
-    if missing().await?.is_empty() {
+    if missing_days(transaction, now).await?.is_empty() {
         return Ok(());
     }
     transaction.batch_execute(LOCK_OTHER).await?;
-    for row in missing().await? {
-        transaction.batch_execute(row.try_get(0)?).await?;
+    for statement in missing_days(transaction, now).await? {
+        transaction.batch_execute(&statement).await?;
     }
     transaction.batch_execute(REVOKE_RIGHTS).await
+}
+
+/// Returns the statements that add the missing partitions.
+async fn missing_days(
+    transaction: &Transaction<'_>,
+    now: SystemTime,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = transaction.query_typed(MISSING_DAYS, &[(&now, Type::TIMESTAMPTZ)]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Drops the partitions, and deletes the other rows, of days that are older than this number of days before `now`. A day
@@ -134,12 +161,21 @@ pub async fn drop_old(
 ) -> Result<DroppedLogins, SchemaError> {
     let mut dropped = DroppedLogins::default();
     let (is_done, old) = find_old(client, schema, keep_days, now).await?;
+    // Another attempt for each partition would make batches wait again.
+    let mut is_in_use = false;
     for Old { partition, entirely, days } in old {
         let days = days.unwrap_or_else(|| "{}".to_owned());
+        if entirely && is_in_use {
+            continue;
+        }
         if entirely {
             match drop_partition(client, schema, &partition, &days, &is_done).await? {
-                None => dropped.partitions.push(partition),
-                Some(warning) => dropped.warnings.push(warning),
+                Outcome::Dropped => dropped.partitions.push(partition),
+                Outcome::Kept(warning) => dropped.warnings.push(warning),
+                Outcome::InUse => {
+                    is_in_use = true;
+                    dropped.warnings.push(in_use(&partition));
+                }
             }
         } else {
             let transaction = begin(client, schema).await?;
@@ -217,14 +253,14 @@ async fn is_ours(transaction: &mut Transaction<'_>, schema: &str) -> Result<bool
     Ok(exists)
 }
 
-/// Drops a partition, if all these days are done.
+/// Drops a partition if all these days are done.
 async fn drop_partition(
     client: &mut Client,
     schema: &str,
     partition: &str,
     days: &str,
     is_done: &str,
-) -> Result<Option<Finding>, SchemaError> {
+) -> Result<Outcome, SchemaError> {
     for attempt in 0..LOCK_ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(LOCK_PAUSE).await;
@@ -233,10 +269,10 @@ async fn drop_partition(
         transaction.batch_execute(DATES).await?;
         match drop_locked(&transaction, partition, days, is_done).await {
             Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
-                transaction.rollback().await?
+                transaction.rollback().await?;
             }
             Err(error) if is_one_of(&error, &[SqlState::DEPENDENT_OBJECTS_STILL_EXIST]) => {
-                return Ok(Some(Finding {
+                return Ok(Outcome::Kept(Finding {
                     problem: format!("{partition} is old, and other objects depend on it"),
                     remedy: format!("DROP TABLE {partition} CASCADE, or drop these objects"),
                 }));
@@ -244,14 +280,11 @@ async fn drop_partition(
             outcome => {
                 let kept = outcome?;
                 transaction.commit().await?;
-                return Ok(kept);
+                return Ok(kept.map_or(Outcome::Dropped, Outcome::Kept));
             }
         }
     }
-    Ok(Some(Finding {
-        problem: format!("{partition} is old, and was not dropped, because other sessions use the table"),
-        remedy: "end their sessions; the next run of migrate tries again".to_owned(),
-    }))
+    Ok(Outcome::InUse)
 }
 
 async fn drop_locked(
@@ -294,6 +327,13 @@ async fn undone(
         ),
         remedy: "see why the export or the roll-up does not finish; without them, drop their schemas".to_owned(),
     }))
+}
+
+fn in_use(partition: &str) -> Finding {
+    Finding {
+        problem: format!("{partition} is old, and was not dropped, because other sessions use the table"),
+        remedy: "end their sessions; the next run of migrate tries again".to_owned(),
+    }
 }
 
 fn not_partitioned(schema: &str) -> Finding {

@@ -224,21 +224,27 @@ async fn day_with_rows_in_other_stays_there() {
 async fn table_in_use_gets_its_days_later() {
     let mut database = Database::create().await;
     let reader = connect(superuser().dbname(&database.name)).await;
-    reader.batch_execute("BEGIN; SELECT FROM user_logins").await.unwrap();
     let ingest = database.ingest().await;
 
+    reader.batch_execute("BEGIN; SELECT FROM user_logins").await.unwrap();
     // A day without a partition, so that the batch waits with add_days for the reader.
-    let (finding, answer) = tokio::join!(
+    let (all_missing, answer) = tokio::join!(
         partitions::add_days(&mut database.admin, "public", SystemTime::now()),
         invoke(&ingest, &batch([sent_days_ago(40, "a")])),
     );
     reader.batch_execute("COMMIT").await.unwrap();
-
-    let problem = "days of user_logins have no partition yet, because another session uses the table";
-    assert_eq!(finding.unwrap().unwrap().problem, problem);
-    assert_eq!(answer, failures(&[]));
-    assert_eq!(names(&database.admin).await, ["user_logins_other"]);
     add_days(&mut database, SystemTime::now()).await;
+    reader.batch_execute("BEGIN; SELECT FROM user_logins").await.unwrap();
+    let in_a_week =
+        partitions::add_days(&mut database.admin, "public", SystemTime::now() + DAY * 7).await.unwrap();
+    let later = partitions::add_days(&mut database.admin, "public", SystemTime::now() + DAY * 8).await;
+
+    let problem = "other transactions keep user_logins locked; end their sessions, and try again";
+    assert_eq!(all_missing.unwrap_err().to_string(), problem);
+    assert_eq!(answer, failures(&[]));
+    let warning = "a day of user_logins has no partition yet, because another session uses the table";
+    assert_eq!(in_a_week.unwrap().problem, warning);
+    assert_eq!(later.unwrap_err().to_string(), problem);
     assert_eq!(names(&database.admin).await.len(), 31);
 }
 
