@@ -38,7 +38,7 @@ $$;
 -- Logins
 --
 -- Users have this table already, without a key: `migrate` leaves an existing table as it is. Otherwise
--- src/schema/create_logins.sql creates it before the first migration, as it is here. src/schema/missing_days.sql
+-- src/schema/create_logins.sql creates it before the first migration, as it is here. src/partitions/missing_days.sql
 -- adds the partitions of the days. `create_date` is the UTC date on which the message was sent.
 
 CREATE TABLE user_logins (

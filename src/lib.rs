@@ -24,6 +24,7 @@ pub mod handler;
 pub mod lake;
 pub mod ledger;
 pub mod memory;
+pub mod partitions;
 pub mod runtime;
 pub mod schema;
 pub mod store;

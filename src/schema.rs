@@ -18,7 +18,6 @@ use self::trust::Ours;
 
 pub(crate) mod error;
 mod history;
-pub mod partitions;
 mod preflight;
 mod proof;
 mod status;
@@ -35,6 +34,8 @@ pub const READER_LOGIN: &str = "login_analyst";
 pub(crate) const REVOKE_ALL: &str = include_str!("schema/revoke_all.sql");
 
 const BEGIN: &str = include_str!("schema/begin.sql");
+const CREATE_LOGINS: &str = include_str!("schema/create_logins.sql");
+pub(crate) const REVOKE_PARTITION_RIGHTS: &str = include_str!("schema/revoke_partition_rights.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const REVOKE_TRIGGERS: &str = include_str!("schema/revoke_triggers.sql");
 const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
@@ -83,7 +84,7 @@ pub struct Migrated {
 ///
 /// All of this is one transaction. It first checks the database, and changes nothing if a problem would make a
 /// later step fail. Concurrent calls wait for each other: they take a lock that ends with the transaction. A table
-/// `user_logins` that exists is not altered; a new one is partitioned by day ([`partitions`]). A schema that is newer
+/// `user_logins` that exists is not altered; a new one is partitioned by day ([`partitions`](crate::partitions)). A schema that is newer
 /// than this program is not altered either: a deployment that is rolled back runs the older program on it, and
 /// migrations only add.
 ///
@@ -100,7 +101,8 @@ pub async fn migrate(
     let mut warnings = preflight::check(&mut transaction, schema, login_changes).await?;
     history::lock(&mut transaction).await?;
     if history::newest_applied(&transaction).await?.is_none() {
-        partitions::create_logins(&transaction).await?;
+        transaction.batch_execute(CREATE_LOGINS).await?;
+        transaction.batch_execute(REVOKE_PARTITION_RIGHTS).await?;
     }
     let migrations = history::apply_missing(&transaction).await?;
     transaction.batch_execute(GRANTS).await?;

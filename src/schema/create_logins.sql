@@ -1,6 +1,6 @@
 -- Creates user_logins, partitioned by day, unless it exists. The first migration then leaves it as it is.
 --
--- src/schema/missing_days.sql adds the partitions of the days. Rows of all other days, and rows without a day, are in
+-- src/partitions/missing_days.sql adds the partitions of the days. Rows of all other days, and rows without a day, are in
 -- user_logins_other. Only this partition has an index on the day: each of the others holds a single day. migrate
 -- recognises its own table by the comment on this partition.
 DO $$

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use login_etl::analytics::{self, LOGINS_PER_STEP};
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
-use login_etl::schema::partitions::{self, DroppedLogins};
+use login_etl::partitions::{self, DroppedLogins};
 use login_etl::schema::{self, WriterLogin};
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -450,7 +450,7 @@ async fn partition_that_a_view_needs_stays() {
 }
 
 #[tokio::test]
-async fn long_query_keeps_old_days_and_stops_no_batch() {
+async fn long_query_delays_retention_but_no_batch() {
     let mut database = with_old_days().await;
     let ingest = database.ingest().await;
     let reader = connect(superuser().dbname(&database.name)).await;
@@ -575,7 +575,7 @@ async fn existing_table_moves_as_documented() {
 }
 
 #[tokio::test]
-async fn moved_table_is_dropped_when_all_of_it_is_old() {
+async fn moved_table_is_dropped_when_entirely_old() {
     let mut database = Database::create().await;
     let earlier = "CREATE TABLE user_logins_earlier (LIKE user_logins);
                    INSERT INTO user_logins_earlier (user_id, create_date)

@@ -11,7 +11,7 @@ use login_etl::aws::login_queue::LoginQueue;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
 use login_etl::handler::Ingest;
-use login_etl::schema::partitions;
+use login_etl::partitions;
 use login_etl::store::Store;
 use login_etl::store::tls::PendingTls;
 use serde_json::{Value, json};

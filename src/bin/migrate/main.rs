@@ -23,7 +23,7 @@ use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
-use login_etl::schema::partitions::{self, DroppedLogins};
+use login_etl::partitions::{self, DroppedLogins};
 use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;

@@ -1,7 +1,7 @@
 //! The partitions of `user_logins`: one for each day, and one for all other rows.
 //!
-//! Only a table that [`migrate`](super::migrate) has created, or that was moved as docs/operations.md says, has them. All
-//! other tables are left as they are.
+//! Only a table that [`migrate`](crate::schema::migrate) has created, or that was moved as docs/operations.md says, has
+//! them. All other tables are left as they are.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,16 +10,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
-use super::begin;
-use super::error::{Finding, SchemaError, is_one_of};
-use super::trust::{self, Ours};
 use crate::analytics;
+use crate::schema::error::is_one_of;
+use crate::schema::trust::{self, Ours};
+use crate::schema::{Finding, REVOKE_PARTITION_RIGHTS, SchemaError, begin};
 
-const CREATE_LOGINS: &str = include_str!("create_logins.sql");
-const OWN_PARTITIONS: &str = include_str!("own_partitions.sql");
-const MISSING_DAYS: &str = include_str!("missing_days.sql");
-const OLD_PARTITIONS: &str = include_str!("old_partitions.sql");
-const REVOKE_RIGHTS: &str = include_str!("revoke_partition_rights.sql");
+const OWN_PARTITIONS: &str = include_str!("partitions/own.sql");
+const MISSING_DAYS: &str = include_str!("partitions/missing_days.sql");
+const OLD_PARTITIONS: &str = include_str!("partitions/old.sql");
 
 /// Postgres compares a new partition with the rows in `user_logins_other`, and locks this partition for it. Few batches
 /// insert into it, but a dump reads it. The time limit is longer than the second after which Postgres cancels an
@@ -74,12 +72,6 @@ enum Outcome {
     InUse,
 }
 
-/// Creates `user_logins` with the partition for rows of all days, unless it exists.
-pub(super) async fn create_logins(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
-    transaction.batch_execute(CREATE_LOGINS).await?;
-    transaction.batch_execute(REVOKE_RIGHTS).await
-}
-
 /// Adds the partitions of the days around `now` that are missing. Until then, rows of such a day are in
 /// `user_logins_other`, and stay there.
 ///
@@ -132,7 +124,7 @@ async fn add_missing(transaction: &Transaction<'_>, now: SystemTime) -> Result<(
     for statement in missing_days(transaction, now).await? {
         transaction.batch_execute(&statement).await?;
     }
-    transaction.batch_execute(REVOKE_RIGHTS).await
+    transaction.batch_execute(REVOKE_PARTITION_RIGHTS).await
 }
 
 /// Returns the statements that add the missing partitions.
