@@ -228,9 +228,10 @@ async fn table_in_use_gets_its_days_later() {
 
     reader.batch_execute("BEGIN; SELECT FROM user_logins").await.unwrap();
     // A day without a partition, so that the batch waits with add_days for the reader.
+    let event = batch([sent_days_ago(40, "a")]);
     let (all_missing, answer) = tokio::join!(
         partitions::add_days(&mut database.admin, "public", SystemTime::now()),
-        invoke(&ingest, &batch([sent_days_ago(40, "a")])),
+        invoke(&ingest, &event),
     );
     reader.batch_execute("COMMIT").await.unwrap();
     add_days(&mut database, SystemTime::now()).await;
