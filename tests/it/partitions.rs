@@ -61,7 +61,7 @@ async fn names(admin: &Client) -> Vec<String> {
                    THEN (to_date(right(relname, 10), 'YYYY_MM_DD') - (now() AT TIME ZONE 'UTC')::date)::text
                    ELSE relname::text END
                FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-               WHERE inhparent = 'user_logins'::regclass ORDER BY relname";
+               WHERE inhparent = 'user_logins'::regclass ORDER BY pg_class.relname";
     admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
