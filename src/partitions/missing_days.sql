@@ -2,7 +2,7 @@
 -- for two weeks, and those of the last 15 days, from which SQS can still deliver messages. A day whose rows are in
 -- user_logins_other already stays there.
 --
--- ATTACH, because CREATE TABLE … PARTITION OF would lock user_logins against batches. Postgres adds the owner's
+-- ATTACH, because CREATE TABLE with PARTITION OF would lock user_logins against batches. Postgres adds the owner's
 -- indexes and triggers to the partition. The caller sets DateStyle to ISO.
 WITH partition AS (
     SELECT
