@@ -25,8 +25,7 @@ const OLD_PARTITIONS: &str = include_str!("partitions/old.sql");
 const LOCK_OTHER: &str =
     "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY user_logins_other IN ACCESS EXCLUSIVE MODE";
 /// Two runs take turns. Batches and queries do not wait for this lock.
-const LOCK_OUT_RUNS: &str =
-    "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY user_logins IN SHARE UPDATE EXCLUSIVE MODE";
+const LOCK_OUT_RUNS: &str = "LOCK TABLE ONLY user_logins IN SHARE UPDATE EXCLUSIVE MODE";
 /// All batches wait until a partition is dropped, which takes some milliseconds, and until the batches and queries before
 /// it have ended, for at most this time.
 const LOCK_OUT_BATCHES: &str =
