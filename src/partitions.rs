@@ -93,8 +93,8 @@ pub async fn add_days(
         Some(Ok(())) => {}
     }
     transaction.batch_execute(DATES).await?;
-    let missing = missing_days(&transaction, now).await?.len();
-    match add_missing(&transaction, now).await {
+    let mut missing = 0;
+    match add_missing(&transaction, now, &mut missing).await {
         Err(error) if is_one_of(&error, &[SqlState::LOCK_NOT_AVAILABLE]) => {
             if missing >= TOO_MANY_MISSING {
                 return Err(SchemaError::TableInUse);
@@ -114,9 +114,16 @@ pub async fn add_days(
     }
 }
 
-async fn add_missing(transaction: &Transaction<'_>, now: SystemTime) -> Result<(), tokio_postgres::Error> {
+/// Sets `missing` to the number of missing partitions, and adds them.
+async fn add_missing(
+    transaction: &Transaction<'_>,
+    now: SystemTime,
+    missing: &mut usize,
+) -> Result<(), tokio_postgres::Error> {
+    // Before anything is read: two runs that have read user_logins_other would wait for each other.
     transaction.batch_execute(LOCK_OUT_RUNS).await?;
-    if missing_days(transaction, now).await?.is_empty() {
+    *missing = missing_days(transaction, now).await?.len();
+    if *missing == 0 {
         return Ok(());
     }
     transaction.batch_execute(LOCK_OTHER).await?;
