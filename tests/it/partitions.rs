@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// The table as the first migration alone creates it, and as users have it.
 const PLAIN_TABLE: &str = include_str!("../../migrations/V1__user_logins.sql");
 
-/// The schema of the exports, as far as drop_old reads it.
+/// The schema of the exports, as far as `drop_old` reads it.
 const LAKE: &str = "
     CREATE SCHEMA lake;
     COMMENT ON SCHEMA lake IS 'login-etl lake, version 1';
