@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
 use crate::analytics;
+use crate::lake;
 use crate::schema::error::is_one_of;
 use crate::schema::trust::{self, Ours};
 use crate::schema::{Finding, REVOKE_PARTITION_RIGHTS, SchemaError, begin};
@@ -217,13 +218,12 @@ async fn find_old(
 
 /// Returns the condition under which nothing needs the rows of `old.day` any more.
 async fn is_done(transaction: &mut Transaction<'_>, schema: &str) -> Result<String, SchemaError> {
-    let (lake, rollups) = (lake_schema_name(schema), analytics::schema_name(schema));
+    let (books, rollups) = (lake::schema_name(schema), analytics::schema_name(schema));
     let mut conditions = vec!["true".to_owned()];
-    if is_ours(transaction, &lake).await? {
-        let exports = format!("{}.exports", escape_identifier(&lake));
-        conditions.push(format!(
-            "EXISTS (SELECT FROM {exports} WHERE exports.day = old.day AND final AND NOT changed)"
-        ));
+    if is_ours(transaction, &books).await? {
+        let books = escape_identifier(&books);
+        conditions
+            .push(format!("EXISTS (SELECT FROM {books}.exports WHERE exports.day = old.day AND final)"));
     }
     if is_ours(transaction, &rollups).await? {
         let rollups = escape_identifier(&rollups);
@@ -233,11 +233,6 @@ async fn is_done(transaction: &mut Transaction<'_>, schema: &str) -> Result<Stri
             .push(format!("NOT EXISTS (SELECT FROM {rollups}.day WHERE day.day = old.day AND NOT closed)"));
     }
     Ok(conditions.join(" AND "))
-}
-
-/// Returns the name of the schema with the books of the exports.
-fn lake_schema_name(logins_schema: &str) -> String {
-    if logins_schema == "public" { "lake".to_owned() } else { format!("{logins_schema}_lake") }
 }
 
 /// Whether this schema exists and was made by this program.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use login_etl::analytics::{self, LOGINS_PER_STEP};
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
+use login_etl::lake;
 use login_etl::partitions::{self, DroppedLogins};
 use login_etl::schema::{self, WriterLogin};
 use serde_json::Value;
@@ -20,12 +21,6 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The table as the first migration alone creates it, and as users have it.
 const PLAIN_TABLE: &str = include_str!("../../migrations/V1__user_logins.sql");
-
-/// The schema of the exports, as far as `drop_old` reads it.
-const LAKE: &str = "
-    CREATE SCHEMA lake;
-    COMMENT ON SCHEMA lake IS 'login-etl lake, version 1';
-    CREATE TABLE lake.exports (day date PRIMARY KEY, final boolean NOT NULL, changed boolean NOT NULL DEFAULT false)";
 
 /// Creates a database with the partitions of today.
 async fn prepared() -> Database {
@@ -376,14 +371,14 @@ async fn one_wrong_clock_drops_nothing() {
 #[tokio::test]
 async fn days_stay_until_their_final_export() {
     let mut database = with_old_days().await;
-    database.execute(LAKE).await;
-    let exports = "INSERT INTO lake.exports (day, final, changed)
+    lake::create(&mut database.admin, "public").await.unwrap();
+    let exports = "INSERT INTO lake.exports (day, closed, changed)
                    SELECT create_date, create_date < (now() AT TIME ZONE 'UTC')::date - 40, user_id = '60'
                    FROM user_logins WHERE user_id NOT IN ('without day', '75', '50')";
     database.execute(exports).await;
 
     let dropped = drop_old(&mut database, 30).await;
-    database.execute("UPDATE lake.exports SET final = true, changed = false").await;
+    database.execute("UPDATE lake.exports SET closed = true, changed = false").await;
     let later = drop_old(&mut database, 30).await;
 
     // Not exported, changed since, or not final.
@@ -586,13 +581,14 @@ async fn moved_table_is_dropped_when_entirely_old() {
                            FOR VALUES FROM (MINVALUE) TO (%L)', (now() AT TIME ZONE 'UTC')::date - 39);
                    END $$";
     database.execute(earlier).await;
-    database.execute(LAKE).await;
-    let all_but_one = "INSERT INTO lake.exports SELECT create_date, user_id <> '66' FROM user_logins";
+    lake::create(&mut database.admin, "public").await.unwrap();
+    let all_but_one =
+        "INSERT INTO lake.exports (day, closed) SELECT create_date, user_id <> '66' FROM user_logins";
     database.execute(all_but_one).await;
 
     let too_new = drop_old(&mut database, 40).await;
     let not_exported = drop_old(&mut database, 39).await;
-    database.execute("UPDATE lake.exports SET final = true").await;
+    database.execute("UPDATE lake.exports SET closed = true").await;
     let dropped = drop_old(&mut database, 39).await;
 
     assert_eq!((too_new.partitions.len(), problems(&too_new)), (0, vec![]));
