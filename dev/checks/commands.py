@@ -59,7 +59,7 @@ TESTED = {
     "make check": (".ci/run", "make check"),
     "make validate": (".ci/run", "make validate"),
     "make test": (".ci/run", "make test\n"),
-    "make test-localstack": (".ci/run", "make test-localstack\n"),
+    "make test-localstack": (".github/workflows/build.yml", "make test-localstack\n"),
     "make commands": (".ci/run", "make commands"),
     "make deploy": ("tests/e2e/test_sam.py", '"deploy"'),
     "make deploy ENV=dev IMAGE_URI": ("tests/e2e/test_sam.py", "IMAGE_URI={IMAGE_URI}"),

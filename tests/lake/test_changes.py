@@ -175,3 +175,21 @@ def test_mismatch_keeps_the_older_object(export: Export) -> None:
 
     assert done.returncode == 1
     assert export.versions() == before
+
+
+def test_dropped_day_stays_in_the_lake(export: Export) -> None:
+    day = sample.today() - timedelta(1)
+    write(export, 1, "anna")
+    export.succeed()
+    before = export.versions()
+    with export.connect() as owner:
+        owner.execute(f"DROP TABLE user_logins_{day:%Y_%m_%d}")
+
+    export.succeed()
+    with export.connect() as owner:
+        owner.execute("SELECT lake.mark_changed(%s)", [day])
+    done = export.run()
+
+    assert done.returncode == 1
+    assert str(day) in done.stdout + done.stderr
+    assert export.versions() == before
