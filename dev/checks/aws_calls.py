@@ -26,7 +26,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from dev import ROOT
 from dev.checks import markdown
-from dev.checks.deployments import REGION, deployments, resolve
+from dev.checks.deployments import REGION, Memory, deployments, resolve
 
 # In place of a placeholder such as <UUID>. No parameter of ours must be longer.
 EXAMPLE = "01234567-89ab-cdef-0123-456789abcdef"
@@ -48,8 +48,9 @@ def commands() -> dict[str, str]:
         for command in re.findall(r"\baws [\w-]+ [\w-]+ --[^\"`]+", text):
             found[re.sub(r"\{\w*\}", "<value>", command)] = str(path.relative_to(ROOT))
     template = yaml_parse((ROOT / "template.yaml").read_text())
+    memory: Memory = {}
     for deployment in deployments(template):
-        for name, output in resolve(template, deployment)["Outputs"].items():
+        for name, output in resolve(template, deployment, memory)["Outputs"].items():
             if output["Value"].startswith("aws "):
                 found[output["Value"]] = f"output {name}"
     return found

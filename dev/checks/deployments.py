@@ -86,6 +86,10 @@ REF_IS_ARN = {
 
 Json = Any
 NO_VALUE = object()
+# The parameters and conditions that a resource or an output depends on, with their values.
+Read = dict[tuple[str, str], Json]
+# What was resolved before of one template, for one name of the stack and one region.
+Memory = dict[str, list[tuple[Read, Json]]]
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,8 @@ def deployments(template: Json) -> list[Deployment]:
     for chosen in product(*choices.values()):
         base = defaults | dict(zip(choices, chosen, strict=True))
         smallest, largest = dict(base), base | others
-        for names, rules in groups:
-            # Sorted by size: the first that the rules permit is the smallest, the last the largest.
-            sizes = range(len(names) + 1)
-            sets = [_examples(some) for size in sizes for some in combinations(names, size)]
-            permitted = [one for one in sets if not broken_rules({"Rules": rules}, base | one)]
+        for group in groups:
+            permitted = group.permitted(base)
             if not permitted:
                 break
             smallest |= permitted[0]
@@ -163,7 +164,26 @@ def deployments(template: Json) -> list[Deployment]:
     return found
 
 
-def _ruled_together(template: Json, names: list[str]) -> list[tuple[list[str], Json]]:
+class _Group:
+    """Rules, and the empty parameters that they read."""
+
+    def __init__(self, names: list[str], rules: Json) -> None:
+        sizes = range(len(names) + 1)
+        self.sets = [_examples(some) for size in sizes for some in combinations(names, size)]
+        self.rules = rules
+        self.read = sorted({*_refs(rules)} - {*names})
+        self.known: dict[tuple[str, ...], list[dict[str, str]]] = {}
+
+    def permitted(self, base: dict[str, str]) -> list[dict[str, str]]:
+        """Return the examples that the rules permit beside other parameters, the fewest first."""
+        key = tuple(base[name] for name in self.read)
+        if key not in self.known:
+            rules = {"Rules": self.rules}
+            self.known[key] = [one for one in self.sets if not broken_rules(rules, base | one)]
+        return self.known[key]
+
+
+def _ruled_together(template: Json, names: list[str]) -> list[_Group]:
     """Group the rules that read a parameter in common among these, with their parameters.
 
     No rule reads parameters of two groups, so the values of each group can be chosen on their own.
@@ -176,7 +196,7 @@ def _ruled_together(template: Json, names: list[str]) -> list[tuple[list[str], J
         together = read.union(*(group[0] for group in joined))
         rules = {key: one for group in joined for key, one in group[1].items()} | {name: rule}
         groups.append(([one for one in names if one in together], rules))
-    return groups
+    return [_Group(*group) for group in groups]
 
 
 def stacks(
@@ -194,12 +214,13 @@ def _stacks(
     text: str, stack: str, region: str, values: tuple[tuple[str, str], ...]
 ) -> list[tuple[Deployment, Json]]:
     template = json.loads(text)
+    memory: Memory = {}
     found = []
     for deployment in deployments(template):
         given = {name: value for name, value in values if deployment.parameters[name]}
         parameters = deployment.parameters | given
         named = replace(deployment, parameters=parameters, stack=stack, region=region)
-        found.append((named, resolve(template, named)["Resources"]))
+        found.append((named, resolve(template, named, memory)["Resources"]))
     return found
 
 
@@ -217,15 +238,18 @@ def broken_rules(template: Json, parameters: dict[str, str]) -> list[str]:
     return broken
 
 
-def resolve(template: Json, deployment: Deployment) -> Json:
-    """Return the resources and outputs of a stack, without functions and conditions."""
-    return _Resolver(template, deployment).resolve()
+def resolve(template: Json, deployment: Deployment, memory: Memory | None = None) -> Json:
+    """Return the resources and outputs of a stack, without functions and conditions.
+
+    Stacks that are given the same memory share what is equal in them.
+    """
+    return _Resolver(template, deployment).resolve({} if memory is None else memory)
 
 
 def arns(template: Json, deployment: Deployment) -> dict[str, str]:
     """Return the ARN of each resource of a stack whose type has a known form of ARN."""
     resolver = _Resolver(template, deployment)
-    resources = resolver.resolve()["Resources"]
+    resources = resolver.resolve({})["Resources"]
     return {name: resolver.arn_of(name) for name in resources if resources[name]["Type"] in ARNS}
 
 
@@ -244,20 +268,38 @@ class _Resolver:
             "AWS::StackName": deployment.stack,
             "AWS::URLSuffix": deployment.url_suffix,
         }
+        self.held: dict[str, bool] = {}
+        self.read: Read = {}
 
-    def resolve(self) -> Json:
+    def resolve(self, memory: Memory) -> Json:
         sections = {}
         for section in ("Resources", "Outputs"):
             sections[section] = {
-                name: self.value(one)
+                name: self.part(one, memory.setdefault(f"{section} {name}", []))
                 for name, one in self.template.get(section, {}).items()
                 if "Condition" not in one or self.holds(one["Condition"])
             }
         return sections
 
+    def part(self, value: Json, memory: list[tuple[Read, Json]]) -> Json:
+        for read, part in memory:
+            if all(self.look_up(*place) == before for place, before in read.items()):
+                return part
+        self.read = {}
+        part = self.value(value)
+        memory.append((self.read, part))
+        self.read = {}
+        return part
+
+    def look_up(self, kind: str, name: str) -> Json:
+        return self.holds(name) if kind == "Condition" else self.deployment.parameters[name]
+
     def holds(self, name: str) -> bool:
-        values = self.deployment.parameters | self.pseudo
-        return _holds({"Condition": name}, values, self.conditions)
+        if name not in self.held:
+            values = self.deployment.parameters | self.pseudo
+            self.held[name] = _holds({"Condition": name}, values, self.conditions)
+        self.read["Condition", name] = self.held[name]
+        return self.held[name]
 
     def value(self, value: Json) -> Json:
         if isinstance(value, list):
@@ -290,7 +332,7 @@ class _Resolver:
         if name in self.pseudo:
             return self.pseudo[name]
         if name in self.deployment.parameters:
-            value = self.deployment.parameters[name]
+            self.read["Parameter", name] = value = self.deployment.parameters[name]
             of_list = self.template["Parameters"][name]["Type"].startswith(("Comma", "List"))
             return [part.strip() for part in value.split(",")] if of_list else value
         kind = self.resources[name]["Type"]

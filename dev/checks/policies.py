@@ -31,6 +31,7 @@ from dev.checks.deployments import (
     REGION,
     STACK,
     Deployment,
+    Memory,
     arns,
     deployments,
     resolve,
@@ -208,8 +209,9 @@ class Stack:
 def stacks(template: Json) -> Iterator[Stack]:
     """Yield the kinds of stack whose policies differ."""
     seen = set()
+    memory: Memory = {}
     for deployment in deployments(template):
-        resources = resolve(template, deployment)["Resources"]
+        resources = resolve(template, deployment, memory)["Resources"]
         exported = ("ExportKey", "ExportBucketPolicy")
         judged = (*ROLES, *SENDING, *exported, "NetworkPolicy", "AnalystsPolicy")
         named = {name: resources.get(name) for name in judged}
