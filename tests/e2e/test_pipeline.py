@@ -87,7 +87,7 @@ def test_production_follows_staging_and_staging_the_tests() -> None:
     build = _read(BUILD)["jobs"]
     assert jobs["staging"]["needs"] == "build"
     assert jobs["build"]["uses"] == "$/.github/workflows/build.yml"
-    assert build.keys() == {"check", "test", "package"}
+    assert build.keys() == {"check", "test", "localstack", "package"}
     assert jobs["staging"]["steps"][-1]["run"] == 'make smoke ENV=staging CHECKSUMS="$CHECKSUMS"'
     assert "staging" in jobs["production"]["needs"]
 

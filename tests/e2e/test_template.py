@@ -651,6 +651,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "API_SECRET_ID",
             "EXPORT",
             "EXPORT_SECRET_ID",
+            "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
             "DATABASE_AUTHENTICATION",
@@ -722,6 +723,7 @@ def test_iam_stack_allows_one_database_and_no_password(
     assert set(_variables(resources["MigrateFunction"])) == readers | {
         "DATABASE_SECRET_ID",
         "WRITER_AUTHENTICATION",
+        "LOGIN_RETENTION_DAYS",
     }
     assert _statement(resources["IngestRole"], "LogInAsTheWriter") == {
         "Sid": "LogInAsTheWriter",
