@@ -164,9 +164,7 @@ zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 .PHONY: test
 test: build build-api build-export $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
 	$(LOCAL) with-services cargo test --locked --workspace
-	pytest tests/e2e
-	pytest tests/analysts
-	pytest tests/lake
+	python -m dev.tests
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack

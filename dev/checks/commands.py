@@ -105,7 +105,7 @@ TESTED = {
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
     "make simulate": ("tests/checks/test_simulate.py", '# "make simulate" runs this program'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
-    "pytest tests/e2e": ("Makefile", "pytest tests/e2e"),
+    "pytest tests/e2e": ("Makefile", "pytest $(or $(TESTS),tests/e2e)"),
     "aws secretsmanager get-secret-value": (DOCUMENTS, "Verify a token"),
     "printf 'ip:199.172.111.135' | openssl": (DOCUMENTS, "Verify a token"),
     "aws cloudformation describe-stacks": (OPERATIONS, 'startswith("aws ")'),

@@ -99,7 +99,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests of other emulators; run tests of the whole log last."""
+    """Mark the tests of the shared system, deselect those of other emulators, and sort.
+
+    The tests of the whole log run last.
+    """
+    for item in items:
+        if "session_driver" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared_system")
     if _emulator() is not Kind.MINISTACK:
         once = [item for item in items if item.get_closest_marker("without_emulator")]
         config.hook.pytest_deselected(items=once)
