@@ -180,10 +180,6 @@ RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATAB
 commands: build build-api ## Run the commands that the documents show
 	@python -m dev.checks.commands
 
-.PHONY: python-localstack
-python-localstack:
-	@echo "$(PYTHON_LOCALSTACK)"
-
 .PHONY: torture
 torture: build ## Inject random faults for SECONDS=…; SEED=… repeats a run
 	@python -m torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
