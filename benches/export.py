@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any
 
 from benches import RESULTS, events
-from benches.bench_servers import BenchServers, Database
+from benches.bench_servers import ALLOCATOR, BenchServers, Database
 from benches.function import Function
 from dev import demo, lake, processes
 from dev.lake import Lake
@@ -149,7 +149,8 @@ def _export(store: Lake, program: Path, **variables: str) -> Run:
     """Export all days, as if none had been exported before."""
     with store.postgres.connect(store.database) as admin:
         admin.execute("DELETE FROM lake.exports")
-    return _run([program], store.environment | variables, RESULTS / "export.log")
+    environment = store.environment | ALLOCATOR | variables
+    return _run([program], environment, RESULTS / "export.log")
 
 
 def _adbc(store: Lake) -> Run:
