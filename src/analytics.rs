@@ -14,8 +14,8 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::deadline::Deadline;
 use crate::ledger;
-use crate::schema::trust::{self, Ours};
-use crate::schema::{self, Finding, SchemaError};
+use crate::schema::beside::Beside;
+use crate::schema::{self, SchemaError};
 
 const PREFLIGHT: &str = include_str!("analytics/preflight.sql");
 const SCHEMA: &str = include_str!("analytics/schema.sql");
@@ -71,23 +71,9 @@ pub fn schema_name(logins_schema: &str) -> String {
 /// [`SchemaError::NotReady`] if a schema of this name exists that this program has not made, if a right is missing, or
 /// if the counts would show rows that `login_reader` may not see; and [`SchemaError::Postgres`]. Nothing was changed.
 pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), SchemaError> {
-    let schema = schema_name(logins_schema);
+    let schema = Beside { name: &schema_name(logins_schema), marker: MARKER, preflight: PREFLIGHT };
     let mut transaction = schema::begin(client, logins_schema).await?;
-    trust::check(&mut transaction, logins_schema, Ours::Named).await?;
-    let parameters =
-        [(&schema as _, Type::TEXT), (&logins_schema as _, Type::TEXT), (&MARKER as _, Type::TEXT)];
-    let findings = trust::query_catalog(&mut transaction, PREFLIGHT, &parameters).await?;
-    if !findings.is_empty() {
-        let findings =
-            findings.iter().map(|row| Ok(Finding { problem: row.try_get(0)?, remedy: row.try_get(1)? }));
-        return Err(SchemaError::NotReady(findings.collect::<Result<_, tokio_postgres::Error>>()?));
-    }
-    trust::check(&mut transaction, &schema, Ours::All).await?;
-    let exists = "SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL";
-    if !transaction.query_typed(exists, &[(&schema, Type::TEXT)]).await?[0].try_get::<_, bool>(0)? {
-        let quoted = escape_identifier(&schema);
-        let create = format!("CREATE SCHEMA {quoted}; COMMENT ON SCHEMA {quoted} IS '{MARKER}'");
-        transaction.batch_execute(&create).await?;
+    if schema.create(&mut transaction, logins_schema).await? {
         begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
         transaction.batch_execute(SCHEMA).await?;
         transaction.batch_execute(FUNCTIONS).await?;

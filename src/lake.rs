@@ -2,13 +2,12 @@
 //!
 //! The program `export`, a package of its own, reads the logins and keeps the books.
 
-use postgres_protocol::escape::escape_identifier;
 use secrecy::SecretString;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::schema::trust::{self, Ours};
-use crate::schema::{self, Finding, SchemaError};
+use crate::schema::beside::Beside;
+use crate::schema::{self, SchemaError};
 
 const PREFLIGHT: &str = include_str!("lake/preflight.sql");
 const SCHEMA: &str = include_str!("lake/schema.sql");
@@ -41,28 +40,12 @@ pub fn schema_name(logins_schema: &str) -> String {
 /// [`SchemaError::NotReady`] if a schema of this name exists that this program has not made, if a right is missing, or
 /// if the lake would show rows that are hidden in the table; and [`SchemaError::Postgres`]. Nothing was changed.
 pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), SchemaError> {
-    let schema = schema_name(logins_schema);
+    let schema = Beside { name: &schema_name(logins_schema), marker: MARKER, preflight: PREFLIGHT };
     let mut transaction = schema::begin(client, logins_schema).await?;
-    trust::check(&mut transaction, logins_schema, Ours::Named).await?;
-    let parameters =
-        [(&schema as _, Type::TEXT), (&logins_schema as _, Type::TEXT), (&MARKER as _, Type::TEXT)];
-    let findings = trust::query_catalog(&mut transaction, PREFLIGHT, &parameters).await?;
-    if !findings.is_empty() {
-        let findings =
-            findings.iter().map(|row| Ok(Finding { problem: row.try_get(0)?, remedy: row.try_get(1)? }));
-        return Err(SchemaError::NotReady(findings.collect::<Result<_, tokio_postgres::Error>>()?));
-    }
-    trust::check(&mut transaction, &schema, Ours::All).await?;
-    let exists = "SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL";
-    let exists: bool = transaction.query_typed(exists, &[(&schema, Type::TEXT)]).await?[0].try_get(0)?;
-    if !exists {
-        let quoted = escape_identifier(&schema);
-        let create = format!("CREATE SCHEMA {quoted}; COMMENT ON SCHEMA {quoted} IS '{MARKER}'");
-        transaction.batch_execute(&create).await?;
-    }
-    let schemas = [(&schema as _, Type::TEXT), (&logins_schema as _, Type::TEXT)];
+    let is_new = schema.create(&mut transaction, logins_schema).await?;
+    let schemas = [(&schema.name as _, Type::TEXT), (&logins_schema as _, Type::TEXT)];
     transaction.execute_typed(SET_SCHEMAS, &schemas).await?;
-    if !exists {
+    if is_new {
         transaction.batch_execute(SCHEMA).await?;
         transaction.batch_execute(schema::REVOKE_ALL).await?;
     }

@@ -16,6 +16,7 @@ pub use self::error::{Finding, SchemaError};
 pub use self::status::{AcceptedSalt, SchemaStatus};
 use self::trust::Ours;
 
+pub(crate) mod beside;
 pub(crate) mod error;
 mod history;
 mod preflight;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::existing_databases::{case, create, owner};
+use crate::existing_databases::{assert_refusals, case, create, owner};
 use crate::support::{Database, batch, connect, failures, invoke, record, superuser};
 
 /// Noon of 14 November 2026, in seconds since 1970.
@@ -544,7 +544,6 @@ async fn every_view_table_and_function_has_a_comment() {
     assert!(without.is_empty());
 }
 
-/// In the statements, `{owner}` runs migrate, and `{other}` is another role.
 #[tokio::test]
 async fn schema_that_cannot_be_trusted_is_refused() {
     let marked = "CREATE SCHEMA analytics; COMMENT ON SCHEMA analytics IS 'login-etl rollups, version 1'";
@@ -579,21 +578,7 @@ async fn schema_that_cannot_be_trusted_is_refused() {
         ("ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY".to_owned(), "row security is on for public.user_logins"),
         ("REVOKE SELECT ON user_logins FROM login_reader".to_owned(), "login_reader may not read public.user_logins"),
     ];
-    for (statements, problem) in cases {
-        let name = create(&case("", "")).await;
-        let mut owner = owner(&name).await;
-        schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap();
-        let statements = statements
-            .replace("{owner}", &format!("{name}_owner"))
-            .replace("{other}", &format!("{name}_other"))
-            .replace("{database}", &name);
-        connect(superuser().dbname(&name)).await.batch_execute(&statements).await.unwrap();
-
-        let refusal = analytics::create(&mut owner, "public").await.unwrap_err().to_string();
-
-        let refusal = refusal.replace(&format!("{name}_"), "");
-        assert!(refusal.contains(problem), "{statements}: {refusal}");
-    }
+    assert_refusals(&cases, analytics::create).await;
 }
 
 /// A policy that hides rows from the owner would make the counts wrong.

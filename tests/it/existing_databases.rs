@@ -597,3 +597,26 @@ async fn prune_and_salt_use_the_schema() {
     let counts = owner.query_one(counts, &[]).await.unwrap();
     assert_eq!((counts.get::<_, i64>(0), counts.get::<_, i64>(1)), (0, 1));
 }
+
+/// Asserts that, after the statements of a case, creating a schema beside `public` is refused for its problem. In the
+/// statements, `{owner}` runs migrate, and `{other}` is another role.
+pub(crate) async fn assert_refusals(
+    cases: &[(String, &str)],
+    create_beside: impl AsyncFn(&mut Client, &str) -> Result<(), SchemaError>,
+) {
+    for (statements, problem) in cases {
+        let name = create(&case("", "")).await;
+        let mut owner = owner(&name).await;
+        schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap();
+        let statements = statements
+            .replace("{owner}", &format!("{name}_owner"))
+            .replace("{other}", &format!("{name}_other"))
+            .replace("{database}", &name);
+        connect(superuser().dbname(&name)).await.batch_execute(&statements).await.unwrap();
+
+        let refusal = create_beside(&mut owner, "public").await.unwrap_err().to_string();
+
+        let refusal = refusal.replace(&format!("{name}_"), "");
+        assert!(refusal.contains(problem), "{statements}: {refusal}");
+    }
+}

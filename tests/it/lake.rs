@@ -4,10 +4,8 @@
 use login_etl::lake;
 use login_etl::schema::{self, WriterLogin};
 
-use crate::existing_databases::{case, create, owner};
-use crate::support::{connect, superuser};
+use crate::existing_databases::{assert_refusals, case, create, owner};
 
-/// In the statements, `{owner}` runs migrate, and `{other}` is another role.
 #[tokio::test]
 async fn schema_that_cannot_be_trusted_is_refused() {
     let marked = "CREATE SCHEMA lake; COMMENT ON SCHEMA lake IS 'login-etl lake, version 1'";
@@ -42,21 +40,7 @@ async fn schema_that_cannot_be_trusted_is_refused() {
             "row security is on for public.user_logins, and the lake would show hidden rows",
         ),
     ];
-    for (statements, problem) in cases {
-        let name = create(&case("", "")).await;
-        let mut owner = owner(&name).await;
-        schema::migrate(&mut owner, "public", &WriterLogin::Unchanged).await.unwrap();
-        let statements = statements
-            .replace("{owner}", &format!("{name}_owner"))
-            .replace("{other}", &format!("{name}_other"))
-            .replace("{database}", &name);
-        connect(superuser().dbname(&name)).await.batch_execute(&statements).await.unwrap();
-
-        let refusal = lake::create(&mut owner, "public").await.unwrap_err().to_string();
-
-        let refusal = refusal.replace(&format!("{name}_"), "");
-        assert!(refusal.contains(problem), "{statements}: {refusal}");
-    }
+    assert_refusals(&cases, lake::create).await;
 }
 
 /// The owner is no superuser. A right that an administrator revoked comes back.
