@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import median
-from threading import Event, Thread
 from typing import Any
 
-from benches import RESULTS, events, load
+from benches import RESULTS, load
 from benches.bench_servers import BenchServers, Database
-from benches.function import Function
+from benches.ingest import BATCH, alone_and_beside
 from benches.load import Load, request
 from dev import demo, local_system, processes
 
 Row = dict[str, Any]
 
 CLIENTS = 16
-BATCH = 100
 SAMPLE = 500
 FASTAPI_API = Path(__file__).with_name("fastapi_api.py")
 
@@ -272,19 +270,17 @@ def comparisons(servers: BenchServers, rows: int, rounds: int) -> list[Row]:
 def ingest(servers: BenchServers, rows: int, rounds: int, seconds: float) -> list[Row]:
     """Measure batches of 100 while days are rolled up, over and over, and while not; take turns."""
     database = rolled_up(servers, rows)
-    with database.login_etl() as login_etl:
-        _messages_s(login_etl, seconds)
-        without, during = [], []
-        for _ in range(rounds):
-            without.append(_messages_s(login_etl, seconds))
-            with _rolling_up(database):
-                during.append(_messages_s(login_etl, seconds))
+
+    def roll_up() -> None:
+        demo.roll_up(database.services.postgres, database.name)
+
+    without, during = alone_and_beside(roll_up, database, rounds, seconds)
     return [
         {
             "batch": BATCH,
-            "without_roll_up_s": median(without),
-            "during_roll_up_s": median(during),
-            "slower_by": median(without) / median(during),
+            "without_roll_up_s": without,
+            "during_roll_up_s": during,
+            "slower_by": without / during,
         }
     ]
 
@@ -333,23 +329,6 @@ def _fastapi_api(database: Database) -> Iterator[int]:
         processes.stop(process)
 
 
-@contextmanager
-def _rolling_up(database: Database) -> Iterator[None]:
-    stopped = Event()
-
-    def work() -> None:
-        while not stopped.is_set():
-            demo.roll_up(database.services.postgres, database.name)
-
-    thread = Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
-
-
 def _changed_day_s(database: Database, day: date) -> float:
     """Return the seconds that a roll-up takes longer if one login of the day is new."""
     roll_up = lambda: demo.roll_up(database.services.postgres, database.name)  # noqa: E731
@@ -358,15 +337,6 @@ def _changed_day_s(database: Database, day: date) -> float:
     with database.connect() as admin:
         admin.execute(LATE_LOGIN, {"day": day})
     return _seconds(roll_up) - unchanged_s
-
-
-def _messages_s(login_etl: Function, seconds: float) -> float:
-    """Return how many messages a second the function writes."""
-    started, batches = time.perf_counter(), 0
-    while (elapsed_s := time.perf_counter() - started) < seconds:
-        login_etl.invoke(events.event(BATCH))
-        batches += 1
-    return batches * BATCH / elapsed_s
 
 
 def _seconds(work: Callable[[], object]) -> float:

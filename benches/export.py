@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from typing import Any
 
-from benches import RESULTS, events
+from benches import RESULTS
 from benches.bench_servers import ALLOCATOR, BenchServers, Database
-from benches.function import Function
+from benches.ingest import BATCH, alone_and_beside
 from dev import demo, lake, processes
 from dev.lake import Lake
 from dev.local_system import SUPERUSER
@@ -25,7 +24,6 @@ from dev.local_system import SUPERUSER
 Row = dict[str, Any]
 
 DAYS = 10
-BATCH = 100
 NULL_S3 = Path(__file__).with_name("null_s3.py")
 ADBC_EXPORT = Path(__file__).with_name("adbc_export.py")
 # How often the memory of a process is read.
@@ -99,19 +97,18 @@ def ingest(servers: BenchServers, rows: int, rounds: int, seconds: float) -> lis
     store = _filled(servers, "export_ingest", rows)
     program = lake.program(RESULTS)
     database = Database(servers.services, store.database)
-    without, during = [], []
-    with _null_s3() as nowhere, database.login_etl() as login_etl:
-        _messages_s(login_etl, seconds)
-        for _ in range(rounds):
-            without.append(_messages_s(login_etl, seconds))
-            with _exporting(store, program, nowhere):
-                during.append(_messages_s(login_etl, seconds))
+    with _null_s3() as nowhere:
+
+        def export() -> None:
+            _export(store, program, AWS_ENDPOINT_URL_S3=nowhere)
+
+        without, during = alone_and_beside(export, database, rounds, seconds)
     return [
         {
             "batch": BATCH,
-            "without_export_s": median(without),
-            "during_export_s": median(during),
-            "slower_by": median(without) / median(during),
+            "without_export_s": without,
+            "during_export_s": during,
+            "slower_by": without / during,
         }
     ]
 
@@ -209,29 +206,3 @@ def _null_s3() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         processes.stop(process)
-
-
-@contextmanager
-def _exporting(store: Lake, program: Path, endpoint: str) -> Iterator[None]:
-    stopped = Event()
-
-    def work() -> None:
-        while not stopped.is_set():
-            _export(store, program, AWS_ENDPOINT_URL_S3=endpoint)
-
-    thread = Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _messages_s(login_etl: Function, seconds: float) -> float:
-    """Return how many messages a second the function writes."""
-    started, batches = time.perf_counter(), 0
-    while (elapsed_s := time.perf_counter() - started) < seconds:
-        login_etl.invoke(events.event(BATCH))
-        batches += 1
-    return batches * BATCH / elapsed_s

@@ -125,7 +125,7 @@ def comparison(bench: dict, calibration: Calibration) -> str:
         for row in compared(bench, calibration)
     ]
     head = "| functions | batch size | measured, messages per second | simulated | difference |"
-    return "\n".join([head, "|---|---|---|---|---|", *rows])
+    return _table(head, rows)
 
 
 def bounds(_bench: dict, calibration: Calibration) -> str:
@@ -137,7 +137,7 @@ def bounds(_bench: dict, calibration: Calibration) -> str:
         for each in limits(plan, calibration)
     ]
     head = "| part | limit | logins a second | millions a day | figure | what helps |"
-    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
+    return _table(head, rows)
 
 
 def steps(_bench: dict, calibration: Calibration) -> str:
@@ -146,8 +146,11 @@ def steps(_bench: dict, calibration: Calibration) -> str:
         "| logins a second | breaks first with the defaults | stacks | `MaximumConcurrency` "
         "| wait, p50 and p99 | databases | a year in the lake | USD a month |"
     )
-    rows = [_step(rate, calibration) for rate in RATES]
-    return "\n".join([head, "|" + "---|" * 8, *rows])
+    return _table(head, [_step(rate, calibration) for rate in RATES])
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *rows])
 
 
 def _step(rate: float, calibration: Calibration) -> str:
