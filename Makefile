@@ -240,8 +240,8 @@ pipeline: $(VENV)
 # CreateDatabase=true, otherwise it would skip the database and the network, with Analysts=true, with two endpoints, and
 # with Export=true.
 #
-# For all regions cfn-lint takes minutes. Regions differ in the resources that they have. Those of template.yaml are in
-# what the SAM translator makes of it; IAM is the same in each region, and so is what the image changes.
+# For all regions, cfn-lint takes minutes, so it reads two files only. Regions differ in their types of resources, and
+# transformed.json has all types of template.yaml. IAM is the same in each region, and the image adds no type.
 .PHONY: validate
 validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's rules
 	$(LINT) --regions ALL_REGIONS --template target/validate/transformed.json deploy/registry.yaml
@@ -469,7 +469,7 @@ image-push: $(if $(CHECKSUMS),load-image,image) $(DEPLOY) ## Push the image to R
 
 # Tools
 
-# What all other targets need, so that two of them can run at the same time.
+# Installs the tools of all targets, so that two targets can then run at the same time.
 .PHONY: tools
 tools: $(VENV)
 
@@ -498,7 +498,7 @@ $(LOCALSTACK): $(shell find dev/localstack -name '*.txt' -or -path '*/executor/*
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation dev/localstack/executor
 	@touch $@
 
-# Not in the target folder of the project, which a running cargo may hold locked. A debug build takes a third of the time.
+# Not in the target folder of the project, which a running cargo may hold locked. A debug build takes less time.
 $(CARGO_DENY):
 	env -u CARGO_TARGET_DIR cargo install --debug --quiet --locked --root $@ --version $(CARGO_DENY_VERSION) cargo-deny
 

@@ -163,7 +163,7 @@ class CloudWatch:
         try:
             wait_until(is_known, now, timeout_s=10)
         except AssertionError:
-            # An alarm that LocalStack evaluated too early it evaluates again only after a period.
+            # By itself, LocalStack evaluates an alarm again only after a period.
             for alarm in self.alarms().values():
                 if alarm["StateValue"] == "INSUFFICIENT_DATA":
                     self._evaluate(alarm)
