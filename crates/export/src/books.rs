@@ -242,24 +242,9 @@ pub async fn plan(transaction: &Transaction<'_>, limits: Limits) -> Result<Plan,
 ///
 /// Postgres's.
 pub async fn read_day(transaction: &Transaction<'_>, date: Date) -> Result<Day, Error> {
-    // With the slot, Postgres reads only one partition of the ledger.
-    let ledger_day = format!(
-        "SELECT day, entries FROM ({}) AS counted WHERE slot = ($1 - DATE '1970-01-01') % 32 AND day = $1",
-        ledger::COUNT_DAYS
-    );
     let exports = "(SELECT * FROM exports WHERE day = $1)";
-    let read = READ_DAYS.replace("{exports}", exports).replace("{ledger_day}", &ledger_day);
-    let rows = transaction.query_typed(&read, &[(&date, Type::DATE)]).await?;
-    let unknown = Day {
-        date,
-        entries: 0,
-        objects: None,
-        exported: None,
-        deleted_rows: 0,
-        is_closed: false,
-        is_changed: false,
-    };
-    rows.first().map_or(Ok(unknown), day)
+    let read = READ_DAYS.replace("{exports}", exports).replace("{ledger_day}", ledger::COUNT_DAY);
+    day(&transaction.query_typed_one(&read, &[(&date, Type::DATE)]).await?)
 }
 
 /// Reads the dates of the moment `now`.

@@ -8,6 +8,7 @@ use futures_util::future::try_join;
 use jiff::civil::Date;
 use login_etl::deadline::Deadline;
 use login_etl::store::error::StoreError;
+use tokio::sync::MutexGuard;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task;
 use tokio_postgres::error::SqlState;
@@ -17,7 +18,7 @@ use crate::books::{self, Record};
 use crate::bucket::{Bucket, Upload};
 use crate::encoder::{self, EncodeError, Encoded, Layout, Part};
 use crate::error::DayError;
-use crate::session::{BeginError, Schemas};
+use crate::session::{BeginError, Days, Schemas};
 
 /// Bytes of COPY that are decoded together.
 const CHUNK: usize = 256 << 10;
@@ -37,6 +38,9 @@ pub enum Outcome {
     Changed,
 }
 
+/// The right to read rows, which a day gives up after its last row. So Postgres reads one day of a run at a time.
+pub type Turn<'t> = MutexGuard<'t, ()>;
+
 /// What the days of a run have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'r> {
@@ -54,16 +58,21 @@ pub struct Run<'r> {
 
 /// Exports a day, if it is due.
 ///
-/// All of it is one transaction, which begins with a lock: so no other run replaces the objects at the same time, and the
-/// books are written only if nobody marked the day as changed since its rows were read.
+/// All of it is one transaction, which begins with the lock of the day: so no other run replaces the objects at the same
+/// time, and the books are written only if nobody marked the day as changed since its rows were read.
 ///
 /// # Errors
 ///
 /// [`DayError`]: the objects are as before or, if an error comes while they are completed, some or all of them are new.
 /// The day stays due.
-pub async fn export(client: &mut Client, run: Run<'_>, date: Date) -> Result<Outcome, DayError> {
+pub async fn export(
+    client: &mut Client,
+    run: Run<'_>,
+    date: Date,
+    turn: Turn<'_>,
+) -> Result<Outcome, DayError> {
     let isolation_level = IsolationLevel::RepeatableRead;
-    let transaction = run.schemas.begin(client, isolation_level, run.deadline.left()).await?;
+    let transaction = run.schemas.begin(client, isolation_level, Days::of(date), run.deadline.left()).await?;
     let limits = books::read_limits(&transaction, run.now).await.map_err(database)?;
     let day = books::read_day(&transaction, date).await.map_err(database)?;
     if !day.is_due(limits) {
@@ -73,8 +82,8 @@ pub async fn export(client: &mut Client, run: Run<'_>, date: Date) -> Result<Out
     let mut uploads: Vec<_> =
         (0..layout.objects).map(|object| run.bucket.upload(key(date, object))).collect();
     let uploaded = async {
-        let encoded =
-            run.deadline.timeout(Box::pin(upload(&transaction, date, layout, &mut uploads))).await??;
+        let upload = Box::pin(upload(&transaction, date, layout, &mut uploads, turn));
+        let encoded = run.deadline.timeout(upload).await??;
         let rows = signed(encoded.rows);
         let ledger_entries = day.compare(rows, limits)?;
         if ledger_entries.is_none() {
@@ -131,6 +140,7 @@ async fn upload(
     date: Date,
     layout: Layout,
     uploads: &mut [Upload<'_>],
+    turn: Turn<'_>,
 ) -> Result<Encoded, DayError> {
     let copy = format!(
         "COPY (
@@ -145,12 +155,12 @@ async fn upload(
     let (part_sender, parts) = mpsc::channel(PARTS);
     let encoding = task::spawn_blocking(move || encoder::encode(chunks, &part_sender, layout));
     // If one side fails, the encoder ends too, and its error only says that the other side has gone.
-    try_join(read(stream, chunk_sender), send(parts, uploads)).await?;
+    try_join(read(stream, chunk_sender, turn), send(parts, uploads)).await?;
     Ok(encoding.await.map_err(|_| EncodeError::Parquet)??)
 }
 
-/// Sends what Postgres sends to the decoder. Postgres sends each row on its own.
-async fn read(stream: CopyOutStream, chunks: Sender<Bytes>) -> Result<(), DayError> {
+/// Sends what Postgres sends to the decoder. Postgres sends each row on its own. The turn ends with the last row.
+async fn read(stream: CopyOutStream, chunks: Sender<Bytes>, turn: Turn<'_>) -> Result<(), DayError> {
     let mut stream = std::pin::pin!(stream);
     let mut chunk = BytesMut::with_capacity(CHUNK);
     while let Some(bytes) = stream.try_next().await.map_err(database)? {
@@ -163,6 +173,7 @@ async fn read(stream: CopyOutStream, chunks: Sender<Bytes>) -> Result<(), DayErr
         }
         chunk.extend_from_slice(&bytes);
     }
+    drop(turn);
     let _ = chunks.send(chunk.freeze()).await;
     Ok(())
 }

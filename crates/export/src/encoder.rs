@@ -72,7 +72,7 @@ impl Layout {
     /// One file. It takes about 40 MB of memory.
     pub const ONE: Self = Self { objects: 1, batch: 8_192, row_group: 131_072, part: 8 << 20 };
     /// The files of a large day. All are written at the same time, so that the rows are read once; they take about 150 MB
-    /// of memory, and would take 300 MB with the row groups of [`Self::ONE`].
+    /// of memory, and would take 300 MB with the row groups of [`Self::ONE`]. A run has at most two days in memory.
     pub const SIXTEEN: Self = Self { objects: 16, batch: 2_048, row_group: 32_768, part: 5 << 20 };
 
     /// Returns the file of a row: the first hexadecimal digit of SHA-256 of its `user_id`. The rows of a user stay in the

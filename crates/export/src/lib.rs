@@ -8,9 +8,9 @@
 //!
 //! Objects: `user_logins/dt=YYYY-MM-DD/part-00000.parquet`, or `part-00000` to `part-00015` of a large day.
 //!
-//! [`run`] finds the days that are due in the [`books`], the table `lake.exports`, and drives one [`day`] after the
-//! other. A day is one transaction: it reads the day and the ledger in one snapshot, compares the numbers, completes
-//! the upload and writes the books.
+//! [`run`] finds the days that are due in the [`books`], the table `lake.exports`, and exports them over two connections:
+//! a [`day`] begins when the rows of the day before are read. A day is one transaction: it locks the day, reads the day
+//! and the ledger in one snapshot, compares the numbers, completes the upload and writes the books.
 
 pub mod books;
 pub mod bucket;

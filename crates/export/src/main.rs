@@ -7,7 +7,7 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::AWS_LAMBDA_LOG_FORMAT;
 use login_etl::deadline::Deadline;
-use login_etl::store::connect::{Connection, Connector};
+use login_etl::store::connect::Connector;
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry::metrics::{Level, LogLine, MetricName, MetricValue};
 use login_etl::{memory, telemetry};
@@ -17,6 +17,7 @@ use login_etl_export::run::{self, Report};
 use login_etl_export::session::Schemas;
 use login_etl_export::settings::{RUNTIME_API, Settings};
 use serde_json::Value;
+use tokio_postgres::Client;
 
 /// The target of this program's log lines. Only targets within `login_etl` are logged.
 const LOG_TARGET: &str = "login_etl_export";
@@ -85,15 +86,16 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
 
 async fn export(deadline: Deadline) -> Report {
     match Box::pin(connect()).await {
-        Ok((mut connection, schemas, bucket)) => {
-            Box::pin(run::run(connection.client_mut(), &schemas, &bucket, SystemTime::now(), deadline)).await
+        Ok((mut client, connector, schemas, bucket)) => {
+            let (now, second) = (SystemTime::now(), connect_again(&connector));
+            Box::pin(run::run(&mut client, second, &schemas, &bucket, now, deadline)).await
         }
         Err(error) => error.into(),
     }
 }
 
 /// Connects for this run only: a connection would not survive the hour until the next run.
-async fn connect() -> Result<(Connection, Schemas, Bucket), RunError> {
+async fn connect() -> Result<(Client, Connector, Schemas, Bucket), RunError> {
     let Settings { database, bucket, in_lambda } = Settings::read(environment)?;
     let schemas = Schemas::of(&database.schema);
     let secrets = Secrets::from_env().await;
@@ -102,7 +104,19 @@ async fn connect() -> Result<(Connection, Schemas, Bucket), RunError> {
     let connector = Connector::new(database, tls, secrets);
     let patience = if in_lambda { PATIENCE } else { Duration::ZERO };
     let connection = connector.connect_within(&connector.config().await?, patience).await?;
-    Ok((connection, schemas, bucket))
+    Ok((connection.into_client(), connector, schemas, bucket))
+}
+
+/// Opens the second connection, if Postgres has one to spare.
+async fn connect_again(connector: &Connector) -> Option<Client> {
+    let connected = async { Ok::<_, RunError>(connector.connect(&connector.config().await?).await?) };
+    match connected.await {
+        Ok(connection) => Some(connection.into_client()),
+        Err(error) => {
+            tracing::warn!(target: LOG_TARGET, error = %error, "no second connection; the run takes longer");
+            None
+        }
+    }
 }
 
 fn environment(name: &str) -> Option<String> {

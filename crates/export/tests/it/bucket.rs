@@ -1,6 +1,7 @@
 //! Objects in the bucket: large ones, several of a day, and the errors of S3.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::time::Duration;
 
 use login_etl::aws::secrets::Secrets;
@@ -80,7 +81,8 @@ async fn missing_bucket_is_an_error_with_its_code() {
     let mut client = connect(&lake.login()).await;
 
     let deadline = Deadline::within(Duration::from_mins(1));
-    let report = run::run(&mut client, &Schemas::of("public"), &bucket, noon_after(0), deadline).await;
+    let report =
+        run::run(&mut client, ready(None), &Schemas::of("public"), &bucket, noon_after(0), deadline).await;
 
     let error = report.error.unwrap().to_string();
     let expected = "1 of the days were not exported; of 2026-11-14: S3 did not do PutObject: NoSuchBucket";
@@ -88,6 +90,24 @@ async fn missing_bucket_is_an_error_with_its_code() {
     assert_eq!(report.summary.days_left, 2);
     let books = "SELECT count(*) FROM lake.exports WHERE exported_at IS NOT NULL";
     assert_eq!(lake.admin.query_one(books, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// The second day has begun when the first one fails. It fails too, and the third does not begin.
+#[tokio::test]
+async fn missing_bucket_ends_both_days() {
+    let lake = Lake::create().await;
+    for day in ["2026-11-12", "2026-11-13", "2026-11-14"] {
+        lake.log_in(day, 1).await;
+    }
+    let settings = BucketSettings { name: "no-such-bucket".into(), kms_key: None, name_in_path: true };
+    let bucket = Bucket::new(&Secrets::from_env().await, settings);
+
+    let report = lake.export_to(&bucket, noon_after(0)).await;
+
+    let error = report.error.unwrap().to_string();
+    let expected = "2 of the days were not exported; of 2026-11-14: S3 did not do PutObject: NoSuchBucket";
+    assert!(error.starts_with(expected), "{error}");
+    assert_eq!((report.failures, report.summary.days_left), (2, 3));
 }
 
 #[tokio::test]
@@ -110,7 +130,8 @@ async fn run_without_time_leaves_the_days() {
     let mut client = connect(&lake.login()).await;
 
     let deadline = Deadline::within(Duration::from_nanos(1));
-    let report = run::run(&mut client, &Schemas::of("public"), &bucket, noon_after(0), deadline).await;
+    let report =
+        run::run(&mut client, ready(None), &Schemas::of("public"), &bucket, noon_after(0), deadline).await;
 
     assert!(report.error.is_some());
     assert_eq!((report.failures, lake.keys().await.len()), (1, 0));

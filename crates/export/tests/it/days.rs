@@ -53,6 +53,24 @@ async fn day_is_final_before_the_ledger_forgets_it() {
     assert_eq!(lake.book("2026-11-14").await, book);
 }
 
+/// The ledger was not emptied for a month, so a slot has the entries of two days.
+#[tokio::test]
+async fn days_of_a_slot_are_counted_apart() {
+    let lake = Lake::create().await;
+    lake.log_in("2026-10-13", 2).await;
+    lake.log_in("2026-11-14", 3).await;
+
+    let first = lake.exported(noon_after(0)).await;
+    lake.log_in("2026-11-14", 1).await;
+    let second = lake.exported(noon_after(0)).await;
+
+    assert_eq!((first, second), ((2, 5), (1, 4)));
+    let book =
+        |rows, is_final| Book { rows: Some(rows), ledger_entries: Some(rows), is_final, is_changed: false };
+    assert_eq!(lake.book("2026-10-13").await, book(2, true));
+    assert_eq!(lake.book("2026-11-14").await, book(4, false));
+}
+
 /// A clock that was ahead by a month has closed the day.
 #[tokio::test]
 async fn late_message_is_exported_after_a_clock_jumped() {

@@ -45,6 +45,23 @@ async fn program_prints_each_day_and_a_summary() {
 }
 
 #[tokio::test]
+async fn one_connection_is_enough() {
+    let lake = Lake::create().await;
+    for day in ["2020-01-01", "2020-01-02", "2020-01-03"] {
+        lake.log_in(day, 3).await;
+    }
+    lake.execute(&format!("ALTER ROLE {} CONNECTION LIMIT 1", lake.name)).await;
+    let (url, bucket) = (lake.url(), bucket_name(&lake.name));
+
+    let output = program(&[("DATABASE_URL", &url), ("EXPORT_BUCKET", &bucket)]).output().unwrap();
+
+    assert!(output.status.success(), "{}", text(&output));
+    let warning = "WARN login_etl_export: no second connection; the run takes longer error=";
+    assert_eq!(text(&output).matches(warning).count(), 1, "{}", text(&output));
+    assert!(text(&output).contains("exported days=3 rows=9 days_left=0"), "{}", text(&output));
+}
+
+#[tokio::test]
 async fn failed_run_has_another_exit_status() {
     let unreachable = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
 

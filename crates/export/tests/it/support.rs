@@ -97,11 +97,16 @@ impl Lake {
         self.admin.batch_execute(statements).await.unwrap();
     }
 
-    /// Exports as the role of the export.
+    /// Exports as the role of the export, with two connections.
     pub(crate) async fn export(&self, now: SystemTime) -> Report {
+        self.export_to(&self.bucket().await, now).await
+    }
+
+    pub(crate) async fn export_to(&self, bucket: &Bucket, now: SystemTime) -> Report {
         let mut client = connect(&self.login()).await;
+        let second = async { Some(connect(&self.login()).await) };
         let deadline = Deadline::within(Duration::from_mins(2));
-        run::run(&mut client, &Schemas::of("public"), &self.bucket().await, now, deadline).await
+        run::run(&mut client, second, &Schemas::of("public"), bucket, now, deadline).await
     }
 
     /// Exports, and returns the numbers of days and rows. Nothing must fail.
