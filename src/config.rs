@@ -9,10 +9,12 @@ use login::envelope::ExpectedEnvelopes;
 pub use self::auth_method::AuthMethod;
 pub use self::database_url::UrlError;
 pub(crate) use self::host::{DEFAULT_PORT, HostProblem};
+pub use self::vault_key::{NotAVaultKey, VaultPublicKey};
 
 mod auth_method;
 mod database_url;
 mod host;
+mod vault_key;
 
 /// The name or ARN of the salt's secret.
 pub const SALT_SECRET_ID: &str = "SALT_SECRET_ID";
@@ -52,6 +54,12 @@ pub const API_SECRET_ID: &str = "API_SECRET_ID";
 pub const EXPORT: &str = "EXPORT";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_export`.
 pub const EXPORT_SECRET_ID: &str = "EXPORT_SECRET_ID";
+/// The public key to which masked values are sealed, in base64; without it, the vault is off.
+pub const VAULT_PUBLIC_KEY: &str = "VAULT_PUBLIC_KEY";
+/// The ARN or id of the KMS key that [`VAULT_PUBLIC_KEY`] belongs to.
+pub const VAULT_KMS_KEY: &str = "VAULT_KMS_KEY";
+/// The name or ARN of the secret with the password that `migrate` sets for `login_vault`.
+pub const VAULT_SECRET_ID: &str = "VAULT_SECRET_ID";
 /// After how many days `migrate` drops logins, at least 16; without it, logins stay.
 pub const LOGIN_RETENTION_DAYS: &str = "LOGIN_RETENTION_DAYS";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
@@ -85,6 +93,8 @@ pub struct Settings {
     pub expected_envelopes: ExpectedEnvelopes,
     /// The database.
     pub database: DatabaseSettings,
+    /// The public key to which masked values are sealed; without it, there is no vault.
+    pub vault_public_key: Option<VaultPublicKey>,
     /// The X-Ray daemon; without it no traces are sent.
     pub xray_daemon: Option<String>,
 }
@@ -180,6 +190,9 @@ pub enum SettingError {
     /// `DATABASE_URL` cannot be used.
     #[error("{DATABASE_URL} {0}")]
     Url(#[from] UrlError),
+    /// `VAULT_PUBLIC_KEY` cannot be used.
+    #[error("{VAULT_PUBLIC_KEY} {0}")]
+    VaultKey(#[from] NotAVaultKey),
 }
 
 /// How a role logs in.
@@ -201,6 +214,7 @@ impl Settings {
             salt_secret_id: salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?,
             queue_url: environment(QUEUE_URL),
             expected_envelopes: expected_envelopes(environment)?,
+            vault_public_key: vault_public_key(environment)?,
             xray_daemon: environment(AWS_XRAY_DAEMON_ADDRESS),
             database: DatabaseSettings::read(environment)?,
         })
@@ -337,6 +351,31 @@ pub fn export(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Sett
 /// Returns the name or ARN in [`EXPORT_SECRET_ID`]; `None` if `login_export` gets no password.
 pub fn export_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     environment(EXPORT_SECRET_ID).and_then(not_blank)
+}
+
+/// Returns the key in [`VAULT_PUBLIC_KEY`]; `None` if the vault is off.
+///
+/// # Errors
+///
+/// [`SettingError::VaultKey`] if the setting is not a public key of the curve P-256.
+pub fn vault_public_key(
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<VaultPublicKey>, SettingError> {
+    Ok(environment(VAULT_PUBLIC_KEY).and_then(not_blank).map(|key| key.parse()).transpose()?)
+}
+
+/// Returns the ARN or id in [`VAULT_KMS_KEY`].
+///
+/// # Errors
+///
+/// [`SettingError::Missing`].
+pub fn vault_kms_key(environment: impl Fn(&str) -> Option<String>) -> Result<String, SettingError> {
+    environment(VAULT_KMS_KEY).and_then(not_blank).ok_or(SettingError::Missing(VAULT_KMS_KEY))
+}
+
+/// Returns the name or ARN in [`VAULT_SECRET_ID`]; `None` if `login_vault` gets no password.
+pub fn vault_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    environment(VAULT_SECRET_ID).and_then(not_blank)
 }
 
 /// Returns the number of days in [`LOGIN_RETENTION_DAYS`]; `None` if `migrate` drops no logins.
