@@ -1,18 +1,20 @@
 //! The database's schema: applies the migrations of the folder `migrations`, grants the roles the privileges that
-//! they need, sets how the writer's role logs in, prunes the ledger and accepts a salt.
+//! they need, sets how the writer's role logs in, prunes the ledger, accepts a salt and keeps up the vault.
 
 use std::time::Duration;
 
 use login::pii::SaltFingerprint;
 use postgres_protocol::escape::escape_identifier;
-use postgres_protocol::password::scram_sha_256;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
 use self::error::is_one_of;
 pub use self::error::{Finding, SchemaError};
+use self::role_login::set_password;
+pub use self::role_login::{WRITER_ROLE, grant_iam_login, set_password_login};
+pub(crate) use self::session::begin;
 pub use self::status::{AcceptedSalt, SchemaStatus};
 use self::trust::Ours;
 
@@ -21,12 +23,12 @@ pub(crate) mod error;
 mod history;
 mod preflight;
 mod proof;
+mod role_login;
+mod session;
 mod status;
 pub(crate) mod trust;
+pub mod vault;
 mod writer_settings;
-
-/// The role of the ingest function.
-pub const WRITER_ROLE: &str = "login_writer";
 
 /// A member of `login_reader` that logs in with a password.
 pub const READER_LOGIN: &str = "login_analyst";
@@ -34,14 +36,10 @@ pub const READER_LOGIN: &str = "login_analyst";
 /// Revokes everything in the current schema from others.
 pub(crate) const REVOKE_ALL: &str = include_str!("schema/revoke_all.sql");
 
-const BEGIN: &str = include_str!("schema/begin.sql");
 const CREATE_LOGINS: &str = include_str!("schema/create_logins.sql");
 pub(crate) const REVOKE_PARTITION_RIGHTS: &str = include_str!("schema/revoke_partition_rights.sql");
 const GRANTS: &str = include_str!("schema/grants.sql");
 const REVOKE_TRIGGERS: &str = include_str!("schema/revoke_triggers.sql");
-const GRANT_IAM_LOGIN: &str = include_str!("schema/grant_iam_login.sql");
-const REVOKE_IAM_LOGIN: &str = include_str!("schema/revoke_iam_login.sql");
-const SET_PASSWORD: &str = include_str!("schema/set_password.sql");
 const CREATE_READER_LOGIN: &str = include_str!("schema/create_reader_login.sql");
 const PRUNE: &str = include_str!("schema/prune.sql");
 const COUNT_USERS_WITH_MANY_TOKENS: &str = include_str!("schema/users_with_many_tokens.sql");
@@ -121,26 +119,6 @@ pub async fn migrate(
     Ok(Migrated { migrations, warnings })
 }
 
-/// Sets the password of a role, and revokes its login by IAM.
-///
-/// # Errors
-///
-/// [`SchemaError::MayNotRevokeIam`] if this role may not revoke `rds_iam`, and [`SchemaError::Postgres`]; also if
-/// another role granted `rds_iam` to the role, because only that role can revoke it.
-pub async fn set_password_login(
-    transaction: &Transaction<'_>,
-    role: &'static str,
-    password: &SecretString,
-) -> Result<(), SchemaError> {
-    match transaction.batch_execute(&REVOKE_IAM_LOGIN.replace(WRITER_ROLE, role)).await {
-        Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
-            return Err(SchemaError::MayNotRevokeIam { role });
-        }
-        outcome => outcome?,
-    }
-    Ok(set_password(transaction, role, password).await?)
-}
-
 /// Creates [`READER_LOGIN`] if it does not exist, makes it a member of `login_reader`, and sets its password.
 ///
 /// # Errors
@@ -155,27 +133,6 @@ pub async fn set_reader_login(
     transaction.batch_execute(CREATE_READER_LOGIN).await?;
     set_password(&transaction, READER_LOGIN, password).await?;
     Ok(transaction.commit().await?)
-}
-
-/// Grants a role the login [by IAM], and removes its password: RDS accepts only tokens from members
-/// of the role `rds_iam`.
-///
-/// [by IAM]: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.DBAccounts.html
-///
-/// # Errors
-///
-/// [`SchemaError::NoIam`] if the role `rds_iam` does not exist, [`SchemaError::MayNotGrantIam`] if this role may not
-/// grant it, and [`SchemaError::Postgres`].
-pub async fn grant_iam_login(client: &impl GenericClient, role: &'static str) -> Result<(), SchemaError> {
-    match client.batch_execute(&GRANT_IAM_LOGIN.replace(WRITER_ROLE, role)).await {
-        Err(error) if is_one_of(&error, &[SqlState::UNDEFINED_OBJECT]) => return Err(SchemaError::NoIam),
-        Err(error) if is_one_of(&error, &[SqlState::INSUFFICIENT_PRIVILEGE]) => {
-            return Err(SchemaError::MayNotGrantIam { role });
-        }
-        outcome => outcome?,
-    }
-    // Nothing would rotate the password any more, and it would work again if the role were revoked.
-    Ok(client.batch_execute(&format!("ALTER ROLE {role} PASSWORD NULL")).await?)
 }
 
 /// Drops the ledger's entries whose messages SQS can no longer redeliver. Safe to skip and to repeat.
@@ -247,37 +204,4 @@ pub async fn accept_salt(
         return Ok(changed > 0);
     }
     Err(SchemaError::TableInUse)
-}
-
-/// Sets the password of a role, as its SCRAM verifier: Postgres may log statements.
-///
-/// The verifier is a parameter, and no part of a statement. Otherwise Postgres would log the verifier with a
-/// statement that fails.
-async fn set_password(
-    transaction: &Transaction<'_>,
-    role: &str,
-    password: &SecretString,
-) -> Result<(), tokio_postgres::Error> {
-    let verifier = scram_sha_256(password.expose_secret().as_bytes());
-    let settings = "SELECT pg_catalog.set_config('login_etl.role', $1, true), \
-                    pg_catalog.set_config('login_etl.verifier', $2, true)";
-    transaction.execute_typed(settings, &[(&role, Type::TEXT), (&verifier, Type::TEXT)]).await?;
-    transaction.batch_execute(SET_PASSWORD).await
-}
-
-/// Begins a transaction in which unqualified names refer to the schema. The settings end with the transaction, so
-/// that it also works behind a pooler.
-pub(crate) async fn begin<'c>(
-    client: &'c mut Client,
-    schema: &str,
-) -> Result<Transaction<'c>, tokio_postgres::Error> {
-    let transaction = client
-        .build_transaction()
-        // A role or database may have other defaults. The history of a run that just ended must be visible.
-        .isolation_level(IsolationLevel::ReadCommitted)
-        .read_only(false)
-        .start()
-        .await?;
-    transaction.execute_typed(BEGIN, &[(&schema, Type::TEXT)]).await?;
-    Ok(transaction)
 }

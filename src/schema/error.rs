@@ -33,6 +33,12 @@ pub enum SchemaError {
         /// The code of Postgres.
         sqlstate: String,
     },
+    /// Values are sealed to another public key than `VAULT_PUBLIC_KEY`.
+    #[error(
+        "VAULT_PUBLIC_KEY is not the current key of the vault: set it to the current key, or accept the new key with \
+         the event {{\"action\": \"accept-vault-key\"}} or by migrate accept-vault-key"
+    )]
+    VaultKeyChanged,
     /// The server is not RDS or Aurora.
     #[error("there is no role rds_iam: this server is not RDS or Aurora, and has no IAM authentication")]
     NoIam,

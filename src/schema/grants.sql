@@ -27,8 +27,18 @@ BEGIN
             -- An administrator has limited login_reader to some columns.
             AND NOT (role = 'login_reader' AND has_any_column_privilege(role, table_name, privilege))
         UNION ALL
-        SELECT 'GRANT SELECT (fingerprint) ON salt_fingerprint TO login_writer'
-        WHERE NOT has_column_privilege('login_writer', 'salt_fingerprint', 'fingerprint', 'SELECT')
+        SELECT format('GRANT %s (%I) ON %I TO login_writer', privilege, column_name, table_name)
+        FROM (VALUES
+            ('SELECT', 'salt_fingerprint', 'fingerprint'),
+            ('SELECT', 'vault_keys', 'id'),
+            ('SELECT', 'vault_keys', 'sha256'),
+            ('SELECT', 'vault_keys', 'is_current'),
+            ('INSERT', 'vault_inbox', 'key_id'),
+            ('INSERT', 'vault_inbox', 'enc'),
+            ('INSERT', 'vault_inbox', 'entry_length'),
+            ('INSERT', 'vault_inbox', 'body')
+        ) AS needed (privilege, table_name, column_name)
+        WHERE NOT has_column_privilege('login_writer', table_name, column_name, privilege)
         UNION ALL
         SELECT format('GRANT USAGE ON SEQUENCE %s TO login_writer', pg_class.oid::regclass)
         FROM pg_attrdef

@@ -125,5 +125,13 @@ BY_ERROR_TYPE: dict[str, Incident] = {
         "GRANT INSERT ON user_logins TO login_writer",
     ),
     "SaltChanged": wrong_fingerprint,
+    # As the vault's function raises it for a batch that is sealed to another key.
+    "VaultKeyChanged": statements(
+        """CREATE FUNCTION refuse_key() RETURNS trigger LANGUAGE plpgsql
+               AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''LE003''; END';
+           CREATE TRIGGER refuse_key BEFORE INSERT ON user_logins
+               FOR EACH STATEMENT EXECUTE FUNCTION refuse_key()""",
+        "DROP TRIGGER refuse_key ON user_logins; DROP FUNCTION refuse_key()",
+    ),
     "SecretsUnavailable": no_secret,
 }

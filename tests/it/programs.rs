@@ -22,6 +22,7 @@ use crate::support::{
     Database, Proxy, SALT, WRITER_LOGIN_LOCK, batch, connect, login, secrets_manager, server_address,
     superuser, unique_name, variable,
 };
+use crate::vault_support::{KEY, OTHER_KEY};
 
 /// A database out of reach: nothing listens on port 9. `hunter2` stands for every secret in these tests.
 const UNREACHABLE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
@@ -740,6 +741,97 @@ async fn wrong_settings_of_the_export_are_errors() {
         last_log_text(&of_another_role),
         "EXPORT_SECRET_ID: the username in the secret is not login_export"
     );
+}
+
+#[tokio::test]
+async fn migrate_pins_folds_and_logs_in() {
+    let _guard = WRITER_LOGIN_LOCK.lock().await;
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let secret = create_secret(r#"{"username":"login_vault","password":"hunter2"}"#).await;
+    let settings = [
+        ("DATABASE_URL", &*url),
+        ("VAULT_PUBLIC_KEY", KEY),
+        ("VAULT_KMS_KEY", "kms-key"),
+        ("VAULT_SECRET_ID", &secret),
+    ];
+    let migrate = env!("CARGO_BIN_EXE_migrate");
+
+    let by_rotation = serve_event(migrate, &settings, r#"{"action": "rotate"}"#);
+    let row = "INSERT INTO vault_inbox (key_id, enc, entry_length, body)
+        SELECT id, decode(repeat('04', 65), 'hex'), 99, decode('000069' || repeat('01', 96), 'hex') FROM vault_keys";
+    database.execute(row).await;
+    let daily = serve_event(migrate, &settings, "{}");
+    let output = run(migrate, &settings);
+
+    assert_eq!((by_rotation.response, daily.response), (Value::Null, Value::Null));
+    assert!(by_rotation.log.contains(r#""key_is_new":true"#), "{}", by_rotation.log);
+    assert!(daily.log.contains(r#""key_is_new":false"#), "{}", daily.log);
+    assert!(
+        daily.log.contains(r#""vault_rows_folded":1,"vault_rows_left":0,"vault_oldest_ms":0.0"#),
+        "{}",
+        daily.log
+    );
+    assert!(output.status.success(), "{}", last_log_text(&output));
+    let config = superuser().user("login_vault").password("hunter2").dbname(&database.name).clone();
+    let broker = connect(&config).await;
+    let ask = "SELECT vault_ask('c', 'reveal', NULL, $1, NULL, 'test', 'SEC-1')";
+    let entry: i64 = broker.query_one(ask, &[&vec![1_u8; 32]]).await.unwrap().get(0);
+    let taken = broker.query_one("SELECT state, kms_key FROM vault_take($1)", &[&entry]).await.unwrap();
+    assert_eq!((taken.get(0), taken.get(1)), ("sealed", "kms-key"));
+}
+
+#[tokio::test]
+async fn another_vault_key_must_be_accepted() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let kms_key = ("VAULT_KMS_KEY", "kms-key");
+    let (old, new) = (("VAULT_PUBLIC_KEY", KEY), ("VAULT_PUBLIC_KEY", OTHER_KEY));
+    let url = ("DATABASE_URL", &*url);
+    let migrate = env!("CARGO_BIN_EXE_migrate");
+    let is_refused = |settings: &[(&str, &str)]| {
+        let text = last_log_text(&run(migrate, settings));
+        assert!(text.starts_with("VAULT_PUBLIC_KEY is not the current key of the vault: "), "{text}");
+    };
+    assert!(run(migrate, &[url, old, kms_key]).status.success());
+
+    is_refused(&[url, new, kms_key]);
+    let accepted = run_with_arguments(migrate, &["accept-vault-key"], &[url, new, kms_key]);
+    is_refused(&[url, old, kms_key]);
+    let accept = r#"{"action": "accept-vault-key"}"#;
+    let events = [
+        serve_event(migrate, &[url, old, kms_key], accept).response,
+        serve_event(migrate, &[url, old, kms_key], accept).response,
+        serve_event(
+            migrate,
+            &[url, old, kms_key],
+            &accept.replace('}', &format!(r#", "public_key": "{OTHER_KEY}", "kms_key": "k"}}"#)),
+        )
+        .response,
+    ];
+
+    assert_eq!(last_log_text(&accepted), "the key of the vault is accepted");
+    assert_eq!(events, [json!({"changed": true}), json!({"changed": false}), json!({"changed": true})]);
+    assert!(run(migrate, &[url, new, kms_key]).status.success());
+}
+
+#[tokio::test]
+async fn wrong_settings_of_the_vault_are_errors() {
+    let database = Database::create().await;
+    let url = superuser_url(&database.name);
+    let secret = create_secret(r#"{"username":"login_api","password":"hunter2"}"#).await;
+    let url = ("DATABASE_URL", &*url);
+    let (key, kms_key) = (("VAULT_PUBLIC_KEY", KEY), ("VAULT_KMS_KEY", "k"));
+    let error = |settings: &[(&str, &str)]| last_log_text(&run(env!("CARGO_BIN_EXE_migrate"), settings));
+
+    assert_eq!(error(&[url, ("VAULT_PUBLIC_KEY", "hunter2"), kms_key]), "VAULT_PUBLIC_KEY is not base64");
+    assert_eq!(error(&[url, key]), "VAULT_KMS_KEY is not set");
+    assert_eq!(
+        error(&[url, key, kms_key, ("VAULT_SECRET_ID", &secret)]),
+        "VAULT_SECRET_ID: the username in the secret is not login_vault"
+    );
+    let accept = run_with_arguments(env!("CARGO_BIN_EXE_migrate"), &["accept-vault-key"], &[url]);
+    assert_eq!(last_log_text(&accept), "VAULT_PUBLIC_KEY is not set");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use login::pii::{NotAFingerprint, SaltFingerprint};
 use login_etl::aws::custom_resource::CustomResourceRequest;
+use login_etl::config::{NotAVaultKey, VaultPublicKey};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -19,6 +20,9 @@ pub(crate) enum MigrateEvent {
     Status,
     /// `{"action": "accept-salt", "fingerprint": "…"}`: replace the accepted salt.
     AcceptSalt(SaltFingerprint),
+    /// `{"action": "accept-vault-key"}`: make the vault's key in the settings the current key; or another key, such as
+    /// that of the next deployment: `{"action": "accept-vault-key", "public_key": "…", "kms_key": "…"}`.
+    AcceptVaultKey(Option<(VaultPublicKey, String)>),
 }
 
 /// Why an event cannot be read. The texts quote nothing of the event.
@@ -30,12 +34,16 @@ pub(crate) enum MigrateEventError {
     /// No known event has these keys and values.
     #[error(
         "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"roll-up\"}}, \
-         {{\"action\": \"status\"}}, {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}} and the requests of CloudFormation"
+         {{\"action\": \"status\"}}, {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}}, \
+         {{\"action\": \"accept-vault-key\"}} and the requests of CloudFormation"
     )]
     Unknown,
     /// The salt's fingerprint has the wrong form.
     #[error(transparent)]
     WrongFingerprint(#[from] NotAFingerprint),
+    /// The public key has the wrong form.
+    #[error("the public_key {0}")]
+    WrongVaultKey(#[from] NotAVaultKey),
 }
 
 #[derive(Deserialize)]
@@ -45,6 +53,7 @@ enum Action {
     RollUp {},
     Status {},
     AcceptSalt { fingerprint: String },
+    AcceptVaultKey { public_key: Option<String>, kms_key: Option<String> },
 }
 
 impl MigrateEvent {
@@ -67,6 +76,11 @@ impl MigrateEvent {
             Action::RollUp {} => Ok(Self::RollUp),
             Action::Status {} => Ok(Self::Status),
             Action::AcceptSalt { fingerprint } => Ok(Self::AcceptSalt(fingerprint.parse()?)),
+            Action::AcceptVaultKey { public_key, kms_key } => match (public_key, kms_key) {
+                (None, None) => Ok(Self::AcceptVaultKey(None)),
+                (Some(key), Some(kms_key)) => Ok(Self::AcceptVaultKey(Some((key.parse()?, kms_key)))),
+                _ => Err(MigrateEventError::Unknown),
+            },
         }
     }
 }
@@ -77,6 +91,8 @@ mod tests {
 
     use super::*;
 
+    const VAULT_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEgtR7oTpydduPtSzJvz9DGrx/BK/KYul+8ZgYDD2x8wGApUmDNbEd3iJ5RujVQX/gFCCn7v+7sCiqYATMbM05iw==";
+
     fn name(event: Value) -> Result<String, MigrateEventError> {
         MigrateEvent::read(event).map(|event| match event {
             MigrateEvent::Daily => "daily".to_owned(),
@@ -85,6 +101,8 @@ mod tests {
             MigrateEvent::RollUp => "roll-up".to_owned(),
             MigrateEvent::Status => "status".to_owned(),
             MigrateEvent::AcceptSalt(fingerprint) => fingerprint.as_str().to_owned(),
+            MigrateEvent::AcceptVaultKey(None) => "accept-vault-key".to_owned(),
+            MigrateEvent::AcceptVaultKey(Some((_, kms_key))) => format!("accept-vault-key of {kms_key}"),
         })
     }
 
@@ -101,6 +119,9 @@ mod tests {
         assert_eq!(name(json!({"action": "roll-up"})).as_deref(), Ok("roll-up"));
         assert_eq!(name(json!({"action": "status"})).as_deref(), Ok("status"));
         assert_eq!(name(accept_salt).as_deref(), Ok("3b0a1a8fbcb7edc1"));
+        assert_eq!(name(json!({"action": "accept-vault-key"})).as_deref(), Ok("accept-vault-key"));
+        let other_key = json!({"action": "accept-vault-key", "public_key": VAULT_KEY, "kms_key": "k"});
+        assert_eq!(name(other_key).as_deref(), Ok("accept-vault-key of k"));
     }
 
     #[test]
@@ -110,6 +131,8 @@ mod tests {
             json!({"action": "status", "hunter2": 1}),
             json!({"action": "rotate", "prune": true}),
             json!({"action": "accept-salt"}),
+            json!({"action": "accept-vault-key", "kms_key": "hunter2"}),
+            json!({"action": "accept-vault-key", "public_key": VAULT_KEY}),
             json!({"action": ["status"]}),
             json!({"prune": false}),
             json!({"Records": []}),
@@ -124,6 +147,8 @@ mod tests {
             let event = json!({"action": "accept-salt", "fingerprint": fingerprint});
             assert_eq!(name(event), Err(MigrateEventError::WrongFingerprint(NotAFingerprint)));
         }
+        let wrong_key = json!({"action": "accept-vault-key", "public_key": "hunter2", "kms_key": "k"});
+        assert_eq!(name(wrong_key), Err(MigrateEventError::WrongVaultKey(NotAVaultKey::NotBase64)));
     }
 
     #[test]
@@ -132,7 +157,7 @@ mod tests {
 
         assert_eq!(
             text,
-            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"} and the requests of CloudFormation"#
+            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"}, {"action": "accept-vault-key"} and the requests of CloudFormation"#
         );
     }
 }

@@ -1,10 +1,11 @@
 //! Applies the migrations, sets how `login_writer` and `login_analyst` log in, and drops old entries of the ledger.
 //!
-//! It reads the same settings of the database as the ingest function, but logs in as a role that may create
-//! tables and roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with
-//! many tokens. With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export. With
-//! `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a rotation drop nothing, because a locked
-//! ledger must not fail them. A `Delete` request of CloudFormation changes nothing.
+//! It reads the same settings of the database as the ingest function, but logs in as a role that may create tables and
+//! roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with many tokens.
+//! With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export, with
+//! `VAULT_PUBLIC_KEY` the vault. With `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a
+//! rotation drop nothing, because a locked ledger must not fail them. A `Delete` request of CloudFormation changes
+//! nothing.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,17 +14,18 @@ use clap::{Parser, Subcommand};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use login::pii::{Masker, SaltFingerprint};
 use login_etl::analytics::{self, API_LOGIN, LOGINS_PER_STEP, RollUp};
-use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType};
+use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, ResourceData};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
     self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SettingError, Settings,
-    WRITER_SECRET_ID, WriterRoleLogin,
+    VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::partitions::{self, DroppedLogins};
+use login_etl::schema::vault::{self, Folded, ROWS_PER_STEP, VAULT_LOGIN};
 use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
@@ -63,6 +65,8 @@ struct Arguments {
 enum Command {
     /// Accepts the salt in `SALT_SECRET_ID`. New rows cannot be joined with older rows after that.
     AcceptSalt,
+    /// Accepts the key in `VAULT_PUBLIC_KEY`. Batches that are sealed to another key are refused after that.
+    AcceptVaultKey,
 }
 
 /// Whether to drop old entries of the ledger.
@@ -79,6 +83,7 @@ async fn main() -> ExitCode {
         None if environment(RUNTIME_API).is_some() => serve().await,
         None => start_and_migrate().await,
         Some(Command::AcceptSalt) => accept_salt().await,
+        Some(Command::AcceptVaultKey) => start_and_accept_vault_key().await,
     };
     telemetry::exit_code(outcome)
 }
@@ -88,6 +93,10 @@ async fn start_and_migrate() -> Outcome {
     migrate(Prune::Yes).await?;
     if config::export(environment)? {
         prepare_export().await?;
+    }
+    if let Some(key) = config::vault_public_key(environment)? {
+        prepare_vault(&key).await?;
+        fold(Deadline::within(UNLIMITED)).await?;
     }
     if config::analysts(environment)? {
         prepare_analysts().await?;
@@ -122,6 +131,13 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
             report_users_with_many_tokens(context, deadline).await;
+            let folded = match config::vault_public_key(environment)? {
+                Some(key) => fold_within(&key, context, deadline).await,
+                None => Ok(()),
+            };
+            if let Err(error) = &folded {
+                error!(target: LOG_TARGET, error = %error, "the vault was not folded");
+            }
             // Only reported, because the rest of the run has succeeded. The hourly roll-up repeats the error.
             if config::analysts(environment)?
                 && let Err(error) = roll_up_within(context, deadline).await
@@ -130,7 +146,8 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
             }
             // Last, because a day stays until its roll-up is closed.
             deadline.timeout(Box::pin(drop_old_logins())).await??;
-            Ok(Value::Null)
+            // After the rest of the run: nothing else repeats this error, and the values would pile up.
+            folded.map(|()| Value::Null)
         }
         MigrateEvent::Rotate => prepare_within(deadline).await.map(|()| Value::Null),
         MigrateEvent::RollUp => {
@@ -152,6 +169,10 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
                 deadline.timeout(Box::pin(accept_fingerprint(settings, secrets, &fingerprint))).await??;
             Ok(json!({ "changed": changed }))
         }
+        MigrateEvent::AcceptVaultKey(key) => {
+            let changed = deadline.timeout(Box::pin(accept_vault_key(key))).await??;
+            Ok(json!({ "changed": changed }))
+        }
     }
 }
 
@@ -164,7 +185,7 @@ async fn deploy(request: &CustomResourceRequest, deadline: Deadline) -> Outcome 
     if let Err(error) = &outcome {
         error!(target: LOG_TARGET, error = %error, "the deployment failed");
     }
-    Ok(request.respond(outcome, environment).await?)
+    Ok(request.respond(outcome.map(|()| ResourceData::new()), environment).await?)
 }
 
 async fn status() -> Outcome<SchemaStatus> {
@@ -230,6 +251,9 @@ async fn prepare_within(deadline: Deadline) -> Outcome {
     if config::export(environment)? {
         deadline.timeout(Box::pin(prepare_export())).await??;
     }
+    if let Some(key) = config::vault_public_key(environment)? {
+        deadline.timeout(Box::pin(prepare_vault(&key))).await??;
+    }
     Ok(())
 }
 
@@ -273,6 +297,62 @@ async fn prepare_export() -> Outcome {
     }
     info!(target: LOG_TARGET, "the schema of the export is ready");
     Ok(())
+}
+
+/// Pins the key of the vault, unless one is pinned, and creates the login of the broker.
+async fn prepare_vault(key: &VaultPublicKey) -> Outcome {
+    let kms_key = config::vault_kms_key(environment)?;
+    let secrets = Secrets::from_env().await;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    let is_new = vault::create(connection.client_mut(), &schema, key, &kms_key).await?;
+    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
+    match config::vault_secret_id(environment) {
+        Some(secret_id) => {
+            let problem = "the username in the secret is not login_vault";
+            let password = password_of(&secrets, VAULT_SECRET_ID, &secret_id, VAULT_LOGIN, problem).await?;
+            vault::set_vault_login(connection.client_mut(), &schema, Some(&password)).await?;
+        }
+        None if by_iam => vault::set_vault_login(connection.client_mut(), &schema, None).await?,
+        None => {}
+    }
+    info!(target: LOG_TARGET, key_is_new = is_new, "the vault is ready");
+    Ok(())
+}
+
+/// Folds what the batches sealed, and writes the metrics of the fold.
+async fn fold_within(key: &VaultPublicKey, context: &Context, deadline: Deadline) -> Outcome {
+    let started = Instant::now();
+    let work = async {
+        prepare_vault(key).await?;
+        // The rest of the time is for the roll-up.
+        fold(deadline.halved()).await
+    };
+    let folded = deadline.timeout(Box::pin(work)).await??;
+    LogLine {
+        level: Level::Info,
+        message: "vault folded",
+        request_id: &context.request_id,
+        function: &context.env_config.function_name,
+        texts: &[],
+        metrics: &[
+            (MetricName::VaultRowsFolded, MetricValue::Count(folded.rows)),
+            (MetricName::VaultRowsLeft, MetricValue::Count(folded.rows_left)),
+            (MetricName::VaultOldestMs, MetricValue::Time(folded.oldest)),
+            (MetricName::ElapsedMs, MetricValue::Time(started.elapsed())),
+        ],
+        second_dimension: None,
+    }
+    .write();
+    Ok(())
+}
+
+async fn fold(deadline: Deadline) -> Outcome<Folded> {
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    Ok(vault::fold(connection.client_mut(), &schema, ROWS_PER_STEP, deadline).await?)
 }
 
 async fn roll_up(deadline: Deadline) -> Outcome<RollUp> {
@@ -380,6 +460,27 @@ async fn accept_fingerprint(
     let mut connection = connect(settings, secrets).await?;
     let changed = schema::accept_salt(connection.client_mut(), &schema, salt_fingerprint).await?;
     info!(target: LOG_TARGET, changed, fingerprint = salt_fingerprint.as_str(), "the salt is accepted");
+    Ok(changed)
+}
+
+async fn start_and_accept_vault_key() -> Outcome {
+    start()?;
+    accept_vault_key(None).await.map(drop)
+}
+
+/// Returns whether the key differs from the current key before. Without a key, it is that of the settings.
+async fn accept_vault_key(key: Option<(VaultPublicKey, String)>) -> Outcome<bool> {
+    let (key, kms_key) = if let Some(key) = key {
+        key
+    } else {
+        let key = config::vault_public_key(environment)?.ok_or(SettingError::Missing(VAULT_PUBLIC_KEY))?;
+        (key, config::vault_kms_key(environment)?)
+    };
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, Secrets::from_env().await).await?;
+    let changed = vault::accept_key(connection.client_mut(), &schema, &key, &kms_key).await?;
+    info!(target: LOG_TARGET, changed, kms_key, "the key of the vault is accepted");
     Ok(changed)
 }
 
