@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::vec;
 
@@ -13,16 +14,16 @@ use login::event::{self, SqsMessage};
 use login::failures::{FailureReason, Failures, hopeless};
 use login::mask::mask;
 use login::message_key::MessageKey;
+use login::pii::sealer::{NotSealed, Sealer};
 use login::pii::{Masker, SaltFingerprint};
 
 use crate::aws::login_queue::LoginQueue;
 use crate::aws::secrets::Secrets;
-use crate::config::Settings;
+use crate::config::{Settings, VaultPublicKey};
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
-use crate::store::error::StoreError;
 use crate::store::tls::PendingTls;
-use crate::store::{ColdStartTimings, KeyedRow, MAX_ROWS_PER_STATEMENT, Store, Written};
+use crate::store::{ColdStartTimings, Fingerprints, KeyedRow, MAX_ROWS_PER_STATEMENT, Rows, Store, Written};
 use crate::telemetry::batch::BatchLog;
 use crate::telemetry::trace::Tracer;
 
@@ -33,7 +34,9 @@ const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Ingest {
     masker: Masker,
-    salt_fingerprint: SaltFingerprint,
+    fingerprints: Fingerprints,
+    /// Seals the values; `None` without a vault.
+    vault: Option<Vault>,
     expected_envelopes: ExpectedEnvelopes,
     store: Store,
     /// Shortens the visibility timeout of hopeless messages; `None` where no setting names the queue.
@@ -42,6 +45,14 @@ pub struct Ingest {
     /// Cold-start timings, reported with the first batch.
     cold_start: ColdStartTimings,
     had_batch: AtomicBool,
+}
+
+/// The vault, as the ingest function has it.
+#[derive(Debug)]
+pub struct Vault {
+    public_key: VaultPublicKey,
+    /// The sealer between two batches. A batch takes it; without one, the batch starts another.
+    sealer: Mutex<Option<Sealer>>,
 }
 
 impl Ingest {
@@ -63,20 +74,24 @@ impl Ingest {
             Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
         };
         let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP_TIMEOUT)).await?) };
-        let ((masker, salt_fetched), mut cold_start) = tokio::try_join!(masker, warm_up)?;
+        // While the other two wait for the network.
+        let vault = async { Ok(settings.vault_public_key.map(Vault::new).transpose()?) };
+        let ((masker, salt_fetched), mut cold_start, vault) = tokio::try_join!(masker, warm_up, vault)?;
         // The two fetches run in parallel, so the longer time counts.
         cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
         let expected_envelopes = settings.expected_envelopes;
-        Ok(Self { expected_envelopes, login_queue, tracer, cold_start, ..Self::new(masker, store) })
+        let ingest = Self { expected_envelopes, login_queue, tracer, cold_start, ..Self::new(masker, store) };
+        Ok(if let Some(vault) = vault { ingest.with_vault(vault) } else { ingest })
     }
 
-    /// Makes the function from its parts, without a queue and a tracer. It unwraps every envelope.
+    /// Makes the function from its parts, without a queue, a tracer and a vault. It unwraps every envelope.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
         Self {
-            salt_fingerprint: masker.salt_fingerprint(),
+            fingerprints: Fingerprints { salt: masker.salt_fingerprint(), vault_key: None },
             masker,
+            vault: None,
             expected_envelopes: ExpectedEnvelopes::default(),
             store,
             login_queue: None,
@@ -92,6 +107,13 @@ impl Ingest {
         Self { expected_envelopes, ..self }
     }
 
+    /// Returns the function with a vault, which keeps the masked values sealed.
+    #[must_use]
+    pub fn with_vault(mut self, vault: Vault) -> Self {
+        self.fingerprints.vault_key = Some(vault.public_key.sha256());
+        Self { vault: Some(vault), ..self }
+    }
+
     /// Returns the function with a tracer.
     #[must_use]
     pub fn traced(self, tracer: Tracer) -> Self {
@@ -101,7 +123,7 @@ impl Ingest {
     /// Returns the fingerprint of the salt with which this process masks.
     #[must_use]
     pub fn salt_fingerprint(&self) -> &SaltFingerprint {
-        &self.salt_fingerprint
+        &self.fingerprints.salt
     }
 
     /// Handles one invocation: writes the good messages of the batch, logs every failure, and returns the ids
@@ -172,18 +194,41 @@ impl Ingest {
         failures: &mut Failures<'m>,
         deadline: Deadline,
         log: &mut BatchLog<'_>,
-    ) -> Result<Written, StoreError> {
-        let mut keys = keys.into_iter();
+    ) -> Result<Written, BatchError> {
         // Cloned, because hashing changes the masker's state.
         let mut masker = self.masker.clone();
-        let mut writer = self.store.writer(&self.salt_fingerprint, deadline, &mut log.connecting);
+        let Some(vault) = &self.vault else {
+            return self.write(messages, keys, failures, &mut masker, deadline, log).await;
+        };
+        masker = masker.sealing(vault.take_sealer()?);
+        let written = self.write(messages, keys, failures, &mut masker, deadline, log).await;
+        let is_complete = written.as_ref().is_ok_and(|written| written.failed_rows.is_empty());
+        vault.return_sealer(masker, is_complete);
+        written
+    }
+
+    async fn write<'m>(
+        &self,
+        messages: &'m [SqsMessage<'m>],
+        keys: Vec<MessageKey<'m>>,
+        failures: &mut Failures<'m>,
+        masker: &mut Masker,
+        deadline: Deadline,
+        log: &mut BatchLog<'_>,
+    ) -> Result<Written, BatchError> {
+        let mut keys = keys.into_iter();
+        let mut writer = self.store.writer(&self.fingerprints, deadline, &mut log.connecting);
         loop {
             let started = Instant::now();
-            let rows = self.next_rows(messages, &mut keys, failures, &mut masker);
+            let rows = self.next_rows(messages, &mut keys, failures, masker);
+            let rows = Rows { rows, sealed: masker.take_sealed()? };
+            if self.vault.is_some() {
+                log.sealed = Some(log.sealed.unwrap_or_default() + rows.sealed.count());
+            }
             log.decoding.add(started.elapsed());
             log.unparsed_ips = masker.unparsed_ips();
             if keys.as_slice().is_empty() {
-                return writer.finish(rows).await;
+                return Ok(writer.finish(rows).await?);
             }
             writer.send(rows).await;
         }
@@ -212,6 +257,36 @@ impl Ingest {
             }
         }
         rows
+    }
+}
+
+impl Vault {
+    /// Starts to seal to a public key.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSealed`] if the key is not a point of the curve.
+    pub fn new(public_key: VaultPublicKey) -> Result<Self, NotSealed> {
+        let sealer = Mutex::new(Some(Sealer::new(public_key.point())?));
+        Ok(Self { public_key, sealer })
+    }
+
+    fn take_sealer(&self) -> Result<Sealer, NotSealed> {
+        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut sealer = sealer.map_or_else(|| Sealer::new(self.public_key.point()), Ok)?;
+        sealer.begin(SystemTime::now())?;
+        Ok(sealer)
+    }
+
+    /// Keeps the sealer for the next batch. The values of a batch with failures are sealed again.
+    fn return_sealer(&self, masker: Masker, is_complete: bool) {
+        let Some(mut sealer) = masker.into_sealer() else { return };
+        if is_complete {
+            sealer.committed();
+        } else {
+            sealer.not_committed();
+        }
+        *self.sealer.lock().unwrap_or_else(PoisonError::into_inner) = Some(sealer);
     }
 }
 

@@ -4,19 +4,18 @@
 //!
 //! ```compile_fail,E0308
 //! # use login::{decode::Login, message_key::MessageKey};
-//! # use login_etl::store::{KeyedRow, Writer};
+//! # use login_etl::store::{KeyedRow, Rows, Writer};
 //! async fn leak<'b>(writer: &mut Writer<'b>, key: MessageKey<'b>, login: Login<'b>) {
-//!     writer.send(vec![KeyedRow { key, row: login }]).await;
+//!     writer.send(Rows { rows: vec![KeyedRow { key, row: login }], ..Rows::default() }).await;
 //! }
 //! ```
 
 use std::time::{Duration, Instant};
 
 use deadpool::managed::Pool;
-use login::pii::SaltFingerprint;
 
 use self::connect::{Connector, checkout};
-pub use self::row::{FailedRow, KeyedRow, Written};
+pub use self::row::{FailedRow, Fingerprints, KeyedRow, Rows, Written};
 use self::tls::PendingTls;
 pub use self::writer::Writer;
 use crate::aws::secrets::{SecretError, Secrets};
@@ -83,14 +82,14 @@ impl Store {
         Ok(ColdStartTimings { fetching_secrets, connecting })
     }
 
-    /// Returns a writer for the rows of one batch, which are masked with the salt of this fingerprint. The
-    /// writer adds the time spent on connecting to `connect_time`.
+    /// Returns a writer for the rows of one batch, which are masked with the salt, and sealed to the key, of these
+    /// fingerprints. The writer adds the time spent on connecting to `connect_time`.
     pub fn writer<'b>(
         &'b self,
-        salt_fingerprint: &'b SaltFingerprint,
+        fingerprints: &'b Fingerprints,
         deadline: Deadline,
         connect_time: &'b mut Duration,
     ) -> Writer<'b> {
-        Writer::new(&self.pool, salt_fingerprint, deadline, connect_time)
+        Writer::new(&self.pool, fingerprints, deadline, connect_time)
     }
 }

@@ -8,14 +8,13 @@ use std::task::Poll;
 use deadpool::managed::Object;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use login::pii::SaltFingerprint;
 
 use super::connect::Connector;
 use super::encoding;
 use super::error::{StoreError, may_concern_rows};
 use super::insert::write_all;
 use super::ledger_schema;
-use super::row::{KeyedRow, Written};
+use super::row::{Chunk, Fingerprints, Written};
 use crate::deadline::{Deadline, DeadlinePassed};
 
 /// Begins a transaction that Postgres ends if the function stops responding. A sandbox that Lambda destroys,
@@ -26,15 +25,12 @@ const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s
 /// Commits. After a failed statement Postgres rolls back instead.
 const COMMIT: &str = "COMMIT";
 
-/// The rows of one statement. Shared, because an unfinished statement still reads them.
-pub(super) type Chunk<'b> = Arc<Vec<KeyedRow<'b>>>;
-
 /// One attempt to write the batch, on one connection.
 pub(super) struct Attempt<'b> {
     connection: Arc<Object<Connector>>,
     /// Whether an earlier batch was written on this connection.
     is_reused: bool,
-    salt_fingerprint: &'b SaltFingerprint,
+    fingerprints: &'b Fingerprints,
     deadline: Deadline,
     /// Before the deadline if there must be time for a second attempt.
     answer_deadline: Deadline,
@@ -55,13 +51,13 @@ impl<'b> Attempt<'b> {
     pub(super) fn new(
         connection: Object<Connector>,
         is_reused: bool,
-        salt_fingerprint: &'b SaltFingerprint,
+        fingerprints: &'b Fingerprints,
         deadline: Deadline,
     ) -> Self {
         Self {
             connection: Arc::new(connection),
             is_reused,
-            salt_fingerprint,
+            fingerprints,
             deadline,
             // A connection that died while the function was frozen may never answer.
             answer_deadline: if is_reused { deadline.halved() } else { deadline },
@@ -84,8 +80,8 @@ impl<'b> Attempt<'b> {
         }
         self.chunks_sent += 1;
         let connection = Arc::clone(&self.connection);
-        let salt_fingerprint = self.salt_fingerprint;
-        let write = async move { write_all(&connection, chunk.iter(), salt_fingerprint).await };
+        let fingerprints = self.fingerprints;
+        let write = async move { write_all(&connection, &[chunk], fingerprints).await };
         self.results.push(Box::pin(write)).await;
     }
 
@@ -112,19 +108,17 @@ impl<'b> Attempt<'b> {
     async fn write_together(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, tokio_postgres::Error> {
         let is_one_statement = self.chunks_sent == 0 && (chunks.len() == 1 || self.in_one_statement);
         let inserted = if is_one_statement {
-            let rows = chunks.iter().flat_map(|chunk| chunk.iter());
-            write_all(&self.connection, rows, self.salt_fingerprint).await
+            write_all(&self.connection, chunks, self.fingerprints).await
         } else {
             self.write_in_transaction(chunks).await
         }?;
-        let rows: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let rows: usize = chunks.iter().map(|chunk| chunk.rows.len()).sum();
         Ok(Written { inserted, suppressed: (rows as u64).saturating_sub(inserted), failed_rows: Vec::new() })
     }
 
     /// The connection has answered, so it is not stale, and this may use all of the time left.
     async fn write_row_by_row(&mut self, chunks: &[Chunk<'b>]) -> Result<Written, StoreError> {
-        let rows = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-        let write = encoding::write_row_by_row(&self.connection, rows, self.salt_fingerprint, self.deadline);
+        let write = encoding::write_row_by_row(&self.connection, chunks, self.fingerprints, self.deadline);
         match self.deadline.timeout(write).await {
             Ok(Ok(written)) => Ok(written),
             Ok(Err(error)) => {

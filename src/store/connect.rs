@@ -265,6 +265,12 @@ impl Connection {
         &mut self.client
     }
 
+    /// Returns the client alone. Its task drives the connection until the client is dropped.
+    #[must_use]
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Converts the client's error on this connection. If the connection ended between two statements, the client
     /// only reports that it is closed; the connection's own error has the reason.
     #[must_use]

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use login::failures::FailureReason;
-use login::pii::SaltFingerprint;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::connect::Connection;
-use super::row::{FailedRow, KeyedRow, Written};
+use super::insert::SealedColumns;
+use super::row::{Chunk, FailedRow, Fingerprints, KeyedRow, Written};
 use super::row_by_row;
 use crate::deadline::Deadline;
 
@@ -23,11 +23,14 @@ const CONVERT_TEXTS: &str = "SELECT num_nonnulls($1, $2, $3)";
 /// Writes the rows [row by row](row_by_row::write). A row with a text that the encoding lacks fails on its own.
 pub(super) async fn write_row_by_row(
     connection: &Connection,
-    mut rows: Vec<&KeyedRow<'_>>,
-    salt_fingerprint: &SaltFingerprint,
+    chunks: &[Chunk<'_>],
+    fingerprints: &Fingerprints,
     deadline: Deadline,
 ) -> Result<Written, tokio_postgres::Error> {
-    let error = match row_by_row::write(connection, rows.clone(), salt_fingerprint, deadline).await {
+    let mut rows: Vec<_> = chunks.iter().flat_map(|chunk| &chunk.rows).collect();
+    let sealed = SealedColumns::new(chunks, fingerprints);
+    let write = |rows| row_by_row::write(connection, rows, sealed.as_ref(), fingerprints, deadline);
+    let error = match write(rows.clone()).await {
         Err(error) if error.code().is_some_and(is_unencodable) => error,
         outcome => return outcome,
     };
@@ -36,11 +39,7 @@ pub(super) async fn write_row_by_row(
         return Err(error);
     }
     rows.retain(|row| !failures.contains_key(&row.key.position));
-    let mut written = if rows.is_empty() {
-        Written::default()
-    } else {
-        row_by_row::write(connection, rows, salt_fingerprint, deadline).await?
-    };
+    let mut written = if rows.is_empty() { Written::default() } else { write(rows).await? };
     let failed_rows = failures.into_iter().map(|(position, reason)| FailedRow { position, reason });
     written.failed_rows.extend(failed_rows);
     Ok(written)

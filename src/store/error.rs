@@ -13,6 +13,9 @@ use crate::config::DATABASE_SCHEMA;
 /// The code that the SQL function `decide_salt` raises.
 const SALT_CHANGED: &str = "LE001";
 
+/// The code that the SQL function `check_vault_key` raises.
+const VAULT_KEY_CHANGED: &str = "LE003";
+
 /// The text for a connection that ended without an error.
 const CLOSED: &str = "the server closed the connection and sent no reason";
 
@@ -91,6 +94,13 @@ pub enum StoreError {
     /// these. An operator must restore the old salt, or accept the new one.
     #[error("the salt is not the one that user_logins is masked with")]
     SaltChanged,
+    /// The values are sealed to another key than the current key of the vault. An operator must restore the setting, or
+    /// accept its key.
+    #[error(
+        "VAULT_PUBLIC_KEY is not the current key of the vault; set it to the current key, or accept it by migrate \
+         accept-vault-key"
+    )]
+    VaultKeyChanged,
     /// Postgres refused the login, and the credentials could not be fetched again.
     #[error(transparent)]
     #[strum(serialize = "SecretsUnavailable")]
@@ -114,7 +124,7 @@ impl StoreError {
             | Self::FunctionMissing { sqlstate, .. }
             | Self::StatementRefused { sqlstate } => Some(sqlstate.code()),
             Self::Unreachable { sqlstate, .. } => sqlstate.as_ref().map(SqlState::code),
-            Self::TimedOut | Self::SaltChanged | Self::Secret(_) => None,
+            Self::TimedOut | Self::SaltChanged | Self::VaultKeyChanged | Self::Secret(_) => None,
         }
     }
 
@@ -272,6 +282,7 @@ impl From<&tokio_postgres::Error> for StoreError {
             SqlState::QUERY_CANCELED => Self::TimedOut,
             _ if sqlstate.code() == TRANSACTION_TIMEOUT => Self::TimedOut,
             _ if sqlstate.code() == SALT_CHANGED => Self::SaltChanged,
+            _ if sqlstate.code() == VAULT_KEY_CHANGED => Self::VaultKeyChanged,
             _ if is_in(class::CONNECTION_EXCEPTION, &sqlstate) => Self::unreachable(sqlstate),
             _ if is_in(class::INVALID_AUTHORIZATION, &sqlstate) => {
                 Self::LoginRefused { sqlstate, by_token: false }

@@ -1,8 +1,12 @@
 //! The rows that the writer receives, and the outcome that it returns.
 
+use std::sync::Arc;
+
 use login::failures::FailureReason;
 use login::mask::LoginRow;
 use login::message_key::MessageKey;
+use login::pii::SaltFingerprint;
+use login::pii::sealer::SealedValues;
 
 /// A row, and the key of its message.
 #[expect(missing_debug_implementations, reason = "a user id is personal data")]
@@ -10,6 +14,28 @@ use login::message_key::MessageKey;
 pub struct KeyedRow<'m> {
     pub key: MessageKey<'m>,
     pub row: LoginRow<'m>,
+}
+
+/// Rows, and the sealed values that belong to them. Postgres keeps both, or neither.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "a user id is personal data")]
+pub struct Rows<'m> {
+    /// The rows.
+    pub rows: Vec<KeyedRow<'m>>,
+    /// The values that were sealed for these rows; none without a vault.
+    pub sealed: SealedValues,
+}
+
+/// The rows of one statement. Shared, because an unfinished statement still reads them.
+pub(super) type Chunk<'b> = Arc<Rows<'b>>;
+
+/// What the database compares with its own before it keeps rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// The fingerprint of the salt.
+    pub salt: SaltFingerprint,
+    /// SHA-256 of the vault's public key; `None` without a vault.
+    pub vault_key: Option<[u8; 32]>,
 }
 
 /// The outcome of a batch.

@@ -4,35 +4,42 @@
 use std::collections::HashMap;
 
 use login::failures::FailureReason;
-use login::pii::SaltFingerprint;
 use tokio_postgres::types::Type;
 
 use super::connect::Connection;
-use super::insert::Columns;
-use super::row::{FailedRow, KeyedRow, Written};
+use super::insert::{Columns, SealedColumns};
+use super::row::{FailedRow, Fingerprints, KeyedRow, Written};
 use crate::deadline::{Deadline, reserve};
 
 /// Writes the rows whose messages the ledger does not hold, except the rows that Postgres refuses, in one
-/// round trip and one transaction. Shortly before the deadline, Postgres stops and commits the rows so far.
+/// round trip and one transaction. Shortly before the deadline, Postgres stops and commits the rows so far. Of the sealed
+/// values, Postgres keeps those of the rows that did not fail.
 ///
 /// On a FIFO queue this holds back the later rows of a refused row's group. The handler applies the same
 /// rule to messages that do not decode, with `Failures::is_held_back`.
 pub(super) async fn write(
     connection: &Connection,
     mut rows: Vec<&KeyedRow<'_>>,
-    salt_fingerprint: &SaltFingerprint,
+    sealed: Option<&SealedColumns<'_>>,
+    fingerprints: &Fingerprints,
     deadline: Deadline,
 ) -> Result<Written, tokio_postgres::Error> {
     let groups = fifo_groups(&mut rows);
-    let columns = Columns::new(rows.iter().copied(), salt_fingerprint);
+    let columns = Columns::new(rows.iter().copied(), fingerprints);
     let left = deadline.left();
     let time_limit_s = left.saturating_sub(reserve(left)).as_secs_f64();
     let mut parameters = columns.parameters().to_vec();
     parameters.extend([(&groups as _, Type::INT4_ARRAY), (&time_limit_s as _, Type::FLOAT8)]);
 
+    let (prefix, last) = if let Some(sealed) = sealed {
+        parameters.extend(sealed.parameters());
+        ("vault_", ", $12, $13, $14, $15")
+    } else {
+        ("", "")
+    };
     let call = format!(
         "SELECT inserted, suppressed, failed_rows, failed_sqlstates, unreached_rows
-         FROM {}.write_logins_row_by_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         FROM {}.{prefix}write_logins_row_by_row($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11{last})",
         connection.quoted_schema()
     );
     let outcome = connection.client().query_typed_one(&call, &parameters).await?;

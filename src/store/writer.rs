@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, Pool};
-use login::pii::SaltFingerprint;
 
-use super::attempt::{Attempt, Chunk};
+use super::attempt::Attempt;
 use super::connect::{Connector, checkout};
 use super::error::StoreError;
-use super::row::{KeyedRow, Written};
+use super::row::{Chunk, Fingerprints, Rows, Written};
 use crate::deadline::Deadline;
 
 /// Writes the rows of one batch: `send` the rows while there are more, then `finish` with the last rows.
@@ -19,7 +18,7 @@ use crate::deadline::Deadline;
 #[expect(missing_debug_implementations, reason = "a user id is personal data")]
 pub struct Writer<'b> {
     pool: &'b Pool<Connector>,
-    salt_fingerprint: &'b SaltFingerprint,
+    fingerprints: &'b Fingerprints,
     deadline: Deadline,
     /// The writer adds the time spent on connecting, also on failure.
     connect_time: &'b mut Duration,
@@ -32,17 +31,17 @@ pub struct Writer<'b> {
 impl<'b> Writer<'b> {
     pub(super) fn new(
         pool: &'b Pool<Connector>,
-        salt_fingerprint: &'b SaltFingerprint,
+        fingerprints: &'b Fingerprints,
         deadline: Deadline,
         connect_time: &'b mut Duration,
     ) -> Self {
-        Self { pool, salt_fingerprint, deadline, connect_time, chunks: Vec::new(), first_attempt: None }
+        Self { pool, fingerprints, deadline, connect_time, chunks: Vec::new(), first_attempt: None }
     }
 
     /// Sends rows that are not the last. [`finish`](Self::finish) returns the error, if there is one.
     ///
     /// Rows must come in the order of their keys, so that overlapping batches cannot deadlock.
-    pub async fn send(&mut self, rows: Vec<KeyedRow<'b>>) {
+    pub async fn send(&mut self, rows: Rows<'b>) {
         let chunk = Arc::new(rows);
         self.chunks.push(Arc::clone(&chunk));
         let mut attempt = match self.first_attempt.take() {
@@ -64,8 +63,8 @@ impl<'b> Writer<'b> {
     /// # Errors
     ///
     /// [`StoreError`]: the whole batch may be written again.
-    pub async fn finish(mut self, rows: Vec<KeyedRow<'b>>) -> Result<Written, StoreError> {
-        if !rows.is_empty() {
+    pub async fn finish(mut self, rows: Rows<'b>) -> Result<Written, StoreError> {
+        if !rows.rows.is_empty() {
             self.chunks.push(Arc::new(rows));
         }
         if self.chunks.is_empty() {
@@ -93,6 +92,6 @@ impl<'b> Writer<'b> {
         if !is_reused {
             *self.connect_time += started.elapsed();
         }
-        Ok(Attempt::new(connection?, is_reused, self.salt_fingerprint, self.deadline))
+        Ok(Attempt::new(connection?, is_reused, self.fingerprints, self.deadline))
     }
 }

@@ -25,6 +25,8 @@ pub struct BatchLog<'a> {
     pub suppressed: u64,
     /// Number of values of `ip` that are not an IP address.
     pub unparsed_ips: u64,
+    /// Number of values that were sealed for the vault; `None` without a vault.
+    pub sealed: Option<u64>,
     /// The traced invocation; `None` where it is not sampled.
     pub trace: Option<Trace<'a>>,
     request_id: &'a str,
@@ -77,6 +79,7 @@ impl<'a> BatchLog<'a> {
             connecting: Duration::ZERO,
             suppressed: 0,
             unparsed_ips: 0,
+            sealed: None,
             trace: None,
             request_id,
             function,
@@ -200,7 +203,7 @@ impl<'a> BatchLog<'a> {
 
         let flag = |is: bool| Count(u64::from(is));
         let elapsed = self.started.elapsed();
-        let mut metrics = Vec::with_capacity(18);
+        let mut metrics = Vec::with_capacity(19);
         if let Some(messages) = self.messages {
             metrics.push((MetricName::Messages, Count(messages as u64)));
         }
@@ -216,6 +219,7 @@ impl<'a> BatchLog<'a> {
                 (MetricName::FailedPercent, Percent(percent(failed, messages as u64))),
                 (MetricName::Refused, Count(self.refused_rows)),
             ]);
+            metrics.extend(self.sealed.map(|sealed| (MetricName::Sealed, Count(sealed))));
         }
         if self.left_in_flight > 0 {
             metrics.push((MetricName::LeftInFlight, Count(self.left_in_flight as u64)));
@@ -281,6 +285,7 @@ mod tests {
             written: Some(4),
             suppressed: 1,
             unparsed_ips: 3,
+            sealed: None,
             failures_by_reason: BTreeMap::from([("NotJson", 2), ("RowRefused", 1)]),
             refused_rows: 1,
             ..BatchLog::start("request", "function", Duration::from_secs(1))

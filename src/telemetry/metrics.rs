@@ -70,6 +70,7 @@ pub enum MetricName {
     Failed,
     FailedPercent,
     Refused,
+    Sealed,
     LeftInFlight,
     BatchFailed,
     DatabaseError,
@@ -88,6 +89,14 @@ pub enum MetricName {
     ExportedDays,
     ExportedRows,
     ExportFailures,
+    VaultRowsFolded,
+    VaultRowsLeft,
+    VaultOldestMs,
+    Reveals,
+    FailedReveals,
+    UnopenableValues,
+    Erasures,
+    KmsMs,
 }
 
 /// A metric's name and its value.

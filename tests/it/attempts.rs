@@ -93,6 +93,7 @@ async fn sqlstate_decides_the_error_type() {
         ("57014", "DatabaseTimedOut"),
         ("25P04", "DatabaseTimedOut"),
         ("LE001", "SaltChanged"),
+        ("LE003", "VaultKeyChanged"),
     ] {
         refuse_inserts(&database, sqlstate).await;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_secretsmanager::Client as SecretsManager;
 use login_etl::deadline::Deadline;
 use login_etl::handler::Ingest;
-use login_etl::store::Written;
+use login_etl::store::{Fingerprints, Rows, Written};
 use serde_json::json;
 
 use crate::support::{
@@ -379,11 +379,11 @@ async fn ingest_with_managed_secret(name: &str) -> Ingest {
 #[tokio::test]
 async fn empty_batch_sends_nothing() {
     let store = store_with(&[("DATABASE_URL", "postgresql://u:p@127.0.0.1:9/d?sslmode=disable")]).await;
-    let salt_fingerprint = masker().salt_fingerprint();
+    let fingerprints = Fingerprints { salt: masker().salt_fingerprint(), vault_key: None };
     let mut connecting = Duration::ZERO;
 
-    let writer = store.writer(&salt_fingerprint, Deadline::within(Duration::from_secs(1)), &mut connecting);
-    let written = writer.finish(Vec::new()).await;
+    let writer = store.writer(&fingerprints, Deadline::within(Duration::from_secs(1)), &mut connecting);
+    let written = writer.finish(Rows::default()).await;
 
     assert_eq!(written, Ok(Written::default()));
     assert_eq!(connecting, Duration::ZERO);

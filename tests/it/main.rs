@@ -27,3 +27,7 @@ mod schema;
 mod settings;
 mod support;
 mod traces;
+mod vault;
+mod vault_attacks;
+mod vault_schema;
+mod vault_support;
