@@ -3,6 +3,7 @@
 //!
 //! [reference]: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 /// A response may have 4096 bytes. This limit leaves room for its other fields.
 const REASON_CHARS: usize = 1000;
+
+/// The attributes of a resource, which a template reads with `Fn::GetAtt`.
+pub type ResourceData = BTreeMap<&'static str, String>;
 
 /// A request of CloudFormation. (The types of `aws_lambda_events` are not used: their `Debug` prints the
 /// URL.)
@@ -68,6 +72,8 @@ struct Response<'r> {
     stack_id: &'r str,
     request_id: &'r str,
     logical_resource_id: &'r str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    data: ResourceData,
 }
 
 impl CustomResourceRequest {
@@ -82,7 +88,7 @@ impl CustomResourceRequest {
     /// [`ResponseError`]: the response may be sent again.
     pub async fn respond<E: fmt::Display>(
         &self,
-        outcome: Result<(), E>,
+        outcome: Result<ResourceData, E>,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ResponseError> {
         let mut origins = environment("AWS_REGION").map(response_origins).unwrap_or_default();
@@ -103,10 +109,18 @@ impl CustomResourceRequest {
         Err(ResponseError::HttpStatus(response.status().as_u16()))
     }
 
-    fn response<E: fmt::Display>(&self, outcome: Result<(), E>) -> Response<'_> {
+    fn response<E: fmt::Display>(&self, outcome: Result<ResourceData, E>) -> Response<'_> {
+        let (status, reason, data) = match outcome {
+            Ok(data) => ("SUCCESS", None, data),
+            Err(error) => {
+                let reason = error.to_string().chars().take(REASON_CHARS).collect();
+                ("FAILED", Some(reason), ResourceData::new())
+            }
+        };
         Response {
-            status: if outcome.is_ok() { "SUCCESS" } else { "FAILED" },
-            reason: outcome.err().map(|error| error.to_string().chars().take(REASON_CHARS).collect()),
+            status,
+            reason,
+            data,
             // Always the same: a new id would make CloudFormation delete the old resource.
             physical_resource_id: self.physical_resource_id.as_deref().unwrap_or(&self.logical_resource_id),
             stack_id: &self.stack_id,
@@ -174,14 +188,14 @@ mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    fn response(request: &CustomResourceRequest, outcome: Result<(), &str>) -> Value {
+    fn response(request: &CustomResourceRequest, outcome: Result<ResourceData, &str>) -> Value {
         serde_json::to_value(request.response(outcome)).unwrap()
     }
 
     #[test]
     fn physical_id_never_changes() {
-        let created = response(&request("Create", None), Ok(()));
-        let updated = response(&request("Update", Some("Older")), Ok(()));
+        let created = response(&request("Create", None), Ok(ResourceData::new()));
+        let updated = response(&request("Update", Some("Older")), Ok(ResourceData::new()));
 
         assert_eq!(
             created,
@@ -206,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn attributes_are_in_the_response() {
+        let data = ResourceData::from([("PublicKey", "MFkw".to_owned())]);
+
+        let response = response(&request("Create", None), Ok(data));
+
+        assert_eq!(
+            (&response["Status"], &response["Data"]),
+            (&json!("SUCCESS"), &json!({ "PublicKey": "MFkw" }))
+        );
+    }
+
+    #[test]
     fn debug_prints_no_url() {
         let request = request("Delete", Some("Schema"));
 
@@ -221,7 +247,10 @@ mod tests {
         ] {
             request.response_url = url.into();
 
-            let error = request.respond(Ok::<_, &str>(()), |_| Some(endpoint.into())).await.unwrap_err();
+            let error = request
+                .respond(Ok::<_, &str>(ResourceData::new()), |_| Some(endpoint.into()))
+                .await
+                .unwrap_err();
 
             let error = error.to_string();
             assert!(error.starts_with("the response to CloudFormation cannot be delivered: "), "{error}");
@@ -268,7 +297,7 @@ mod tests {
             request.response_url.clone_from(&url);
             let environment = |name: &str| (name == "AWS_REGION").then(|| "us-east-2".to_owned());
 
-            let outcome = request.respond(Ok::<_, &str>(()), environment).await;
+            let outcome = request.respond(Ok::<_, &str>(ResourceData::new()), environment).await;
 
             assert!(matches!(outcome, Err(ResponseError::ForeignUrl)), "{url}: {outcome:?}");
         }

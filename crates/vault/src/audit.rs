@@ -1,0 +1,69 @@
+//! What an audit entry holds.
+
+use crate::requests::Purpose;
+use crate::token::{Field, Token};
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Verb {
+    /// The token of a value.
+    Token,
+    /// The value of a token.
+    Reveal,
+    /// The erasure of a value.
+    Erase,
+    /// The erasure of the values of a user.
+    EraseUser,
+}
+
+/// The first half of an entry, before anything is done.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The ARN of the caller.
+    pub caller: &'a str,
+    /// What the caller asks for.
+    pub verb: Verb,
+    /// The field, where the caller names it.
+    pub field: Option<Field>,
+    /// The token, except for a user.
+    pub token: Option<Token>,
+    /// The hash of the user id, for a user.
+    pub subject: Option<&'a [u8]>,
+    /// Why, except for a token.
+    pub purpose: Option<&'a Purpose>,
+}
+
+/// The second half of an entry: what was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Outcome {
+    /// The caller gets what was asked for.
+    Done,
+    /// The vault has no value of the token.
+    Unknown,
+    /// The value was erased.
+    Erased,
+    /// The sealed value does not open, or is the value of another token.
+    Unopenable,
+    /// KMS did not do its part.
+    KmsFailed,
+    /// The program did not do its part.
+    Failed,
+}
+
+impl Verb {
+    /// Returns the name in the audit entry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl Outcome {
+    /// Returns the name in the audit entry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}

@@ -1,0 +1,381 @@
+//! The database: the five functions that `login_vault` may execute. Each call is a transaction of its own, which is
+//! committed when the call returns.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool::managed::{Object, Pool, PoolError};
+use login_etl::aws::secrets::Secrets;
+use login_etl::config::DatabaseSettings;
+use login_etl::deadline::{Deadline, DeadlinePassed};
+use login_etl::store::connect::Connector;
+use login_etl::store::error::StoreError;
+use login_etl::store::tls::PendingTls;
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::audit::{Ask, Outcome};
+use crate::token::{Field, Token};
+
+const ASK: &str = include_str!("database/ask.sql");
+const TAKE: &str = include_str!("database/take.sql");
+const TELL: &str = include_str!("database/tell.sql");
+const ERASE: &str = include_str!("database/erase.sql");
+const ERASE_USER: &str = include_str!("database/erase_user.sql");
+
+/// Stands for the schema of the functions.
+const SCHEMA: &str = "{schema}";
+
+/// The code of an audit entry that does not exist, is too old, or was used already.
+const NO_ENTRY: &str = "LE004";
+
+/// How long a statement may take that touches one row, with the second attempt on a new connection.
+const TIME_LIMIT: Duration = Duration::from_secs(4);
+/// How long the search for a sealed value may take: it reads all batches that are not folded yet.
+const SEARCH_TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why the database did not do what was asked. No text of Postgres is in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseError {
+    /// The database is out of reach, or has no connection or no resources left.
+    #[error(transparent)]
+    Unavailable(StoreError),
+    /// Postgres did not answer in time. It may still do what the statement says.
+    #[error("Postgres did not answer in time")]
+    Silent,
+    /// There is no such audit entry, or it was used already.
+    #[error("the audit entry cannot be used")]
+    NoEntry,
+    /// Postgres refused the statement: a bug of this program, or a missing privilege.
+    #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
+    Refused(SqlState),
+    /// The answer has an unexpected type or value: the functions are of another version.
+    #[error("the answer of Postgres cannot be read")]
+    Unreadable,
+}
+
+/// Postgres, with one connection.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<Connector>,
+    /// The quoted name of the schema of the functions.
+    schema: String,
+}
+
+/// What the vault has of a token.
+#[derive(Debug)]
+pub enum Taken {
+    /// The sealed value.
+    Sealed(SealedValue),
+    /// Nothing.
+    Unknown,
+    /// Nothing, because it was erased.
+    Erased,
+}
+
+/// A sealed value, with what opens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedValue {
+    /// The field of the value.
+    pub field: Field,
+    /// The public key to which it was sealed, as `SubjectPublicKeyInfo`.
+    pub public_key: Vec<u8>,
+    /// The ARN or id of the KMS key with the private key.
+    pub kms_key: String,
+    /// The point that begins the stream.
+    pub encapsulated: Vec<u8>,
+    /// The position in the stream.
+    pub sequence: u16,
+    /// The ciphertext with its tag.
+    pub ciphertext: Vec<u8>,
+}
+
+/// What an erasure did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// The tokens whose values were erased.
+    pub tokens: Vec<String>,
+    /// The tokens that other users have too, and whose values stay.
+    pub shared: Vec<String>,
+    /// The number of rows that lost a token.
+    pub rows: i64,
+}
+
+/// Whether to repeat a statement on a new connection if the connection of the last request turns out to be dead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Also if nothing came in time: the connection may be dead since the last request.
+    Always,
+    /// Not if nothing came in time: the statement may take long, or have been done.
+    IfDisconnected,
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// Postgres answered, or the connection ended.
+    Answered(StoreError),
+    /// Nothing came in time.
+    Silent,
+}
+
+impl DatabaseError {
+    /// Returns the stable name of the error.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Unavailable(error) => error.error_type(),
+            Self::Silent => "DatabaseTimedOut",
+            Self::NoEntry => "AuditEntryUnusable",
+            Self::Refused(_) | Self::Unreadable => "DatabaseRefused",
+        }
+    }
+}
+
+type Parameters<'p> = [(&'p (dyn ToSql + Sync), Type)];
+
+impl Database {
+    /// Prepares to connect, and sends nothing yet.
+    #[must_use]
+    pub fn new(settings: DatabaseSettings, tls: PendingTls, secrets: Secrets) -> Self {
+        let schema = escape_identifier(&settings.schema);
+        let pool = Pool::builder(Connector::new(settings, tls, secrets)).max_size(1).build();
+        let pool = pool.unwrap_or_else(|_| unreachable!("a pool without timeouts needs no runtime"));
+        Self { pool, schema }
+    }
+
+    /// Connects, so that the first request need not.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`]. The first request connects then.
+    pub async fn warm_up(&self, deadline: Deadline) -> Result<(), DatabaseError> {
+        self.connection(deadline).await.map(drop)
+    }
+
+    /// Writes an audit entry, and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn ask(&self, ask: &Ask<'_>) -> Result<i64, DatabaseError> {
+        let verb: &str = ask.verb.name();
+        let field = ask.field.map(Field::name);
+        let token = ask.token.as_ref().map(Token::as_bytes);
+        let reason = ask.purpose.map(|purpose| purpose.reason.code());
+        let ticket = ask.purpose.map(|purpose| purpose.ticket.as_str());
+        let row = self
+            .row(
+                ASK,
+                &[
+                    (&ask.caller, Type::TEXT),
+                    (&verb, Type::TEXT),
+                    (&field, Type::TEXT),
+                    (&token, Type::BYTEA),
+                    (&ask.subject, Type::BYTEA),
+                    (&reason, Type::TEXT),
+                    (&ticket, Type::TEXT),
+                ],
+                Deadline::within(TIME_LIMIT),
+                Repeat::Always,
+            )
+            .await?;
+        row.try_get(0).map_err(|_| DatabaseError::Unreadable)
+    }
+
+    /// Takes the sealed value for which an entry asked, once.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn take(&self, entry: i64) -> Result<Taken, DatabaseError> {
+        let deadline = Deadline::within(SEARCH_TIME_LIMIT);
+        let row = self.row(TAKE, &[(&entry, Type::INT8)], deadline, Repeat::IfDisconnected).await?;
+        read_taken(&row).ok_or(DatabaseError::Unreadable)
+    }
+
+    /// Writes the outcome into an entry, once.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn tell(
+        &self,
+        entry: i64,
+        outcome: Outcome,
+        kms_request_id: Option<&str>,
+    ) -> Result<(), DatabaseError> {
+        let outcome: &str = outcome.into();
+        let parameters: &Parameters<'_> =
+            &[(&entry, Type::INT8), (&outcome, Type::TEXT), (&kms_request_id, Type::TEXT)];
+        self.row(TELL, parameters, Deadline::within(TIME_LIMIT), Repeat::IfDisconnected).await.map(drop)
+    }
+
+    /// Erases the value of the token of an entry, and writes the outcome into the entry.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn erase(
+        &self,
+        entry: i64,
+        token: &Token,
+        never_again: bool,
+        with_rows: bool,
+        deadline: Deadline,
+    ) -> Result<Erased, DatabaseError> {
+        let parameters: &Parameters<'_> =
+            &[(&entry, Type::INT8), (&never_again, Type::BOOL), (&with_rows, Type::BOOL)];
+        let row = self.row(ERASE, parameters, deadline, Repeat::IfDisconnected).await?;
+        let read = || {
+            let erased: bool = row.try_get(0).ok()?;
+            let tokens = if erased { vec![token.to_text()] } else { Vec::new() };
+            Some(Erased { tokens, shared: Vec::new(), rows: row.try_get(1).ok()? })
+        };
+        read().ok_or(DatabaseError::Unreadable)
+    }
+
+    /// Erases the values that only this user has, and writes the outcome into the entry.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn erase_user(
+        &self,
+        entry: i64,
+        user_id: &str,
+        never_again: bool,
+        with_rows: bool,
+        deadline: Deadline,
+    ) -> Result<Erased, DatabaseError> {
+        let parameters: &Parameters<'_> = &[
+            (&entry, Type::INT8),
+            (&user_id, Type::TEXT),
+            (&never_again, Type::BOOL),
+            (&with_rows, Type::BOOL),
+        ];
+        let row = self.row(ERASE_USER, parameters, deadline, Repeat::IfDisconnected).await?;
+        let read = || {
+            Some(Erased {
+                tokens: row.try_get(0).ok()?,
+                shared: row.try_get(1).ok()?,
+                rows: row.try_get(2).ok()?,
+            })
+        };
+        read().ok_or(DatabaseError::Unreadable)
+    }
+
+    /// Runs a statement that returns one row. A connection that died since the last request is replaced, and the
+    /// statement is sent once more.
+    async fn row(
+        &self,
+        template: &str,
+        parameters: &Parameters<'_>,
+        deadline: Deadline,
+        repeat: Repeat,
+    ) -> Result<Row, DatabaseError> {
+        let statement = template.replace(SCHEMA, &self.schema);
+        let connection = self.connection(deadline).await?;
+        let is_reused = Object::metrics(&connection).recycle_count > 0;
+        let first = if is_reused && repeat == Repeat::Always { deadline.halved() } else { deadline };
+        match row_on(connection, &statement, parameters, first).await {
+            Err(failure) if is_reused && failure.may_be_stale(repeat) => {
+                let connection = self.connection(deadline).await?;
+                let second = row_on(connection, &statement, parameters, deadline).await;
+                second.map_err(|failure| match failure.into() {
+                    // The first attempt was done, although its answer did not come.
+                    DatabaseError::NoEntry => DatabaseError::Silent,
+                    error => error,
+                })
+            }
+            outcome => outcome.map_err(DatabaseError::from),
+        }
+    }
+
+    async fn connection(&self, deadline: Deadline) -> Result<Object<Connector>, DatabaseError> {
+        // Boxed: the handshake would make every future that awaits it many kilobytes large.
+        match Box::pin(deadline.timeout(self.pool.get())).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(DatabaseError::Unavailable(error)),
+            // The pool itself has no timeout and is never closed.
+            Ok(Err(_)) | Err(DeadlinePassed) => Err(DatabaseError::Unavailable(StoreError::TimedOut)),
+        }
+    }
+}
+
+impl Failure {
+    /// Whether a new connection may succeed.
+    fn may_be_stale(&self, repeat: Repeat) -> bool {
+        match self {
+            Self::Answered(error) => error.is_connection_error(),
+            Self::Silent => repeat == Repeat::Always,
+        }
+    }
+}
+
+impl From<Failure> for DatabaseError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Silent => Self::Silent,
+            Failure::Answered(StoreError::StatementRefused { sqlstate }) if sqlstate.code() == NO_ENTRY => {
+                Self::NoEntry
+            }
+            Failure::Answered(StoreError::StatementRefused { sqlstate }) if is_of_statement(&sqlstate) => {
+                Self::Refused(sqlstate)
+            }
+            Failure::Answered(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+async fn row_on(
+    connection: Object<Connector>,
+    statement: &str,
+    parameters: &Parameters<'_>,
+    deadline: Deadline,
+) -> Result<Row, Failure> {
+    match deadline.timeout(connection.client().query_typed_one(statement, parameters)).await {
+        Ok(Ok(row)) => Ok(row),
+        Ok(Err(error)) => Err(Failure::Answered(connection.store_error(&error))),
+        Err(DeadlinePassed) => {
+            // The answer may still come: no other request may use this connection.
+            drop(Object::take(connection));
+            Err(Failure::Silent)
+        }
+    }
+}
+
+fn read_taken(row: &Row) -> Option<Taken> {
+    match row.try_get(0).ok()? {
+        "unknown" => Some(Taken::Unknown),
+        "erased" => Some(Taken::Erased),
+        "sealed" => {
+            let field: &str = row.try_get(1).ok()?;
+            let sequence: i32 = row.try_get(6).ok()?;
+            Some(Taken::Sealed(SealedValue {
+                field: field.parse().ok()?,
+                public_key: row.try_get(3).ok()?,
+                kms_key: row.try_get(4).ok()?,
+                encapsulated: row.try_get(5).ok()?,
+                sequence: sequence.try_into().ok()?,
+                ciphertext: row.try_get(7).ok()?,
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// Whether Postgres refused the statement itself, and not because it lacked resources or a right moment: the classes of
+/// [a code][codes] for data, constraints, names, syntax and privileges.
+///
+/// [codes]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+fn is_of_statement(sqlstate: &SqlState) -> bool {
+    ["0A", "21", "22", "23", "3F", "42", "P0"].iter().any(|class| sqlstate.code().starts_with(class))
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+SELECT {schema}.vault_tell($1, $2, $3)
