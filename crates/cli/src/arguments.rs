@@ -3,11 +3,14 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::erase::EraseArguments;
 use crate::logs::LogsArguments;
 use crate::page::PageArguments;
 use crate::redrive::RedriveArguments;
+use crate::reveal::RevealArguments;
 use crate::smoke::SmokeArguments;
 use crate::stack::StackOptions;
+use crate::token::TokenArguments;
 
 /// Operates a deployed stack of login-etl
 ///
@@ -15,8 +18,9 @@ use crate::stack::StackOptions;
 /// finds them: environment variables, the profile AWS_PROFILE, or the machine's role.
 ///
 /// Exit status: 0 if everything is done or well, 1 if something is not well or is
-/// left to do, 2 for wrong use, 129, 130 or 143 after SIGHUP, SIGINT (Ctrl-C) or
-/// SIGTERM.
+/// left to do, 2 for wrong use, 3, 4 or 5 if the vault denies a request, does not
+/// know a token or has erased its value, 129, 130 or 143 after SIGHUP, SIGINT
+/// (Ctrl-C) or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "login-etl", version, verbatim_doc_comment)]
 pub(crate) struct Arguments {
@@ -43,6 +47,27 @@ pub(crate) enum Command {
     /// own credentials, and logged without their paths. Nothing is written to disk.
     #[command(verbatim_doc_comment)]
     Page(PageArguments),
+    /// Compute the tokens of values that are typed on standard input
+    ///
+    /// Reads a value from each line, and prints the tokens in the same order. A value
+    /// is no argument, because other users of this machine can read arguments, and
+    /// your shell keeps them. The vault must be on (Vault=true).
+    #[command(verbatim_doc_comment)]
+    Token(TokenArguments),
+    /// Reveal the value of a token
+    ///
+    /// The vault first writes an audit entry with your AWS identity, the reason and
+    /// the ticket. A reveal that fails leaves an entry, too.
+    #[command(verbatim_doc_comment)]
+    Reveal(RevealArguments),
+    /// Erase the value of a token, a value, or the values of a user
+    ///
+    /// Name a token, or type the value or the user id on standard input. Of a user,
+    /// only values that no other user has are erased; the others are listed. The
+    /// tokens stay in the rows unless you add --rows. Nothing brings an erased value
+    /// back.
+    #[command(verbatim_doc_comment)]
+    Erase(EraseArguments),
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page of the program or of one of its commands

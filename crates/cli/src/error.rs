@@ -24,6 +24,15 @@ pub(crate) enum Error {
     /// AWS refuses the caller the call: trying again is no use.
     #[error("{0}")]
     Denied(String),
+    /// The caller may not do this in the vault: other credentials may.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The vault does not have what was asked for.
+    #[error("{0}")]
+    Unknown(String),
+    /// The vault has erased what was asked for: it is gone.
+    #[error("{0}")]
+    Erased(String),
     /// A signal ended the command. What it had begun is undone, or the next run continues it.
     #[error("ended by {0}")]
     Interrupted(Signal),
@@ -45,6 +54,9 @@ impl Error {
         match self {
             Self::Usage(_) => 2.into(),
             Self::Failed(_) | Self::Denied(_) => 1.into(),
+            Self::Forbidden(_) => 3.into(),
+            Self::Unknown(_) => 4.into(),
+            Self::Erased(_) => 5.into(),
             Self::Interrupted(signal) => signal.exit_status().into(),
         }
     }

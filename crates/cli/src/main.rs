@@ -9,7 +9,9 @@ mod completions;
 mod concurrency;
 mod confirmation;
 mod environment;
+mod erase;
 mod error;
+mod input;
 mod invoke;
 mod log_lines;
 mod logs;
@@ -19,12 +21,16 @@ mod output;
 mod page;
 mod queue;
 mod redrive;
+mod reveal;
 mod rotate;
 mod salt;
 mod signals;
+mod signed_api;
 mod smoke;
 mod stack;
 mod status;
+mod token;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -64,6 +70,15 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
         Command::Man { of } => return man::man(of.as_deref()),
         Command::Page(arguments) => {
             return Box::pin(signals.interrupt(page::page(&stack, arguments, printer))).await;
+        }
+        Command::Token(arguments) => {
+            return Box::pin(signals.interrupt(token::token(&stack, arguments, printer))).await;
+        }
+        Command::Reveal(arguments) => {
+            return Box::pin(signals.interrupt(reveal::reveal(&stack, arguments, printer))).await;
+        }
+        Command::Erase(arguments) => {
+            return Box::pin(signals.interrupt(erase::erase(&stack, arguments, printer, yes))).await;
         }
         Command::OfStack(command) => command,
     };

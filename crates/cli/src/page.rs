@@ -13,18 +13,15 @@ use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::aws::Aws;
 use crate::error::{Error, Outcome};
 use crate::output::{self, Printer};
-use crate::stack::{Stack, StackOptions};
+use crate::signed_api::{SignedApi, Site};
+use crate::stack::StackOptions;
 
 use self::proxy::Proxy;
-use self::site::Site;
 
-mod login;
 mod problem;
 mod proxy;
-mod site;
 
 /// Arguments of `page`.
 #[derive(Debug, Args)]
@@ -49,32 +46,18 @@ pub(crate) async fn page(
     arguments: PageArguments,
     printer: Printer,
 ) -> Result<Outcome, Error> {
-    let (aws, site) = match arguments.url {
-        Some(site) => (Aws::connect(options.region.clone()).await?, site),
-        None => find_site(options).await?,
-    };
+    let absent = "no page: deploy it with the parameter Analysts=true";
+    let api = SignedApi::find(options, arguments.url, "AnalystsUrl", absent).await?;
     let cannot_listen =
         |error| Error::Failed(format!("port {} of 127.0.0.1 cannot be used: {error}", arguments.port));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await.map_err(cannot_listen)?;
     let port = listener.local_addr().map_err(cannot_listen)?.port();
-    let proxy = Arc::new(Proxy::new(site, &aws, port)?);
+    let proxy = Arc::new(Proxy::new(api, port)?);
     printer.print(&Report { url: proxy.url() })?;
     output::progress("Whoever has this address can use the page as you. Ctrl-C ends it.");
     let router = Router::new().fallback(proxy::respond).with_state(proxy);
     axum::serve(listener, router).await.map_err(cannot_listen)?;
     Ok(Outcome::Good)
-}
-
-async fn find_site(options: &StackOptions) -> Result<(Aws, Site), Error> {
-    let stack = Stack::find(options).await?;
-    let url = stack.optional_output("AnalystsUrl").ok_or_else(|| {
-        Error::Failed(format!(
-            "the stack {} has no page: deploy it with the parameter Analysts=true",
-            stack.name
-        ))
-    })?;
-    let site = url.parse().map_err(|problem| Error::Failed(format!("the output AnalystsUrl: {problem}")))?;
-    Ok((stack.aws, site))
 }
 
 impl fmt::Display for Report {

@@ -18,11 +18,12 @@ use crate::signals::Signals;
 use crate::stack::Stack;
 
 /// The roles with a password, and the outputs that name their secrets.
-const ROLES: [(&str, &str); 4] = [
+const ROLES: [(&str, &str); 5] = [
     ("login_writer", "WriterSecretArn"),
     ("login_analyst", "ReaderSecretArn"),
     ("login_api", "ApiSecretArn"),
     ("login_export", "ExportSecretArn"),
+    ("login_vault", "VaultSecretArn"),
 ];
 const PASSWORD_LENGTH: i64 = 64;
 

@@ -3,8 +3,21 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 9] =
-    ["accept-salt", "completions", "logs", "man", "page", "redrive", "rotate", "smoke", "status"];
+const COMMANDS: [&str; 12] = [
+    "accept-salt",
+    "completions",
+    "erase",
+    "logs",
+    "man",
+    "page",
+    "redrive",
+    "reveal",
+    "rotate",
+    "smoke",
+    "status",
+    "token",
+];
+const TOKEN: &str = "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3";
 
 /// Runs the program in an empty environment and in the folder of the package, which has no samconfig.toml.
 fn run(arguments: &[&str]) -> Output {
@@ -74,13 +87,35 @@ fn wrong_arguments_are_wrong_use() {
         &["page", "--url", "http://example.com"],
         &["page", "--url", "https://example.com", "--stack", "login-etl-prod"],
         &["page", "--port", "65536", "--stack", "login-etl-prod"],
-        &["reveal"],
+        &["reveal", "--stack", "s"],
+        &["reveal", TOKEN, "--reason", "incident"],
+        &["reveal", TOKEN, "--ticket", "SEC-1"],
+        &["reveal", TOKEN, "--reason", "curiosity", "--ticket", "SEC-1"],
+        &["token"],
+        &["token", "--field", "user_id"],
+        &["token", "--field", "ip", "203.0.113.7"],
+        &["erase", "--reason", "legal", "--ticket", "SEC-1"],
+        &["erase", TOKEN, "--user", "--reason", "legal", "--ticket", "SEC-1"],
+        &["erase", TOKEN, "--field", "ip", "--reason", "legal", "--ticket", "SEC-1"],
+        &["erase", "--user", "alice", "--reason", "legal", "--ticket", "SEC-1"],
         &[],
     ] {
         let (status, error) = failure(&run(arguments));
 
         assert_eq!(status, Some(2), "{arguments:?}");
         assert!(error.contains("--help"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn values_in_place_of_tokens_are_not_repeated() {
+    for command in ["reveal", "erase"] {
+        let arguments = [command, "203.0.113.7", "--reason", "fraud", "--ticket", "SEC-1", "--stack", "s"];
+
+        let (status, error) = failure(&run(&arguments));
+
+        let expected = "login-etl: TOKEN is not a token, which has 64 lowercase hexadecimal digits\n";
+        assert_eq!((status, &*error), (Some(2), expected), "{command}");
     }
 }
 
@@ -111,11 +146,11 @@ fn man_page_has_every_command() {
 
 #[test]
 fn unknown_command_has_no_man_page() {
-    let (status, error) = failure(&run(&["man", "reveal"]));
+    let (status, error) = failure(&run(&["man", "resalt"]));
 
     assert_eq!(
         (status, &*error),
-        (Some(2), "login-etl: login-etl has no command reveal; login-etl --help lists them\n")
+        (Some(2), "login-etl: login-etl has no command resalt; login-etl --help lists them\n")
     );
 }
 

@@ -2,41 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use aws_sdk_cloudformation::config::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningError, SigningSettings, sign};
-use aws_sigv4::sign::v4::SigningParams;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::http::HttpConnector;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
-use crate::aws::{self, Aws};
 use crate::error::Error;
 use crate::output;
+use crate::signed_api::{NoAnswer, SignedApi, TIME_LIMIT, UnsignedRequest};
 
-use super::login::Login;
 use super::problem::{self, Problem, is_browser};
-use super::site::Site;
 
 /// Bytes of a request's body. The API accepts no more.
 const BODY_LIMIT: usize = 4096;
-/// Bytes of an answer: the most that [a function can return][quota].
-///
-/// [quota]: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-const ANSWER_LIMIT: usize = 6 * 1024 * 1024;
-/// Time limit of a request: API Gateway [answers within 30 s][quota].
-///
-/// [quota]: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
-const TIME_LIMIT: Duration = Duration::from_secs(35);
 
 /// The headers that are forwarded. A cookie of another program on 127.0.0.1 is not.
 const REQUEST_HEADERS: [HeaderName; 3] = [header::ACCEPT, header::CONTENT_TYPE, header::IF_NONE_MATCH];
@@ -61,10 +42,7 @@ const RESPONSE_HEADERS: [HeaderName; 15] = [
 
 /// Forwards requests of this machine to the analysts' API.
 pub(crate) struct Proxy {
-    site: Site,
-    region: String,
-    login: Login,
-    connector: Connector,
+    api: SignedApi,
     port: u16,
     /// The first segment of each path, with the slash before it.
     secret: String,
@@ -76,27 +54,13 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] if there are no credentials, or the system has no random numbers.
-    pub(crate) fn new(site: Site, aws: &Aws, port: u16) -> Result<Self, Error> {
+    /// [`Error::Failed`] if the system has no random numbers.
+    pub(crate) fn new(api: SignedApi, port: u16) -> Result<Self, Error> {
         let mut random = [0; 16];
         getrandom::fill(&mut random)
             .map_err(|error| Error::Failed(format!("no random numbers from the system: {error}")))?;
-        let connector = Connector::builder()
-            // As for the other calls of this program.
-            .proxy_config(ProxyConfig::from_env())
-            // A connection that was open while the machine slept would not answer.
-            .pool_idle_timeout(Some(Duration::from_secs(5)))
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build();
-        Ok(Self {
-            region: site.region.clone().unwrap_or_else(|| aws.region().to_owned()),
-            site,
-            login: Login::new(aws.credentials()?),
-            connector,
-            port,
-            secret: format!("/{:032x}", u128::from_be_bytes(random)),
-            time_limit: TIME_LIMIT,
-        })
+        let secret = format!("/{:032x}", u128::from_be_bytes(random));
+        Ok(Self { api, port, secret, time_limit: TIME_LIMIT })
     }
 
     /// Returns the address of the page on this machine.
@@ -108,25 +72,13 @@ impl Proxy {
         let (request, body) = request.into_parts();
         let path = self.permit(&request)?;
         let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| Problem::Body)?;
-        let credentials = self.login.credentials().await.map_err(|reason| {
-            output::progress(format_args!("login-etl: {reason}"));
-            Problem::NoCredentials
-        })?;
-        let request = self.sign(&request, path, &body, credentials)?;
-        let answer = self.connector.call(request).await.map_err(|error| {
-            output::progress(format_args!(
-                "login-etl: no answer from the analysts' API: {}",
-                aws::causes(&error)
-            ));
-            Problem::Unreachable
-        })?;
-        let (answer, body) = answer.try_into_http1x().map_err(|_| Problem::Answer)?.into_parts();
-        let body = to_bytes(Body::new(body), ANSWER_LIMIT).await.map_err(|_| Problem::Answer)?;
-        if answer.status == StatusCode::FORBIDDEN && !is_of_the_api(&answer.headers) {
-            self.login.forget().await;
-            return Err(self.denied(&body));
-        }
-        pass_back(answer.status, &answer.headers, body)
+        let value = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+        let headers: Vec<_> =
+            REQUEST_HEADERS.iter().filter_map(|name| Some((name.as_str(), value(name)?))).collect();
+        let (method, query) = (request.method.as_str(), request.uri.query());
+        let request = UnsignedRequest { method, path, query, headers: &headers, body };
+        let answer = self.api.send(request).await?;
+        pass_back(answer.status, &answer.headers, answer.body)
     }
 
     /// Returns the path in the API, if the request comes from the page.
@@ -153,61 +105,31 @@ impl Proxy {
             _ => Err(Problem::Method),
         }
     }
-
-    fn sign(
-        &self,
-        request: &Parts,
-        path: &str,
-        body: &Bytes,
-        credentials: Credentials,
-    ) -> Result<HttpRequest, Problem> {
-        let address = self.site.address(path, request.uri.query());
-        let value = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-        let headers = REQUEST_HEADERS.iter().filter_map(|name| Some((name.as_str(), value(name)?)));
-        let method = request.method.as_str();
-        let signable = SignableRequest::new(method, &*address, headers.clone(), SignableBody::Bytes(body))?;
-        let identity = credentials.into();
-        let params = SigningParams::builder()
-            .identity(&identity)
-            .region(&self.region)
-            .name(self.site.service)
-            .time(SystemTime::now())
-            .settings(SigningSettings::default())
-            .build()
-            .unwrap_or_else(|_| unreachable!("all required parameters are set"));
-        let (signature, _) = sign(signable, &params.into())?.into_parts();
-
-        let mut signed = HttpRequest::new(body.clone().into());
-        signed.set_method(method).map_err(|_| Problem::Unsignable)?;
-        signed.set_uri(&*address).map_err(|_| Problem::Unsignable)?;
-        for (name, value) in headers.chain(signature.headers()) {
-            signed.headers_mut().insert(name.to_owned(), value.to_owned());
-        }
-        Ok(signed)
-    }
-
-    /// Explains why AWS refused a request. AWS's own text is not shown: it may quote the request.
-    fn denied(&self, body: &[u8]) -> Problem {
-        let text = String::from_utf8_lossy(body);
-        if text.contains("security token") && text.contains("expired") {
-            output::progress("login-etl: the AWS credentials have expired; log in again (aws sso login)");
-            return Problem::NoCredentials;
-        }
-        Problem::Denied(self.site.permission.clone())
-    }
 }
 
 /// By hand: the path is a secret.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy").field("site", &self.site).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("api", &self.api).field("port", &self.port).finish_non_exhaustive()
     }
 }
 
-/// The library's error is dropped: it may quote the URL.
-impl From<SigningError> for Problem {
-    fn from(_: SigningError) -> Self {
-        Self::Unsignable
+/// The terminal shows the reasons that the browser does not.
+impl From<NoAnswer> for Problem {
+    fn from(reason: NoAnswer) -> Self {
+        match reason {
+            NoAnswer::NoCredentials(reason) => {
+                output::progress(format_args!("login-etl: {reason}"));
+                Self::NoCredentials
+            }
+            NoAnswer::Denied(permission) => Self::Denied(permission),
+            NoAnswer::Unsignable => Self::Unsignable,
+            NoAnswer::Unreachable(causes) => {
+                output::progress(format_args!("login-etl: no answer from the analysts' API: {causes}"));
+                Self::Unreachable
+            }
+            NoAnswer::Unreadable => Self::Answer,
+        }
     }
 }
 
@@ -255,15 +177,9 @@ fn stays_below(location: &[u8]) -> bool {
     !location.starts_with(b"/") && !location.iter().any(|byte| matches!(byte, b':' | b'\\'))
 }
 
-/// Whether the API made this answer, and not AWS in front of it.
-fn is_of_the_api(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|content_type| content_type.starts_with("application/problem+json"))
-}
-
 #[cfg(test)]
 mod tests {
-    use aws_sdk_cloudformation::config::SharedCredentialsProvider;
+    use aws_sdk_cloudformation::config::{Credentials, SharedCredentialsProvider};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -294,12 +210,11 @@ mod tests {
     #[tokio::test]
     async fn silent_api_is_a_timeout() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
         let credentials = Credentials::new("key", "secret", None, None, "test");
+        let provider = SharedCredentialsProvider::new(credentials);
         let proxy = Proxy {
-            site: format!("http://{}", silent.local_addr().unwrap()).parse().unwrap(),
-            region: "eu-central-1".into(),
-            login: Login::new(SharedCredentialsProvider::new(credentials)),
-            connector: Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build(),
+            api: SignedApi::new(site, "eu-central-1", provider),
             port: 9000,
             secret: "/secret".into(),
             time_limit: Duration::from_millis(1),

@@ -1,4 +1,4 @@
-//! The address of the analysts' API in AWS, and how its requests are signed.
+//! The address of an API in AWS, and how its requests are signed.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// [encoding]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The address of the analysts' API: an HTTP API of API Gateway, or a function URL.
+/// The address of an API: an HTTP API of API Gateway, or a function URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Site {
     /// Without a slash at the end.

@@ -1,4 +1,4 @@
-//! The analyst's AWS credentials.
+//! The caller's AWS credentials.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ impl Login {
         Ok(kept.insert(credentials).clone())
     }
 
-    /// Forgets the credentials, which AWS has refused: the analyst may have logged in again since.
+    /// Forgets the credentials, which AWS has refused: the caller may have logged in again since.
     pub(crate) async fn forget(&self) {
         *self.kept.lock().await = None;
     }
