@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from benches import analysts, events, export, proxy, scans
+from benches import analysts, events, export, proxy, scans, vault
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
@@ -50,6 +50,8 @@ class Effort:
     analysts_rounds: int
     export_rows: int
     export_rounds: int
+    vault_rounds: int
+    vault_values: int  # stored before
 
 
 FULL = Effort(
@@ -67,6 +69,8 @@ FULL = Effort(
     analysts_rounds=5,
     export_rows=1_000_000,
     export_rounds=7,
+    vault_rounds=60,
+    vault_values=3_000_000,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -81,6 +85,8 @@ QUICK = Effort(
     analysts_rounds=1,
     export_rows=100_000,
     export_rounds=1,
+    vault_rounds=5,
+    vault_values=100_000,
 )
 
 
@@ -408,6 +414,16 @@ def export_ingest(servers: BenchServers, effort: Effort) -> list[Row]:
     return export.ingest(servers, rows, effort.export_rounds, seconds)
 
 
+def vault_batches(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure what the vault adds to a batch."""
+    return vault.batches(servers, effort.vault_rounds, effort.vault_values)
+
+
+def vault_fold(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure how many sealed values are folded in a second."""
+    return vault.fold(servers, effort.vault_rounds, effort.vault_values)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -439,4 +455,6 @@ MEASUREMENTS = {
     "analysts_ingest": Measurement(analysts_ingest, fsync="on", tls="no TLS"),
     "export": Measurement(export_speed, fsync="on", tls="TLS to Postgres"),
     "export_ingest": Measurement(export_ingest, fsync="on", tls="TLS to Postgres for the export"),
+    "vault": Measurement(vault_batches, fsync="on", tls="no TLS"),
+    "vault_fold": Measurement(vault_fold, fsync="on", tls="no TLS"),
 }

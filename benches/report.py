@@ -82,6 +82,8 @@ TABLES = [
         ],
     ),
     ("export_ingest", "Messages a second of one function beside exports: medians", None),
+    ("vault", "A batch of 1,000 with and without the vault: medians", None),
+    ("vault_fold", "Folding of sealed values", None),
 ]
 
 LEGEND = (
