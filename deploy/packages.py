@@ -27,6 +27,7 @@ PACKAGES = (
     "zip/{0}/migrate/bootstrap.zip",
     "zip/{0}/api/bootstrap.zip",
     "zip/{0}/export/bootstrap.zip",
+    "zip/{0}/vault/bootstrap.zip",
     "image/{0}.tar",
     PROGRAM,
 )

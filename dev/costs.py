@@ -18,8 +18,13 @@ BATCH = 100
 # SQS's maximum for a receive or a delete.
 REQUEST = 10
 MEMORY_GB = 0.25
-# The parts that a parameter turns on; the items of their rows begin with these words.
-OPTIONAL = ("analysts", "export")
+# The parts that a parameter turns on, and how the items of their rows begin.
+OPTIONAL = {
+    "analysts": ("analysts:",),
+    "export": ("export:",),
+    "vault": ("vault:",),
+    "vault and a created database": ("vault:", "vault and a created database:"),
+}
 HOURS = 730
 HOUR_S = 3600
 ZONES = 2
@@ -138,6 +143,17 @@ def by_month() -> Iterable[Row]:
     yield _priced(
         "export: requests to S3", writes, HOURS * _FIGURES["export_writes"], "s3_requests"
     )
+    yield _priced("vault: key", "", _count(resources, "AWS::KMS::Key", "CreatesVaultKey"), "keys")
+    yield _priced("vault: secret of `login_vault`", "", 1, "secrets")
+    yield _priced("vault: metrics", "", _FIGURES["vault_metrics"], "metrics")
+    vault_alarms = _count(resources, "AWS::CloudWatch::Alarm", "HasVault")
+    yield _priced("vault: alarms", "", vault_alarms, "alarms")
+    yield _priced(
+        "vault and a created database: endpoint of KMS",
+        f"{ZONES} zones {X} {HOURS} h",
+        ZONES * HOURS,
+        "endpoint_hours",
+    )
 
 
 def usd(number: float, price: str) -> float:
@@ -170,11 +186,10 @@ def _count(resources: Iterable[dict[str, Any]], kind: str, condition: str | None
 def _table(name: str, rows: Iterable[Row], digits: int) -> str:
     """Return a table with the sums for each kind of database, and for each optional part."""
     rows = list(rows)
-    optional = {
-        part: sum(row.usd for row in rows if row.item.startswith(part)) for part in OPTIONAL
-    }
-    created = sum(row.usd for row in rows) - sum(optional.values())
-    own = created - sum(row.usd for row in rows if row.item.startswith("created database"))
+    optional = {part: _sum(rows, *starts) for part, starts in OPTIONAL.items()}
+    of_parts = {start for starts in OPTIONAL.values() for start in starts}
+    created = _sum(rows) - _sum(rows, *of_parts)
+    own = created - _sum(rows, "created database:")
     lines = [f"| {row.item} | {row.calculation} | {row.usd:.{digits}f} |" for row in rows]
     sums = [
         f"| **{name}, your own database** | | **{own:.2f}** |",
@@ -184,6 +199,11 @@ def _table(name: str, rows: Iterable[Row], digits: int) -> str:
         if round(more, 2):
             sums.append(f"| **{name} more, with {part}** | | **{more:.2f}** |")
     return "\n".join(["| item | calculation | USD |", "|---|---|---|", *lines, *sums])
+
+
+def _sum(rows: list[Row], *starts: str) -> float:
+    """Add up the rows whose item begins with one of these texts, or all if there is none."""
+    return sum(row.usd for row in rows if not starts or row.item.startswith(starts))
 
 
 def main() -> None:

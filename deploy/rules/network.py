@@ -11,6 +11,8 @@ from dev.checks.deployments import resolve, stacks
 # Without the first two, the migrate function cannot read its secret, nor answer CloudFormation: the
 # stack can neither be created nor rolled back. Without the third, no bad message is returned.
 NEEDED = ("s3", "secretsmanager", "sqs")
+# A function that uses a key for key agreement calls KMS itself.
+KEY_AGREEMENT = "KEY_AGREEMENT"
 
 # Without the isolated partitions (us-iso…, us-isob…, us-isof…, eu-isoe…): AWS publishes no names of
 # their endpoints.
@@ -81,6 +83,12 @@ class NetworkHasEndpoints(CloudFormationLintRule):
                 for resource in resources.values()
                 if resource["Type"] == "AWS::EC2::VPCEndpoint"
             }
-            if absent := [service for service in NEEDED if service not in present]:
+            usages = {
+                resource["Properties"].get("KeyUsage")
+                for resource in resources.values()
+                if resource["Type"] == "AWS::KMS::Key"
+            }
+            needed = (*NEEDED, *(["kms"] if KEY_AGREEMENT in usages else []))
+            if absent := [service for service in needed if service not in present]:
                 missing[network] = f"no endpoint for {', '.join(absent)} with {deployment}"
         return [RuleMatch(["Resources", name], message) for name, message in missing.items()]

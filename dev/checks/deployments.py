@@ -47,6 +47,7 @@ EXAMPLES = {
     "SourceArns": f"arn:aws:sns:{_HERE}:topic,arn:aws:events:{_HERE}:rule/rule",
     "StackName": STACK,
     "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+    "VaultKeyArn": f"arn:aws:kms:{_HERE}:key/of-an-older-stack",
 }
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html#arns-syntax

@@ -19,6 +19,7 @@ from botocore import xform_name
 from ministack.core.iam_evaluator import (
     EvalContext,
     ParsedStatement,
+    combine_resource_policy,
     evaluate,
     evaluate_resource_policy,
     parse_policy_document,
@@ -47,6 +48,8 @@ FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:login-etl-prod-Function-
 SECRETS_MANAGER = f"secretsmanager.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
 S3 = f"s3.{REGION}.amazonaws.com"
+# Through which services KMS is called; None is a call of its own.
+THROUGH = (None, SECRETS_MANAGER, SQS, S3)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ NETWORK = Grant(
     users=(LAMBDA,),
 )
 
+# What the vault does with its key. Nobody else may do the first.
+OPENING = ("kms:DeriveSharedSecret", "kms:GetPublicKey")
+
 # What each role needs. A resource that a stack does not have is left out.
 ROLES = {
     "IngestRole": (
@@ -99,7 +105,10 @@ ROLES = {
     "MigrateRole": (
         Grant(
             ("secretsmanager:GetSecretValue",),
-            ("WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "OwnerSecret"),
+            (
+                *("WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "VaultSecret"),
+                "OwnerSecret",
+            ),
         ),
         Grant(
             ("kms:Decrypt",), ("SecretsKey", "OwnerKey", "KeyOfOwnerSecret"), via=SECRETS_MANAGER
@@ -128,6 +137,15 @@ ROLES = {
         TRACES,
     ),
     "ExportRunRole": (Grant(("lambda:InvokeFunction",), ("ExportFunction",)),),
+    # On a key of its own stack, it has its rights by the policy of the key.
+    "VaultRole": (
+        Grant(("secretsmanager:GetSecretValue",), ("Salt", "VaultSecret")),
+        Grant(("kms:Decrypt",), ("SecretsKey",), via=SECRETS_MANAGER),
+        *(Grant(OPENING, ("OlderVaultKey",), via=via) for via in THROUGH),
+        Grant(("rds-db:connect",), ("login_vault",)),
+        Grant(WRITE_LOGS, ("VaultLogGroup",)),
+        TRACES,
+    ),
 }
 # The only service that assumes each role.
 TRUSTED = {
@@ -137,6 +155,7 @@ TRUSTED = {
     "IngestRole": "lambda.amazonaws.com",
     "MigrateRole": "lambda.amazonaws.com",
     "UpkeepRole": "scheduler.amazonaws.com",
+    "VaultRole": "lambda.amazonaws.com",
 }
 OTHER_SERVICES = ("ec2", "events", "s3", "sns")
 
@@ -159,13 +178,20 @@ READING_FILES = (
 # The keys in the context of a call of a function URL:
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
 OF_URL = {"lambda:functionurlauthtype": "AWS_IAM", "lambda:invokedviafunctionurl": "true"}
-# What AnalystsPolicy must allow: an action, the resource, and what the request must say of itself.
-READING = (
-    ("cloudformation:DescribeStacks", "Stack", {}),
-    ("execute-api:Invoke", "HttpApi", {}),
-    ("lambda:InvokeFunctionUrl", "FunctionUrl", OF_URL),
-    ("lambda:InvokeFunction", "FunctionUrl", OF_URL),
-)
+FIND_THE_ADDRESS = ("cloudformation:DescribeStacks", "Stack", {})
+# What the policies of people must allow: an action, the resource, and what the request must say of
+# itself.
+PEOPLE = {
+    "AnalystsPolicy": (
+        FIND_THE_ADDRESS,
+        ("execute-api:Invoke", "HttpApi", {}),
+        ("lambda:InvokeFunctionUrl", "FunctionUrl", OF_URL),
+        ("lambda:InvokeFunction", "FunctionUrl", OF_URL),
+    ),
+    "VaultTokenPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /token", {})),
+    "VaultReaderPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /reveal", {})),
+    "VaultEraserPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /erase", {})),
+}
 
 # Actions that no operation of the SDK is called after.
 MORE_ACTIONS = {
@@ -212,8 +238,8 @@ def stacks(template: Json) -> Iterator[Stack]:
     memory: Memory = {}
     for deployment in deployments(template):
         resources = resolve(template, deployment, memory)["Resources"]
-        exported = ("ExportKey", "ExportBucketPolicy")
-        judged = (*ROLES, *SENDING, *exported, "NetworkPolicy", "AnalystsPolicy")
+        others = ("ExportKey", "ExportBucketPolicy", "VaultKey", "NetworkPolicy")
+        judged = (*ROLES, *SENDING, *PEOPLE, *others)
         named = {name: resources.get(name) for name in judged}
         if (text := json.dumps(named)) not in seen:
             seen.add(text)
@@ -231,8 +257,10 @@ def findings(template: Json) -> Iterator[str]:
         yield from _of_log_groups(stack)
         if "ExportBucket" in stack.resources:
             yield from _of_readers(stack)
-        if "AnalystsPolicy" in stack.resources:
-            yield from _of_analysts(stack)
+        if "VaultKey" in stack.resources:
+            yield from _of_vault_key(stack)
+        for policy in PEOPLE.keys() & stack.resources.keys():
+            yield from _of_people(stack, policy)
         for role, resource in stack.resources.items():
             if resource["Type"] != "AWS::IAM::Role":
                 continue
@@ -255,7 +283,7 @@ def calls_without_grant() -> list[str]:
         for action in grant.actions
         if CODE in grant.users
     }
-    packages = [ROOT, *(ROOT / "crates" / name for name in ("api", "export"))]
+    packages = [ROOT, *(ROOT / "crates" / name for name in ("api", "export", "vault"))]
     manifests = [path / "Cargo.toml" for path in packages if (path / "Cargo.toml").exists()]
     dependencies = "".join(path.read_text() for path in manifests)
     services = {*re.findall(r"^aws-sdk-(\w+) ?=", dependencies, re.MULTILINE)}
@@ -283,7 +311,7 @@ def _of_role(stack: Stack, role: str) -> Iterator[str]:
         yield f"{role}: policies.py does not know the service {', '.join(sorted(unknown))}"
     for service in sorted(services & {*OTHERS}):
         targets = {n: arn for n, arn in stack.arns.items() if arn.split(":")[2] == service}
-        through = (None, SECRETS_MANAGER, SQS, S3) if service == "kms" else (None,)
+        through = THROUGH if service == "kms" else (None,)
         for action, user, via in product(_actions(service), (CODE, LAMBDA), through):
             for name, arn in targets.items():
                 is_allowed = _allows(policies, user, action, arn, via)
@@ -382,20 +410,46 @@ def _of_readers(stack: Stack) -> Iterator[str]:
             yield f"ExportKey: {reader} {'may' if does else 'may not'} kms:Decrypt (through {via})"
 
 
-def _of_analysts(stack: Stack) -> Iterator[str]:
-    """Check that analysts may read the API and its address, and nothing else."""
-    policy = [parse_policy_document(_policy(stack, "AnalystsPolicy"))]
-    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/analyst/session"
-    needed = [(action, stack.arns.get(name), keys) for action, name, keys in READING]
-    for name, arn in stack.arns.items():
-        for action, keys in product(_actions(arn.split(":")[2]), ({}, OF_URL)):
+def _of_vault_key(stack: Stack) -> Iterator[str]:
+    """Check that the vault alone opens sealed values, and that no other role may use its key.
+
+    A role of the account that may do everything may manage the key, but not open with it.
+    """
+    roles = [name for name, one in stack.resources.items() if one["Type"] == "AWS::IAM::Role"]
+    callers = {name: (stack.arns[name], _policies(stack, name)) for name in roles}
+    callers["an administrator"] = UNLISTED_READER, [parse_policy_document(EVERYTHING)]
+    for (caller, (arn, policies)), action in product(callers.items(), _actions("kms")):
+        context = _context(arn, action, stack.arns["VaultKey"], {})
+        decided = combine_resource_policy(
+            evaluate(context, policies), context, _policy(stack, "VaultKey"), ACCOUNT, required=True
+        )
+        should = {"VaultRole": action in OPENING, "an administrator": action != OPENING[0]}
+        does = decided.decision == "Allow"
+        if does != should.get(caller, False):
+            yield f"VaultKey: {caller} {'may' if does else 'may not'} {action}"
+
+
+def _of_people(stack: Stack, name: str) -> Iterator[str]:
+    """Check that a policy for people allows one API, or one route, and its address only."""
+    policy = [parse_policy_document(_policy(stack, name))]
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/person/session"
+    needed = [(action, stack.arns.get(target), keys) for action, target, keys in PEOPLE[name]]
+    named = {action for one in policy[0] for action in one.actions}
+    services = {action.split(":")[0] for action in (*named, *(one[0] for one in needed))}
+    if unknown := services - {*OTHERS}:
+        yield f"{name}: policies.py does not know the service {', '.join(sorted(unknown))}"
+    for target, arn in stack.arns.items():
+        service = arn.split(":")[2]
+        if service not in services:
+            continue
+        for action, keys in product(_actions(service), ({}, OF_URL)):
             should = any(
                 (action, arn) == one[:2] and one[2].items() <= keys.items() for one in needed
             )
             does = evaluate(_context(session, action, arn, keys), policy).decision == "Allow"
             if does != should:
                 verb = "may" if does else "may not"
-                yield f"AnalystsPolicy: analysts {verb} {action} on {name}, with {keys}"
+                yield f"{name}: its holders {verb} {action} on {target}, with {keys}"
 
 
 def _of_log_groups(stack: Stack) -> Iterator[str]:
@@ -475,6 +529,8 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         cluster = parameters["DatabaseResourceId"]
     if key := parameters["DatabaseSecretKeyArn"]:
         found["KeyOfOwnerSecret"] = key
+    if key := parameters["VaultKeyArn"]:
+        found["OlderVaultKey"] = key
     for secret in ("ApiSecret", "ExportSecret"):
         if secret in found:
             found[f"KeyOf{secret}"] = found["SecretsKey"]
@@ -482,18 +538,28 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         file = "user_logins/dt=2026-11-22/part-00000.parquet"
         found["ExportedFile"] = f"{found['ExportBucket']}/{file}"
     if parameters["DatabaseAuthentication"] == "iam":
-        for user in ("login_writer", "login_api", "login_export", "login_owner"):
+        for user in ("login_writer", "login_api", "login_export", "login_vault", "login_owner"):
             found[user] = f"arn:aws:rds-db:{start}:dbuser:{cluster}/{user}"
     found["Stack"] = f"arn:aws:cloudformation:{start}:stack/{STACK}/{'0' * 36}"
     resources = resolve(template, deployment)["Resources"]
-    if "HttpApi" in resources:
-        api = resources["HttpApiRoute"]["Properties"]["ApiId"]
-        found["HttpApi"] = f"arn:aws:execute-api:{start}:{api}/$default/GET/v1/freshness"
+    found |= _routes(resources)
     if "FunctionUrl" in resources:
         found["FunctionUrl"] = found["ApiFunction"]
     for service, resource in OTHERS.items():
         place = "::" if service == "s3" else f"{start}:"
         found[f"another {service}"] = f"arn:aws:{service}:{place}{resource}"
+    return found
+
+
+def _routes(resources: Json) -> dict[str, str]:
+    """Name the ARN of a request to each route. The analysts' API has one route for all requests."""
+    found = {}
+    for resource in resources.values():
+        if resource["Type"] == "AWS::ApiGatewayV2::Route":
+            api, route = (resource["Properties"][key] for key in ("ApiId", "RouteKey"))
+            name, path = ("HttpApi", "GET/v1/freshness") if route == "$default" else (route, route)
+            place = f"{REGION}:{ACCOUNT}:{api}/$default/{path.replace(' ', '')}"
+            found[name] = f"arn:aws:execute-api:{place}"
     return found
 
 

@@ -46,9 +46,9 @@ def lake_bytes(plan: Plan) -> float:
 
 
 def _fixed(plan: Plan) -> float:
-    """Costs of a stack without traffic, with the parts that the plan has."""
-    optional = {"analysts": plan.analysts, "export": plan.export}
-    left_out = {name for name, has in optional.items() if not has}
+    """Costs of a stack without traffic, with the parts that the plan has; it has no vault."""
+    chosen = {"analysts": plan.analysts, "export": plan.export}
+    left_out = {name for name in costs.OPTIONAL if not chosen.get(name)}
     return sum(row.usd for row in _fixed_rows() if row.item.split(":")[0] not in left_out)
 
 

@@ -150,6 +150,42 @@ def _log_in_as_the_writer(template: Json) -> None:
     _statement(template, "ApiRole", "ReadThePassword")["Resource"] = {"Ref": "WriterSecret"}
 
 
+def _derive_elsewhere(template: Json) -> None:
+    statements = _statements(template, "VaultKey")
+    statements.remove(_statement(template, "VaultKey", "NobodyElseOpens"))
+
+
+def _open_nothing(template: Json) -> None:
+    statements = _statements(template, "VaultKey")
+    statements.remove(_statement(template, "VaultKey", "TheVaultOpens"))
+
+
+def _let_ingest_open(template: Json) -> None:
+    statement = _statement(template, "VaultKey", "TheVaultOpens")
+    roles = [{"Fn::GetAtt": [name, "Arn"]} for name in ("VaultRole", "IngestRole")]
+    statement["Principal"]["AWS"] = roles
+
+
+def _give_ingest_all_keys(template: Json) -> None:
+    statement = _statement(template, "IngestRole", "DecryptTheSecrets")
+    statement["Resource"] = "*"
+    del statement["Condition"]
+
+
+def _erase_by_every_route(template: Json) -> None:
+    statement = _statement(template, "VaultTokenPolicy", "ComputeTokens")
+    statement["Resource"]["Fn::Sub"] = statement["Resource"]["Fn::Sub"].replace("token", "*")
+
+
+def _reveal_no_value(template: Json) -> None:
+    _statement(template, "VaultReaderPolicy", "RevealValues")["Effect"] = "Deny"
+
+
+def _read_no_salt(template: Json) -> None:
+    resources = _statement(template, "VaultRole", "ReadTheSecrets")["Resource"]
+    del resources[0]
+
+
 def _take_no_sources(template: Json) -> None:
     for name in ("Key", "QueuePolicy"):
         statements = _statements(template, name)
@@ -164,9 +200,22 @@ FAULTS = [
     (_admit_every_topic, "QueuePolicy: sns.amazonaws.com may sqs:SendMessage"),
     (_encrypt_every_log, "Key: logs.eu-central-1.amazonaws.com may kms:Encrypt for another logs"),
     (_encrypt_no_log, "Key: logs.eu-central-1.amazonaws.com may not kms:Encrypt for Ingest"),
-    (_invoke_the_function_directly, "analysts may lambda:InvokeFunction on ApiFunction"),
-    (_call_every_api, "analysts may execute-api:Invoke on another execute-api"),
-    (_read_every_stack, "analysts may cloudformation:DescribeStacks on another"),
+    (
+        _invoke_the_function_directly,
+        "AnalystsPolicy: its holders may lambda:InvokeFunction on ApiFunction",
+    ),
+    (
+        _call_every_api,
+        "AnalystsPolicy: its holders may execute-api:Invoke on another execute-api",
+    ),
+    (_read_every_stack, "its holders may cloudformation:DescribeStacks on another"),
+    (_derive_elsewhere, "VaultKey: an administrator may kms:DeriveSharedSecret"),
+    (_open_nothing, "VaultKey: VaultRole may not kms:DeriveSharedSecret"),
+    (_let_ingest_open, "VaultKey: IngestRole may kms:GetPublicKey"),
+    (_give_ingest_all_keys, "VaultKey: IngestRole may kms:Decrypt"),
+    (_erase_by_every_route, "VaultTokenPolicy: its holders may execute-api:Invoke on POST /erase"),
+    (_reveal_no_value, "VaultReaderPolicy: its holders may not execute-api:Invoke on POST /reveal"),
+    (_read_no_salt, "VaultRole: the function's code may not secretsmanager:GetSecretValue on Salt"),
     (
         _log_in_as_the_writer,
         "the function's code may secretsmanager:GetSecretValue on WriterSecret",

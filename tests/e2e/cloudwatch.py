@@ -30,8 +30,8 @@ ALARMS = {
     for resource in RESOURCES.values()
     if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
-# The alarms that a stack has only with a parameter: of a created database, of the analysts, and of
-# the export.
+# The alarms that a stack has only with a parameter: of a created database, of the analysts, of the
+# export, and of the vault.
 OPTIONAL = {
     name: resource["Condition"]
     for resource in RESOURCES.values()
@@ -46,12 +46,22 @@ OF_EXPORT = {
     ("login-etl", name, ("function",))
     for name in ("days_left", "export_failures", "exported_days", "exported_rows")
 }
-# The database's instance, the analysts' function and that of the export: the tests' stack has none.
+# The metrics that only a stack with a vault writes: test_vault.py finds them in its logs.
+OF_VAULT = {
+    ("login-etl", name, ("function",))
+    for name in (
+        *("reveals", "failed_reveals", "unopenable_values", "erasures"),
+        *("kms_ms", "server_error", "elapsed_ms", "vault_rows_folded", "vault_rows_left"),
+    )
+}
+# The database's instance, and the functions of the analysts, of the export and of the vault: the
+# tests' stack has none.
 INSTANCE = "created-database"
 API = "analysts-api"
 EXPORT = "export"
+VAULT = "vault"
 # The conditions of the optional parts.
-CONDITIONS = ("CreatesDatabase", "HasAnalysts", "HasExport")
+CONDITIONS = ("CreatesDatabase", "HasAnalysts", "HasExport", "HasVault")
 
 
 def dashboard(*conditions: str) -> str:
@@ -179,6 +189,7 @@ class CloudWatch:
     def create_optional_alarms(self) -> None:
         """Create the alarms that the tests' stack does not have."""
         names = {"DatabaseInstance": INSTANCE, "ApiFunction": API, "ExportFunction": EXPORT}
+        names |= {"VaultFunction": VAULT}
         names |= {"MigrateFunction": self.driver.system.stack.migrate_function}
         for name in OPTIONAL:
             alarm = ALARMS[name]
@@ -223,6 +234,7 @@ class CloudWatch:
             "${DatabaseInstance}": INSTANCE,
             "${ApiFunction}": API,
             "${ExportFunction}": EXPORT,
+            "${VaultFunction}": VAULT,
             "${MigrateFunction}": stack.migrate_function,
         }
         widgets = [widget["properties"] for widget in WIDGETS]

@@ -23,6 +23,8 @@ SAVED = {
 
 # Those of a stack for analysts, which read the log of its API.
 OF_ANALYSTS = {"failed requests", "slow requests"}
+# That of a stack with a vault, which reads the vault's log.
+OF_VAULT = {"vault requests"}
 
 _STAGE = re.compile(r"(fields|filter|stats|sort|limit) (.+)")
 _COMPARISON = re.compile(r'([@\w]+) = "([^"]*)"')

@@ -27,7 +27,16 @@ from dev.emulator import Feature
 from dev.local_system import FAST_PARAMETERS
 from dev.logins import login, record
 from e2e import documented, incidents, insights, program
-from e2e.cloudwatch import ALARMS, API, EXPORT, INSTANCE, OPTIONAL, CloudWatch, queue_name
+from e2e.cloudwatch import (
+    ALARMS,
+    API,
+    EXPORT,
+    INSTANCE,
+    OPTIONAL,
+    VAULT,
+    CloudWatch,
+    queue_name,
+)
 from e2e.driver import Driver, wait_until
 from e2e.mappings import mapping_disabled
 
@@ -218,6 +227,11 @@ CAUSES: dict[str, Cause] = {
     "api-slow": _published("api-slow", {"FunctionName": API}, 5001),
     "export-errors": _published("export-errors", {"FunctionName": EXPORT}, 1),
     "export-missing": _stopped_export,
+    "vault-reveals": _published("vault-reveals", {"function": VAULT}, 21),
+    "vault-failed-reveals": _published("vault-failed-reveals", {"function": VAULT}, 4),
+    "vault-unopenable": _published("vault-unopenable", {"function": VAULT}, 1),
+    "vault-unavailable": _published("vault-unavailable", {"function": VAULT}, 1),
+    "vault-errors": _published("vault-errors", {"FunctionName": VAULT}, 1),
     "database-cpu": _published("database-cpu", {"DBInstanceIdentifier": INSTANCE}, 81),
     "database-capacity": _published("database-capacity", {"DBInstanceIdentifier": INSTANCE}, 96),
     "database-connections": _published(
@@ -245,6 +259,11 @@ GRAPHS = {
     "api-throttles": ("Analysts: requests to the API", "Throttles"),
     "api-slow": ("Analysts: requests to the API", "longest, ms"),
     "export-errors": ("Export: runs", "Errors"),
+    "vault-reveals": ("Vault: reveals and erasures", "revealed"),
+    "vault-failed-reveals": ("Vault: reveals and erasures", "reveals failed"),
+    "vault-unopenable": ("Vault: reveals and erasures", "did not open"),
+    "vault-unavailable": ("Vault: requests", "answered with 500 or more"),
+    "vault-errors": ("Vault: requests", "Errors"),
     "database-cpu": ("Database: load", "processors of the maximum, %"),
     "database-capacity": ("Database: load", "capacity of the maximum, %"),
     "database-connections": ("Database: load", "connections"),
@@ -267,7 +286,7 @@ ALSO_RAISED = {
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND | EMPTY == set(ALARMS)
-    kinds = ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5 + ["HasExport"] * 2
+    kinds = ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5 + ["HasExport"] * 2 + ["HasVault"] * 5
     assert sorted(OPTIONAL.values()) == kinds
 
 

@@ -16,6 +16,7 @@ from e2e.cloudwatch import (
     CONDITIONS,
     OF_ANALYSTS,
     OF_EXPORT,
+    OF_VAULT,
     RESOURCES,
     WIDGETS,
     dashboard,
@@ -53,7 +54,7 @@ PUBLISHED = (
 )
 
 # Each choice of optional parts.
-KINDS = [kind for size in range(4) for kind in combinations(CONDITIONS, size)]
+KINDS = [kind for size in range(5) for kind in combinations(CONDITIONS, size)]
 
 # A metric: its namespace, its name, and the names of its dimensions.
 Metric = tuple[str, str, tuple[str, ...]]
@@ -95,7 +96,10 @@ def test_widgets_are_ordered_by_stage() -> None:
     stages = [widget["properties"]["title"].split(":")[0] for widget in in_order]
 
     of_messages = ["Alarms", "In", "Through", "How long", "Lambda", "Out"]
-    assert list(dict.fromkeys(stages)) == [*of_messages, "Analysts", "Export", "Database"]
+    assert list(dict.fromkeys(stages)) == [
+        *of_messages,
+        *("Analysts", "Export", "Vault", "Database"),
+    ]
     assert in_order == WIDGETS
 
 
@@ -140,19 +144,17 @@ def test_every_metric_used_is_published(session_driver: Driver) -> None:
     used = {*_metrics_of_graphs(), *_metrics_of_alarms()}
 
     assert len(used) > 20
-    assert used <= written | PUBLISHED | OF_ANALYSTS | OF_EXPORT
+    assert used <= written | PUBLISHED | OF_ANALYSTS | OF_EXPORT | OF_VAULT
 
 
 def test_every_line_names_a_resource_of_ours() -> None:
+    functions = {
+        *("${IngestFunction}", "${ApiFunction}", "${ExportFunction}", "${VaultFunction}"),
+    }
     expected = {
         "QueueName": {"${LoginQueue.QueueName}", "${DeadLetterQueue.QueueName}"},
-        "FunctionName": {"${IngestFunction}", "${ApiFunction}", "${ExportFunction}"},
-        "function": {
-            "${IngestFunction}",
-            "${ApiFunction}",
-            "${ExportFunction}",
-            "${MigrateFunction}",
-        },
+        "FunctionName": functions,
+        "function": functions | {"${MigrateFunction}"},
         "DBInstanceIdentifier": {"${DatabaseInstance}"},
     }
 

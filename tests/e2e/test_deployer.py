@@ -44,7 +44,9 @@ MANAGED_POLICY_LIMIT = 6144
 INLINE_POLICIES_LIMIT = 10240
 
 # The parameters of deployer.yaml that add policies.
-ALL_POLICIES = ("CreateDatabase=true", "Analysts=true", "Export=true", "Images=true")
+ALL_POLICIES = (
+    *("CreateDatabase=true", "Analysts=true", "Export=true", "Vault=true", "Images=true"),
+)
 
 # Actions for properties that template.yaml does not set. CloudFormation does not call them.
 UNUSED = {
@@ -217,7 +219,7 @@ def test_own_database_needs_no_database_policy(ministack: Emulator) -> None:
         for resource in _resources(action, STACK)
         if not _allowed(policies, action, resource, resource_type)
     }
-    assert len(policies) == 4
+    assert len(policies) == 6
     assert refused == set()
     for action in ("rds:CreateDBCluster", "ec2:CreateVpc", "iam:CreateServiceLinkedRole"):
         assert not any(
@@ -241,12 +243,25 @@ def test_pipeline_creates_registry_and_pushes_images(ministack: Emulator) -> Non
     assert not _allowed(policies, "ecr:PutImage", f"{repository}-other")
 
 
-def test_deployment_role_invokes_migrate_only(ministack: Emulator) -> None:
+def test_deployment_role_invokes_custom_resources_only(ministack: Emulator) -> None:
     policies = _policies(ministack, "DeploymentRole")
     functions = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{STACK}"
 
-    assert _allowed(policies, "lambda:InvokeFunction", f"{functions}-MigrateFunction-1")
-    assert not _allowed(policies, "lambda:InvokeFunction", f"{functions}-IngestFunction-1")
+    for function in ("MigrateFunction", "VaultFunction"):
+        assert _allowed(policies, "lambda:InvokeFunction", f"{functions}-{function}-1")
+    for function in ("IngestFunction", "ApiFunction", "ExportFunction"):
+        assert not _allowed(policies, "lambda:InvokeFunction", f"{functions}-{function}-1")
+
+
+def test_deployment_role_opens_no_sealed_value(ministack: Emulator) -> None:
+    policies = _policies(ministack, "DeploymentRole")
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+
+    assert not _allowed(policies, "kms:DeriveSharedSecret", key)
+    # CloudFormation invokes the function; the API is for people.
+    for route in ("token", "reveal", "erase"):
+        request = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:1/$default/POST/{route}"
+        assert not _allowed(policies, "execute-api:Invoke", request)
 
 
 def test_other_stacks_are_out_of_reach(ministack: Emulator) -> None:

@@ -93,7 +93,8 @@ def test_image_template_differs_only_in_image() -> None:
         "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/login-etl@sha256:" + "0" * 64
     )
 
-    functions = {"ApiFunction", "ExportFunction", "IngestFunction", "MigrateFunction"}
+    others = {"ApiFunction", "ExportFunction", "MigrateFunction", "VaultFunction"}
+    functions = others | {"IngestFunction"}
     changed = {name for name in zipped if zipped[name] != changed_template[name]}
     assert changed == {"Globals", "Resources"}
     assert {
@@ -109,6 +110,7 @@ def test_image_template_differs_only_in_image() -> None:
         "ExportFunction": str(ROOT / "crates" / "export"),
         "IngestFunction": None,
         "MigrateFunction": str(ROOT),
+        "VaultFunction": str(ROOT / "crates" / "vault"),
     }
     before, after = zipped["Globals"]["Function"], changed_template["Globals"]["Function"]
     assert before.keys() - after.keys() == {"CodeUri", "Handler", "Runtime", "Layers"}

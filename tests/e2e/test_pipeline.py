@@ -319,6 +319,7 @@ def test_prepared_template_has_each_function_its_package(tmp_path: Path) -> None
         "ExportFunction": str(tmp_path / "zip/arm64/export/bootstrap.zip"),
         "IngestFunction": str(tmp_path / "zip/arm64/bootstrap/bootstrap.zip"),
         "MigrateFunction": str(tmp_path / "zip/arm64/migrate/bootstrap.zip"),
+        "VaultFunction": str(tmp_path / "zip/arm64/vault/bootstrap.zip"),
     }
 
 
@@ -372,7 +373,7 @@ def _normal(pin: tuple[str, str]) -> tuple[str, str]:
 
 def _write_packages(target: Path) -> None:
     """Write the packages where `make zip` writes them."""
-    for program in ("bootstrap", "migrate", "api", "export"):
+    for program in ("bootstrap", "migrate", "api", "export", "vault"):
         folder = target / "zip" / "arm64" / program
         folder.mkdir(parents=True)
         (folder / "bootstrap.zip").write_bytes(program.encode())

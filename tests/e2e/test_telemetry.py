@@ -156,7 +156,7 @@ def test_every_line_with_metrics_is_valid_emf(session_driver: Driver) -> None:
 
 
 @pytest.mark.last
-@pytest.mark.parametrize("name", sorted(SAVED.keys() - insights.OF_ANALYSTS))
+@pytest.mark.parametrize("name", sorted(SAVED.keys() - insights.OF_ANALYSTS - insights.OF_VAULT))
 def test_saved_query_reads_only_logged_fields(session_driver: Driver, name: str) -> None:
     there = {field for line in _all(session_driver) for field in line}
 
@@ -192,7 +192,8 @@ def test_saved_queries_find_the_matching_lines(session_driver: Driver) -> None:
 def test_documented_metrics_are_those_written(session_driver: Driver) -> None:
     written = {name for line in _all(session_driver) if "_aws" in line for name in _metrics(line)}
 
-    assert written == set(documented.rows("metric"))
+    # test_sealed_values.py reads the metric of a function with a vault.
+    assert written | {"sealed"} == set(documented.rows("metric"))
 
 
 def _line(driver: Driver, **fields: str) -> dict[str, Any]:

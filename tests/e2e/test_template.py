@@ -51,6 +51,8 @@ FOR_EVERY_RESOURCE = {
     "SourcesEncryptMessages",
     "SendersEncryptMessages",
     "ReadersDecryptFiles",
+    "TheVaultOpens",
+    "NobodyElseOpens",
     "SendTraces",
     "LambdaJoinsTheSubnets",
     "TheCodeDoesNot",
@@ -265,7 +267,8 @@ def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) ->
 
     # The next stack of this name could not create a second resource of the same name.
     of_export = {"ExportKey", "ExportBucket", "ExportBucketPolicy"}
-    assert set(outliving) == of_export | {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    others = {"VaultKey", "Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    assert set(outliving) == of_export | others
     for properties in outliving.values():
         assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier", "BucketName"})
 
@@ -365,6 +368,95 @@ def test_stack_without_export_has_nothing_of_it(resources: dict[str, Any]) -> No
     assert "Export" not in json.dumps(_resolve(others, **off))
 
 
+def test_key_of_vault_agrees_and_outlives_the_stack(resources: dict[str, Any]) -> None:
+    key = resources["VaultKey"]
+
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    properties = key["Properties"]
+    # KMS rotates no such key, and deletes it 30 days after a request at the earliest.
+    assert properties.keys() == {"Description", "KeySpec", "KeyUsage", "KeyPolicy"}
+    assert (properties["KeySpec"], properties["KeyUsage"]) == ("ECC_NIST_P256", "KEY_AGREEMENT")
+
+
+def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -> None:
+    off, on = (
+        _resolve(resources, HasVault=has_vault, HasVaultSecret=has_vault, HasKmsEndpoint=has_vault)
+        for has_vault in (False, True)
+    )
+
+    # Each of these properties lets CloudFormation run migrate.
+    before, after = (one["Schema"]["Properties"] for one in (off, on))
+    assert {name for name in after if after[name] != before.get(name)} == {"Vault", "VaultSecret"}
+    public_key = {"Fn::GetAtt": ["VaultPublicKey", "PublicKey"]}
+    assert after["Vault"] == public_key
+    assert _variables(on["IngestFunction"])["VAULT_PUBLIC_KEY"] == public_key
+    migrate, vault = _variables(on["MigrateFunction"]), _variables(on["VaultFunction"])
+    assert migrate["VAULT_PUBLIC_KEY"] == public_key
+    own = {"Fn::GetAtt": ["VaultKey", "Arn"]}
+    key = {"Fn::If": ["CreatesVaultKey", own, {"Ref": "VaultKeyArn"}]}
+    assert migrate["VAULT_KMS_KEY"] == vault["VAULT_KMS_KEY"] == key
+    for function in ("IngestFunction", "MigrateFunction"):
+        assert not any(name.startswith("VAULT") for name in _variables(off[function]))
+    secret = resources["VaultSecret"]["Properties"]["GenerateSecretString"]
+    assert json.loads(secret["SecretStringTemplate"]) == {"username": "login_vault"}
+    # The schema needs the public key, so the function cannot wait for the schema.
+    assert "DependsOn" not in resources["VaultFunction"]
+
+
+def test_public_key_waits_for_its_network(resources: dict[str, Any]) -> None:
+    properties = _resolve(resources["VaultPublicKey"]["Properties"], CreatesDatabase=True)
+
+    assert properties["ServiceToken"] == {"Fn::GetAtt": ["VaultFunction", "Arn"]}
+    assert (properties["Way"], properties["Endpoint"]) == (
+        {"Ref": "S3Endpoint"},
+        {"Ref": "KmsEndpoint"},
+    )
+    longest = resources["VaultFunction"]["Properties"]["Timeout"]
+    assert properties["ServiceTimeout"] > longest
+
+
+def test_each_route_of_vault_is_signed_and_single(resources: dict[str, Any]) -> None:
+    routes = {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::ApiGatewayV2::Route" and name.startswith("Vault")
+    }
+
+    assert {one["RouteKey"] for one in routes.values()} == {
+        "POST /token",
+        "POST /reveal",
+        "POST /erase",
+    }
+    assert {one["AuthorizationType"] for one in routes.values()} == {"AWS_IAM"}
+    # A body would be a copy of a value.
+    logged = resources["VaultApiStage"]["Properties"]["AccessLogSettings"]["Format"]
+    assert set(re.findall(r"\$context\.[\w.]+", logged)) == {
+        "$context.requestId",
+        "$context.identity.userArn",
+        "$context.routeKey",
+        "$context.status",
+        "$context.responseLatency",
+        "$context.error.messageString",
+    }
+
+
+def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> None:
+    of_vault = {name for name in resources if name.startswith("Vault")}
+
+    assert len(of_vault) == 23
+    others = {
+        "VaultKey": "CreatesVaultKey",
+        "VaultSecret": "HasVaultSecret",
+        "VaultRequestsQuery": "HasVaultQueries",
+    }
+    for name in of_vault:
+        assert resources[name]["Condition"] == others.get(name, "HasVault")
+    # The dashboard has its variables, which are then empty.
+    others = {name: resources[name] for name in resources.keys() - of_vault - {"Dashboard"}}
+    off = dict.fromkeys(("HasVault", "HasVaultSecret"), False)
+    assert "Vault" not in json.dumps(_resolve(others, **off)).replace("HasVault", "")
+
+
 def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -> None:
     decrypting = [
         statement for statement in _statements(resources) if statement["Action"] == "kms:Decrypt"
@@ -375,7 +467,7 @@ def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -
         for statement in decrypting
     ]
 
-    assert sorted(services) == ["secretsmanager", "secretsmanager", "sqs"]
+    assert sorted(services) == ["secretsmanager", "secretsmanager", "secretsmanager", "sqs"]
 
 
 def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
@@ -411,6 +503,10 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
         "LogsEndpoint",
         "XRayEndpoint",
     }
+    # Without VpcEndpoints=all, only the vault's function calls KMS.
+    [of_kms] = allowed["KmsEndpoint"]
+    calls = ["kms:DeriveSharedSecret", "kms:GetPublicKey"]
+    assert of_kms["Action"] == {"Fn::If": ["CreatesAllEndpoints", "kms:*", calls]}
     account = {"Ref": "AWS::AccountId"}
     for name, [statement] in allowed.items():
         conditions = statement["Condition"]["StringEquals"]
@@ -533,7 +629,7 @@ def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, A
     assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
     assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
     # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
-    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret"}
+    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "VaultSecret"}
     assert set(deny["Resource"]) == {
         f"LogicalResourceId/{name}"
         for name, resource in resources.items()
@@ -641,6 +737,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "DATABASE_SECRET_ID",
             "QUEUE_URL",
             "EXPECTED_ENVELOPES",
+            "VAULT_PUBLIC_KEY",
         },
         "MigrateFunction": {
             "DATABASE_SECRET_ID",
@@ -651,6 +748,9 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "API_SECRET_ID",
             "EXPORT",
             "EXPORT_SECRET_ID",
+            "VAULT_PUBLIC_KEY",
+            "VAULT_KMS_KEY",
+            "VAULT_SECRET_ID",
             "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
@@ -658,6 +758,13 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "DATABASE_USER",
             "DATABASE_SECRET_ID",
             "EXPORT_BUCKET",
+        },
+        "VaultFunction": {
+            "SALT_SECRET_ID",
+            "DATABASE_AUTHENTICATION",
+            "DATABASE_USER",
+            "DATABASE_SECRET_ID",
+            "VAULT_KMS_KEY",
         },
         "ApiFunction": {
             "DATABASE_AUTHENTICATION",
@@ -676,7 +783,8 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
 def test_password_stack_reads_the_secret_and_forbids_tokens(
     template: dict[str, Any],
 ) -> None:
-    resources = _resolve(template, CreatesDatabase=True, UsesIam=False)["Resources"]
+    conditions = {"CreatesDatabase": True, "UsesIam": False, "HasVault": False}
+    resources = _resolve(template, **conditions)["Resources"]
 
     assert _variables(resources["IngestFunction"]) == {
         "SALT_SECRET_ID": {"Fn::GetAtt": ["Salt", "Id"]},
@@ -708,6 +816,7 @@ def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
     absent = ("HasAnalysts", "HasApiSecret", "HasExport", "HasExportSecret")
+    absent += ("HasVault", "HasVaultSecret")
     none = dict.fromkeys(absent, False) | {"HasReader": creates}
     resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True, **none)
     resources = resolved["Resources"]
