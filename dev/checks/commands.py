@@ -46,6 +46,7 @@ PIPELINE = "tests/e2e/test_pipeline.py"
 ROLLUPS = "tests/e2e/test_rollups_oracle.py"
 CREATED = "tests/e2e/test_created_database.py"
 READERS = "tests/lake/test_readers.py"
+VAULT_COMMANDS = "tests/e2e/test_vault_commands.py"
 RESTORE = 'commands("A database that the stack created")'
 
 # Run by the file beside them, which contains this text.
@@ -103,6 +104,11 @@ TESTED = {
     "cargo test --locked --workspace --no-run": ("Makefile", "--workspace --no-run"),
     "login-etl": ("tests/e2e/program.py", "[PROGRAM, *arguments]"),
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
+    "migrate accept-vault-key": ("tests/it/programs.rs", '"accept-vault-key"'),
+    "login-etl --env prod token": (VAULT_COMMANDS, '"token", "--field", "ip"'),
+    "login-etl --env prod reveal": (VAULT_COMMANDS, '"reveal", TOKEN'),
+    "login-etl --env prod erase": (VAULT_COMMANDS, '"erase", TOKEN'),
+    "SQL: Reveal a value": ("tests/e2e/test_vault.py", 'documented.sql("Reveal a value")'),
     "make simulate": ("tests/checks/test_simulate.py", '# "make simulate" runs this program'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),
     "pytest tests/e2e": ("Makefile", "pytest $(or $(TESTS),tests/e2e)"),
@@ -185,6 +191,8 @@ TESTED = {
 # The one list of commands that nothing runs, each with its reason.
 LEFT_OUT = {
     "awscurl": "tests/e2e/test_analysts.py sends signed requests with botocore",
+    "make up VAULT=1": "needs Python 3.13; tests/e2e/test_vault.py starts the same servers",
+    "make validate-regions": "takes minutes; GitHub runs it each week",
     "make test-lake": "takes minutes, and needs Java; tests/lake/test_kills.py is a shorter run",
     "pip install 'pyiceberg[glue,pyarrow]' boto3": "needs a network; the tests have these packages",
     "make mutants": "builds the project once more, and takes hours or a part of them",
