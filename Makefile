@@ -60,8 +60,8 @@ run: build ## Send 100 sample messages through a temporary local stack; print th
 	@$(LOCAL) run
 
 .PHONY: up
-up: build build-api ## Start the local stack; print its addresses
-	@$(LOCAL) up
+up: build build-api $(if $(VAULT),build-vault $(LOCALSTACK)) ## Start the local stack; print its addresses
+	@$(LOCAL) up $(if $(VAULT),--vault)
 
 .PHONY: send
 send: $(VENV) ## Send each line of FILE=… to the local queue
@@ -115,6 +115,11 @@ build-api: $(VENV)
 build-export: $(VENV)
 	@$(BUILD) --package login-etl-export
 
+# As build-api.
+.PHONY: build-vault
+build-vault: $(VENV)
+	@$(BUILD) --package login-etl-vault
+
 # The bytes are equal for the same Rust version, tools, home folder and target folder. OpenSSL contains the path at
 # which it was built, so both builds use one target folder, the second after the first has been removed.
 .PHONY: reproduce
@@ -126,10 +131,11 @@ reproduce: $(VENV) ## Build the last commit twice; compare the bytes
 	        export CARGO_TARGET_DIR=$(CURDIR)/target/reproduce/target; \
 	        $(BUILD) --lambda-dir "$$PWD/lambda"; \
 	        $(BUILD) --package login-etl-api --lambda-dir "$$PWD/lambda"; \
-	        $(BUILD) --package login-etl-export --lambda-dir "$$PWD/lambda"); \
+	        $(BUILD) --package login-etl-export --lambda-dir "$$PWD/lambda"; \
+        $(BUILD) --package login-etl-vault --lambda-dir "$$PWD/lambda"); \
 	    rm -r target/reproduce/target; \
 	done
-	@for program in bootstrap migrate api export; do \
+	@for program in bootstrap migrate api export vault; do \
 	    cmp target/reproduce/{one,the/other}/lambda/$$program/bootstrap; \
 	    sha256sum target/reproduce/one/lambda/$$program/bootstrap; \
 	done
@@ -142,19 +148,22 @@ ZIP_LIMIT_KIB := 6656
 API_ZIP_LIMIT_KIB := 6144
 # 8 MiB.
 EXPORT_ZIP_LIMIT_KIB := 8192
+# 7 MiB.
+VAULT_ZIP_LIMIT_KIB := 7168
 
 # Writes target/zip/<processor>/<program>/bootstrap.zip and its checksum.
 .PHONY: zip
 zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 	@for processor in $(ARCH); do \
 	    rustup --quiet target add "$${processor/arm64/aarch64}-unknown-linux-gnu"; \
-	    for package in login-etl login-etl-api login-etl-export; do \
+	    for package in login-etl login-etl-api login-etl-export login-etl-vault; do \
 	        $(BUILD) --package $$package --output-format zip "--$${processor/_/-}" --lambda-dir "target/zip/$$processor"; \
 	    done; \
 	    for zip in target/zip/"$$processor"/*/bootstrap.zip; do \
 	        bytes=$$(wc -c < "$$zip") limit=$(ZIP_LIMIT_KIB); \
 	        [[ "$$zip" != */api/* ]] || limit=$(API_ZIP_LIMIT_KIB); \
 	        [[ "$$zip" != */export/* ]] || limit=$(EXPORT_ZIP_LIMIT_KIB); \
+	        [[ "$$zip" != */vault/* ]] || limit=$(VAULT_ZIP_LIMIT_KIB); \
 	        printf '%s  %d.%02d MiB\n' "$$zip" $$((bytes >> 20)) $$(((bytes & 0xfffff) * 100 >> 20)); \
 	        ((bytes <= limit << 10)) || { echo "$$zip is larger than $$limit KiB" >&2; exit 1; }; \
 	        (cd "$${zip%/*}"; sha256sum bootstrap.zip | tee bootstrap.zip.sha256); \
@@ -162,15 +171,18 @@ zip: $(VENV) ## Zip the binaries for ARCH=x86_64, arm64 or both; limit 6.5 MiB
 	done
 
 .PHONY: test
-test: build build-api build-export $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
+test: build build-api build-export build-vault $(DEPLOY) ## Run all tests: unit, doc, integration, end-to-end, torture
 	$(LOCAL) with-services cargo test --locked --workspace
 	python -m dev.tests
 	python -m torture --seconds 10 --seed 1
 
 .PHONY: test-localstack
-test-localstack: build build-api build-export $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
+test-localstack: build build-api build-export build-vault $(DEPLOY) $(if $(ENDPOINT),,$(LOCALSTACK)) ## Run the end-to-end tests on LocalStack; needs Python 3.13 or ENDPOINT=…
 	cargo test --quiet --locked --workspace --no-run # builds target/debug/login-etl, as make test does
-	E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK)) pytest $(or $(TESTS),tests/e2e)
+	$(ON_LOCALSTACK) $(LOCAL) with-services cargo test --locked --package login-etl-vault --test it -- --ignored localstack
+	$(ON_LOCALSTACK) pytest $(or $(TESTS),tests/e2e)
+
+ON_LOCALSTACK = E2E_EMULATOR=localstack $(if $(ENDPOINT),$(RUNNING_LOCALSTACK))
 
 # A function in a container reaches this machine by DATABASE_HOST, at the address DATABASE_LISTEN.
 RUNNING_LOCALSTACK = E2E_ENDPOINT_URL="$(ENDPOINT)" E2E_DATABASE_LISTEN="$(DATABASE_LISTEN)" \
@@ -236,15 +248,11 @@ pipeline: $(VENV)
 	actionlint
 	zizmor --offline --no-progress --quiet .
 
-# checkov evaluates conditions with the default parameters only. It reads the template five times: also with
-# CreateDatabase=true, otherwise it would skip the database and the network, with Analysts=true, with two endpoints, and
-# with Export=true.
-#
-# For all regions, cfn-lint takes minutes, so it reads two files only. Regions differ in their types of resources, and
-# transformed.json has all types of template.yaml. IAM is the same in each region, and the image adds no type.
+# checkov evaluates conditions with the default parameters only. It reads the template six times: also with
+# CreateDatabase=true, otherwise it would skip the database and the network, with Analysts=true, with two endpoints, with
+# Export=true, and with Vault=true.
 .PHONY: validate
 validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's rules
-	$(LINT) --regions ALL_REGIONS --template target/validate/transformed.json deploy/registry.yaml
 	python -m dev.checks.policies
 	python -m dev.checks.xray_names
 	$(TOOLS)/deploy/bin/python -m dev.checks.aws_calls
@@ -259,9 +267,17 @@ validate: template $(DEPLOY) $(CHECKOV) ## Check templates and calls by AWS's ru
 	sed '/^  AnalystsEndpoint:/,/Default:/s/http-api/alb/' target/validate/with-analysts.yaml \
 	    > target/validate/with-load-balancer.yaml
 	sed '/^  Export:/,/Default:/s/"false"/"true"/' template.yaml > target/validate/with-export.yaml
+	sed '/^  Vault:/,/Default:/s/"false"/"true"/' template.yaml > target/validate/with-vault.yaml
 	for template in template.yaml target/validate/with-*.yaml deploy/deployer.yaml deploy/registry.yaml; do \
 	    $(TOOLS)/checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation --file $$template; \
 	done
+
+# For all regions, cfn-lint takes minutes, so it is no part of `validate`, and reads two files only. Regions differ in
+# their types of resources, and transformed.json has all types of template.yaml. IAM is the same in each region, and the
+# image adds no type.
+.PHONY: validate-regions
+validate-regions: template
+	$(LINT) --regions ALL_REGIONS --template target/validate/transformed.json deploy/registry.yaml
 
 .PHONY: unused
 unused: $(VENV)

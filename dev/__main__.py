@@ -27,6 +27,7 @@ from dev import (
     report_page,
     stack,
     terminal,
+    vault,
 )
 from dev import logs as function_logs
 from dev.lake import Lake
@@ -68,7 +69,7 @@ def run() -> int:
     return 0
 
 
-def up() -> int:
+def up(with_vault: bool) -> int:
     """Start the system, leave it running, and print its addresses."""
     if system := _find():
         console.print("The system is running already.")
@@ -76,16 +77,17 @@ def up() -> int:
         return 0
     down()
     console.print("Starting Postgres and the emulator, and creating the stack")
-    system = local_system.start(LOCAL / "logs", Analysts="true")
+    system = local_system.start(LOCAL / "logs", with_vault=with_vault, Analysts="true")
     try:
         system.page = local_system.serve_page(system, LOCAL / "logs" / "api.log")
+        profiles = vault.profiles(system.emulator, system.stack.name) if with_vault else ""
     except BaseException:
         system.stop()
         raise
     for private in (STATE, CREDENTIALS):
         private.touch(mode=0o600)
     STATE.write_bytes(_system_json.dump_json(system, indent=2))
-    CREDENTIALS.write_text(system.emulator.credentials_file)
+    CREDENTIALS.write_text(system.emulator.credentials_file + profiles)
     _print_addresses(system)
     return 0
 
@@ -247,6 +249,7 @@ def _find() -> LocalSystem | None:
     found = _system_json.validate_json(STATE.read_bytes())
     servers = [found.postgres.process, found.emulator.process]
     servers += [found.page.process] if found.page else []
+    servers += [found.services.kms.process] if found.services.kms else []
     return found if all(processes.alive(server) for server in servers if server) else None
 
 
@@ -268,6 +271,13 @@ def _print_addresses(system: LocalSystem) -> None:
         "salt": system.stack.salt_id,
         "logs": f"{LOCAL / 'logs'}",
     }
+    if system.services.kms:
+        url = vault.url(system.emulator, system.stack.name)
+        addresses |= {
+            f"vault, to {command}": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS} "
+            f"AWS_PROFILE={command} login-etl {command} {arguments} --url '{url}'"
+            for command, arguments in vault.EXAMPLES.items()
+        }
     for name, address in addresses.items():
         print(f"{name:>18}  {address}")
 
@@ -292,6 +302,9 @@ def main() -> int:
         "--no-serve", dest="serve", action="store_false", help="end after the roll-up"
     )
     shown.set_defaults(command=demonstrate)
+    commands.choices["up"].add_argument(
+        "--vault", dest="with_vault", action="store_true", help="with a vault"
+    )
     commands.choices["send"].add_argument("file", type=Path)
     commands.choices["report"].add_argument("files", type=Path, nargs="*")
     commands.choices["invoke"].add_argument("event", type=Path)

@@ -33,6 +33,7 @@ class Feature(Flag):
     ALARMS = auto()  # CloudWatch has the metrics of queues, and evaluates alarms
     IMAGES = auto()  # creates a function that is a container image; none runs it without Docker
     INIT_SCRIPTS = auto()  # runs scripts when it is ready
+    KEY_AGREEMENT = auto()  # KMS derives shared secrets
 
 
 class Kind(StrEnum):
@@ -102,12 +103,12 @@ class Emulator:
             processes.stop(self.process)
 
 
-def create(directory: Path, log: Path) -> Emulator:
+def create(directory: Path, log: Path, **settings: str) -> Emulator:
     """Start the emulator that E2E_EMULATOR names, or use the emulator at E2E_ENDPOINT_URL."""
     kind = Kind(os.environ.get("E2E_EMULATOR", Kind.MINISTACK))
     if endpoint := os.environ.get("E2E_ENDPOINT_URL"):
         return use(kind, endpoint, log)
-    return start(kind, directory, log)
+    return start(kind, directory, log, **settings)
 
 
 def use(kind: Kind, endpoint: str, log: Path) -> Emulator:

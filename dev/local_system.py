@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from dev import TARGET, emulator, postgres, processes, stack
+from dev import TARGET, emulator, postgres, processes, stack, vault
 from dev.emulator import Emulator
 from dev.postgres import LOOPBACK, SUPERUSER, Postgres
 from dev.processes import Process
@@ -46,10 +46,14 @@ class Services:
     directory: Path
     postgres: Postgres
     emulator: Emulator
+    # The emulator whose KMS the functions call; None without a vault.
+    kms: Emulator | None = None
 
     def stop(self) -> None:
-        """Stop both servers and remove their data."""
+        """Stop the servers and remove their data."""
         self.emulator.stop()
+        if self.kms is not None:
+            self.kms.stop()
         self.postgres.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -126,13 +130,20 @@ def running(
 
 
 def start(
-    logs: Path, settings: dict[str, str] | None = None, **parameters: str | int
+    logs: Path,
+    settings: dict[str, str] | None = None,
+    *,
+    with_vault: bool = False,
+    **parameters: str | int,
 ) -> LocalSystem:
-    """Start the system; if a part fails, stop the parts that run."""
-    services = start_services(logs, settings)
+    """Start the system, by choice with a vault; if a part fails, stop the parts that run."""
+    services = start_services(logs, settings, with_kms=with_vault)
     # A random name: an emulator that was not started here may have the stack of another run.
     name = f"login-etl-{secrets.token_hex(3)}"
     try:
+        if services.kms:
+            key = vault.create_key(services.kms)
+            parameters |= {"Vault": "true", "VaultKeyArn": key}
         return _deploy(services, name, parameters)
     except BaseException:
         if services.emulator.process is None:
@@ -145,10 +156,12 @@ def start(
 def running_services(
     logs: Path,
     settings: dict[str, str] | None = None,
-    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+    start_emulator: Callable[..., Emulator] = emulator.create,
+    *,
+    with_kms: bool = False,
 ) -> Iterator[Services]:
-    """Start the two servers, and stop them at the end."""
-    services = start_services(logs, settings, start_emulator)
+    """Start the two servers, by choice with a KMS for the vault, and stop them at the end."""
+    services = start_services(logs, settings, start_emulator, with_kms=with_kms)
     try:
         yield services
     finally:
@@ -158,9 +171,11 @@ def running_services(
 def start_services(
     logs: Path,
     settings: dict[str, str] | None = None,
-    start_emulator: Callable[[Path, Path], Emulator] = emulator.create,
+    start_emulator: Callable[..., Emulator] = emulator.create,
+    *,
+    with_kms: bool = False,
 ) -> Services:
-    """Start both servers; if the second fails, stop the first.
+    """Start the servers; if one fails, stop those before it.
 
     E2E_DATABASE_HOST is the functions' name for this machine, by default the loopback; and
     E2E_DATABASE_LISTEN the address of this machine that this name stands for.
@@ -169,7 +184,7 @@ def start_services(
     shutil.rmtree(logs, ignore_errors=True)
     # An emulator may log the body of a request.
     logs.mkdir(mode=0o700, parents=True)
-    database = None
+    database = kms = None
     try:
         database = postgres.create(
             directory / "postgres",
@@ -178,13 +193,17 @@ def start_services(
             host=os.environ.get("E2E_DATABASE_HOST", LOOPBACK),
             listen=os.environ.get("E2E_DATABASE_LISTEN"),
         )
-        aws = start_emulator(directory / "emulator", logs / "emulator.log")
+        if with_kms:
+            kms = vault.start_kms(directory / "kms", logs / "kms.log")
+        settings_of_kms = {"AWS_ENDPOINT_URL_KMS": kms.endpoint} if kms else {}
+        aws = start_emulator(directory / "emulator", logs / "emulator.log", **settings_of_kms)
     except BaseException:
-        if database is not None:
-            database.stop()
+        for started in (kms, database):
+            if started is not None:
+                started.stop()
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return Services(directory, database, aws)
+    return Services(directory, database, aws, kms)
 
 
 def make_directory() -> Path:

@@ -8,6 +8,10 @@ Here a request must contain the random access key of this run, or it must contai
 a function's role and come from a process of this user. A connection to a Runtime API, which has no
 authentication, must also come from a process of this user. The check of the user needs `/proc`;
 systems other than Linux have no such check.
+
+With SERVES_FUNCTIONS=true, the functions of another emulator call the KMS of this one. Their access
+keys are not known here, so each request to KMS that comes from a process of this user is accepted,
+except those of a browser.
 """
 
 import hmac
@@ -35,6 +39,7 @@ REFUSAL = (
     b"<Message>the access key is not of this run</Message></Error></ErrorResponse>"
 )
 SOCKETS = Path("/proc/net/tcp")
+SERVES_FUNCTIONS = os.environ.get("SERVES_FUNCTIONS") == "true"
 PARSE_REQUEST = http.server.BaseHTTPRequestHandler.parse_request
 
 Address = tuple[str, int]
@@ -69,7 +74,20 @@ def _is_allowed(scope: Message, key: str) -> bool:
         return False
     if hmac.compare_digest(found[1], key):
         return True
-    return _is_of_role(found[1]) and is_own(scope["client"], scope["server"])
+    of_function = SERVES_FUNCTIONS and _is_to_kms(headers, scope["server"])
+    return (of_function or _is_of_role(found[1])) and is_own(scope["client"], scope["server"])
+
+
+def _is_to_kms(headers: dict[bytes, bytes], server: Address) -> bool:
+    """Return whether an SDK sent a request to KMS.
+
+    A browser names the page's host, or where the page is from.
+    """
+    return (
+        headers.get(b"x-amz-target", b"").startswith(b"TrentService.")
+        and headers.get(b"host", b"").decode() == f"{server[0]}:{server[1]}"
+        and not headers.keys() & {b"origin", b"sec-fetch-site"}
+    )
 
 
 def _is_of_role(key: str) -> bool:

@@ -23,10 +23,18 @@ TEMPLATE = ROOT / "template.yaml"
 PACKAGE = TARGET / "lambda" / "bootstrap"
 # The program of each function.
 PROGRAMS = {"IngestFunction": "bootstrap", "MigrateFunction": "migrate"}
-# The functions that a stack has only with a parameter. `make build-api` and `build-export` build
-# their programs.
-OPTIONAL_PROGRAMS = {"Analysts": {"ApiFunction": "api"}, "Export": {"ExportFunction": "export"}}
-ALL_PROGRAMS = PROGRAMS | OPTIONAL_PROGRAMS["Analysts"] | OPTIONAL_PROGRAMS["Export"]
+# The functions that a stack has only with a parameter. `make build-api`, `build-export` and
+# `build-vault` build their programs.
+OPTIONAL_PROGRAMS = {
+    "Analysts": {"ApiFunction": "api"},
+    "Export": {"ExportFunction": "export"},
+    "Vault": {"VaultFunction": "vault"},
+}
+ALL_PROGRAMS = PROGRAMS | {
+    function: program
+    for programs in OPTIONAL_PROGRAMS.values()
+    for function, program in programs.items()
+}
 CA_BUNDLE = "database-ca.pem"
 BATCH = 10
 WAITER_CONFIG = {"Delay": 1, "MaxAttempts": 60}
@@ -199,7 +207,7 @@ def erase(emulator: Emulator, name: str, salt_id: str | None = None) -> None:
     with absent:
         found = outputs(emulator, name)
         salt_id = salt_id or found["SaltSecretArn"]
-        keys.append(found["KeyArn"])
+        keys += [found[name] for name in ("KeyArn", "VaultKeyArn") if name in found]
     with absent:
         _delete_bucket(emulator, name)
     with absent:
