@@ -25,6 +25,7 @@ pub mod lake;
 pub mod ledger;
 pub mod memory;
 pub mod partitions;
+pub mod point;
 pub mod runtime;
 pub mod schema;
 pub mod store;

@@ -1,10 +1,7 @@
 //! The public key to which the vault's values are sealed.
 //!
-//! It is a point of the curve P-256 in a `SubjectPublicKeyInfo` ([RFC 5480, section 2][rfc]), written in base64. The
-//! encoding is always the same but for the point, so it is compared and not parsed. Whether the point is on the curve
-//! is not checked here: a sealer that cannot use it fails at its start.
-//!
-//! [rfc]: https://www.rfc-editor.org/rfc/rfc5480#section-2
+//! The setting has a [`Point`] as a `SubjectPublicKeyInfo`, in base64. A sealer that cannot use the point fails at its
+//! start.
 
 use std::str::FromStr;
 
@@ -12,23 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// What stands before the point: the outer sequence, `id-ecPublicKey` with the named curve `secp256r1`, and the head of
-/// the bit string.
-const PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
-/// The length of an uncompressed point.
-const POINT_LEN: usize = 65;
-/// The first byte of an uncompressed point.
-const UNCOMPRESSED: u8 = 4;
-
-const SPKI_LEN: usize = PREFIX.len() + POINT_LEN;
+use crate::point::{self, Point};
 
 /// The public key of the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VaultPublicKey([u8; SPKI_LEN]);
+pub struct VaultPublicKey(Point);
 
 /// Why a text is not the public key of a vault. The text continues a sentence that begins with the name of the setting.
 /// It holds no value.
@@ -51,20 +36,20 @@ pub enum NotAVaultKey {
 impl VaultPublicKey {
     /// Returns the key as a `SubjectPublicKeyInfo`, in DER.
     #[must_use]
-    pub fn spki(&self) -> &[u8] {
-        &self.0
+    pub fn spki(&self) -> Vec<u8> {
+        self.0.to_spki()
     }
 
-    /// Returns the key as an uncompressed point of 65 bytes.
+    /// Returns the key as an uncompressed point.
     #[must_use]
-    pub fn point(&self) -> &[u8] {
-        &self.0[PREFIX.len()..]
+    pub fn point(&self) -> &[u8; point::LENGTH] {
+        self.0.as_bytes()
     }
 
     /// Returns the SHA-256 of [`spki`](Self::spki), by which the database recognises the key.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
-        Sha256::digest(self.0).into()
+        Sha256::digest(self.spki()).into()
     }
 }
 
@@ -77,12 +62,7 @@ impl FromStr for VaultPublicKey {
             return Err(NotAVaultKey::Pem);
         }
         let bytes = STANDARD.decode(text).map_err(|_| NotAVaultKey::NotBase64)?;
-        let spki: [u8; SPKI_LEN] = bytes.try_into().map_err(|_| NotAVaultKey::NotP256)?;
-        if spki.starts_with(&PREFIX) && spki[PREFIX.len()] == UNCOMPRESSED {
-            Ok(Self(spki))
-        } else {
-            Err(NotAVaultKey::NotP256)
-        }
+        Point::from_spki(&bytes).map(Self).map_err(|_| NotAVaultKey::NotP256)
     }
 }
 
@@ -106,11 +86,11 @@ mod tests {
     fn other_texts_are_refused() {
         let key: VaultPublicKey = KEY.parse().unwrap();
         let changed = |place: usize, byte: u8| {
-            let mut spki = key.spki().to_vec();
+            let mut spki = key.spki();
             spki[place] = byte;
             STANDARD.encode(spki)
         };
-        let longer = STANDARD.encode([key.spki(), &[0]].concat());
+        let longer = STANDARD.encode([&key.spki()[..], &[0]].concat());
         let point = STANDARD.encode(key.point());
 
         for (text, problem) in [

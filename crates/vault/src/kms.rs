@@ -13,12 +13,11 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyAgreementAlgorithmSpec, KeySpec, KeyUsageType};
+use login_etl::point::Point;
 
 use crate::open::SharedCoordinate;
-use crate::point::Point;
 
-/// Time limit of a request with its retries. An attempt has no limit of its own: KMS may have done what it did not
-/// answer in time, and each use of the key must have its own audit entry.
+/// Time limit of a request. The only attempt has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// KMS, which holds the private key.
@@ -91,7 +90,8 @@ impl Kms {
     pub fn new(sdk: &SdkConfig) -> Self {
         let timeouts =
             TimeoutConfig::builder().operation_timeout(TIMEOUT).disable_operation_attempt_timeout();
-        // A repeated request would be a second event in CloudTrail, of which the audit knows nothing.
+        // A repeated request would be a second use of the key, and a second event in CloudTrail. The audit would not have
+        // the id of the first event.
         let retries = RetryConfig::disabled();
         let config = Builder::from(sdk).timeout_config(timeouts.build()).retry_config(retries);
         Self(Client::from_conf(config.build()))

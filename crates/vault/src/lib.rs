@@ -22,7 +22,6 @@ mod fields;
 pub mod kms;
 pub mod open;
 pub mod padding;
-pub mod point;
 pub mod problem;
 pub mod program;
 pub mod public_key;

@@ -12,13 +12,10 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::{Hkdf, HkdfExtract};
+use login::pii::sealer::INFO;
+use login_etl::point::Point;
 use sha2::Sha256;
 use zeroize::Zeroizing;
-
-use crate::point::Point;
-
-/// The `info` of each stream.
-pub const INFO: &[u8] = b"login-etl vault 1";
 
 /// The number of bytes of the x coordinate of a point.
 const COORDINATE_LENGTH: usize = 32;

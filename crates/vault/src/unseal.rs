@@ -1,12 +1,12 @@
 //! Opens a sealed value, and checks that it is the value of the token that was asked for.
 
 use login::pii::Masker;
+use login_etl::point::Point;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::database::SealedValue;
 use crate::open::{SharedCoordinate, StreamOpener, Unopenable};
 use crate::padding;
-use crate::point::Point;
 use crate::token::Token;
 
 /// The points with which a stream is opened.

@@ -1,4 +1,4 @@
-//! Seals raw values to the public key of the vault. Only the holder of its private key can open them.
+//! Seals raw values to the public key of the vault. Only the holder of the private key can open the values.
 //!
 //! # Bytes
 //!
@@ -29,8 +29,8 @@ use secrecy::zeroize::{Zeroize, Zeroizing};
 
 use super::sealed_tokens::SealedTokens;
 
-/// What HPKE calls `info`.
-const INFO: &[u8] = b"login-etl vault 1";
+/// The `info` of each stream.
+pub const INFO: &[u8] = b"login-etl vault 1";
 /// The most values of a stream. Whoever opens one value could open all of its stream.
 const VALUES_PER_STREAM: u16 = 1_000;
 /// How long a stream is used.
@@ -40,7 +40,7 @@ const PADDED_LENGTH: usize = 48;
 /// A longer plaintext has a multiple of this length.
 const LONG_BLOCK: usize = 64;
 /// Marks the end of the value in a plaintext.
-const END_OF_VALUE: u8 = 0x80;
+pub const END_OF_VALUE: u8 = 0x80;
 /// The length of an encapsulated key: an uncompressed point.
 const POINT_LENGTH: usize = 65;
 
@@ -177,7 +177,7 @@ impl SealedValues {
         let entry_length = entry.iter().map(|part| part.len()).sum();
         let is_same =
             |body: &Body| body.entry_length == entry_length && body.encapsulated_key == encapsulated_key;
-        // The newest last: mostly there is one.
+        // From the end, where the newest body is. Mostly there is only one body.
         let index = self.bodies.iter().rposition(is_same).unwrap_or_else(|| {
             self.bodies.push(Body { encapsulated_key, entry_length, entries: Vec::new() });
             self.bodies.len() - 1
@@ -197,10 +197,16 @@ impl Stream {
     }
 }
 
+/// Returns the length of the plaintext of a value that has this length in bytes.
+#[must_use]
+pub fn padded_length(value: usize) -> usize {
+    let length = value + 1;
+    if length <= PADDED_LENGTH { PADDED_LENGTH } else { length.next_multiple_of(LONG_BLOCK) }
+}
+
 /// Writes the value to the buffer, in its padded form.
 fn pad(canonical: &str, plaintext: &mut Zeroizing<Vec<u8>>) {
-    let length = canonical.len() + 1;
-    let padded = if length <= PADDED_LENGTH { PADDED_LENGTH } else { length.next_multiple_of(LONG_BLOCK) };
+    let padded = padded_length(canonical.len());
     plaintext.clear();
     // At once: a buffer that grows leaves a copy behind, which nobody wipes.
     if plaintext.capacity() < padded {

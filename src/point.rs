@@ -10,7 +10,7 @@ pub const LENGTH: usize = 65;
 /// [SEC 1]: https://www.secg.org/sec1-v2.pdf
 const UNCOMPRESSED: u8 = 4;
 
-/// What precedes the point in a `SubjectPublicKeyInfo` ([RFC 5480], section 2): the sequence, the algorithm
+/// The bytes before the point in a `SubjectPublicKeyInfo` ([RFC 5480], section 2): the sequence, the algorithm
 /// `id-ecPublicKey` with the curve `secp256r1`, and the header of the bit string.
 ///
 /// [RFC 5480]: https://www.rfc-editor.org/rfc/rfc5480#section-2
@@ -19,7 +19,7 @@ const SPKI_PREFIX: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// An uncompressed point. Whether it is on the curve is for KMS to check, which computes with it.
+/// An uncompressed point. The sealer and KMS, which compute with the point, check that it is on the curve.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Point([u8; LENGTH]);
 
