@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use postgres_protocol::escape::escape_identifier;
-use secrecy::SecretString;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
@@ -15,7 +14,7 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 use crate::deadline::Deadline;
 use crate::ledger;
 use crate::schema::beside::Beside;
-use crate::schema::{self, SchemaError};
+use crate::schema::{self, RoleLogin, SchemaError};
 
 const PREFLIGHT: &str = include_str!("analytics/preflight.sql");
 const SCHEMA: &str = include_str!("analytics/schema.sql");
@@ -129,8 +128,8 @@ pub async fn roll_up(
     }
 }
 
-/// Creates [`API_LOGIN`] if it does not exist, makes it a member of `login_reader`, and lets it log in with the
-/// password; without a password, by IAM. Its sessions look for names in the analysts' schema first, and only read.
+/// Creates [`API_LOGIN`] if it does not exist, makes it a member of `login_reader`, and lets it log in. Its sessions look
+/// for names in the analysts' schema first, and only read.
 ///
 /// # Errors
 ///
@@ -139,15 +138,12 @@ pub async fn roll_up(
 pub async fn set_api_login(
     client: &mut Client,
     logins_schema: &str,
-    password: Option<&SecretString>,
+    login: &RoleLogin,
 ) -> Result<(), SchemaError> {
     let transaction = schema::begin(client, logins_schema).await?;
     begin_step(&transaction, logins_schema, CREATION_TIMEOUT).await?;
     transaction.batch_execute(CREATE_API_LOGIN).await?;
-    match password {
-        Some(password) => schema::set_password_login(&transaction, API_LOGIN, password).await?,
-        None => schema::grant_iam_login(&transaction, API_LOGIN).await?,
-    }
+    schema::set_login(&transaction, API_LOGIN, login).await?;
     Ok(transaction.commit().await?)
 }
 

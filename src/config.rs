@@ -320,9 +320,10 @@ impl WriterRoleLogin {
     }
 }
 
-/// Returns the name or ARN in [`READER_SECRET_ID`]; `None` if `migrate` does not create `login_analyst`.
-pub fn reader_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-    environment(READER_SECRET_ID).and_then(not_blank)
+/// Returns the name or ARN of the secret that a setting names: [`READER_SECRET_ID`], [`API_SECRET_ID`],
+/// [`EXPORT_SECRET_ID`] or [`VAULT_SECRET_ID`]. With `None`, `migrate` sets no password for the role.
+pub fn secret_id(environment: impl Fn(&str) -> Option<String>, setting: &str) -> Option<String> {
+    environment(setting).and_then(not_blank)
 }
 
 /// Whether `migrate` keeps up the analysts' schema.
@@ -334,11 +335,6 @@ pub fn analysts(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Se
     is_true(|name| environment(name).and_then(not_blank), ANALYSTS)
 }
 
-/// Returns the name or ARN in [`API_SECRET_ID`]; `None` if `login_api` gets no password.
-pub fn api_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-    environment(API_SECRET_ID).and_then(not_blank)
-}
-
 /// Whether `migrate` keeps up the schema of the export.
 ///
 /// # Errors
@@ -346,11 +342,6 @@ pub fn api_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<Str
 /// [`SettingError::Invalid`] if [`EXPORT`] is neither `true` nor `false`.
 pub fn export(environment: impl Fn(&str) -> Option<String>) -> Result<bool, SettingError> {
     is_true(|name| environment(name).and_then(not_blank), EXPORT)
-}
-
-/// Returns the name or ARN in [`EXPORT_SECRET_ID`]; `None` if `login_export` gets no password.
-pub fn export_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-    environment(EXPORT_SECRET_ID).and_then(not_blank)
 }
 
 /// Returns the key in [`VAULT_PUBLIC_KEY`]; `None` if the vault is off.
@@ -371,11 +362,6 @@ pub fn vault_public_key(
 /// [`SettingError::Missing`].
 pub fn vault_kms_key(environment: impl Fn(&str) -> Option<String>) -> Result<String, SettingError> {
     environment(VAULT_KMS_KEY).and_then(not_blank).ok_or(SettingError::Missing(VAULT_KMS_KEY))
-}
-
-/// Returns the name or ARN in [`VAULT_SECRET_ID`]; `None` if `login_vault` gets no password.
-pub fn vault_secret_id(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-    environment(VAULT_SECRET_ID).and_then(not_blank)
 }
 
 /// Returns the number of days in [`LOGIN_RETENTION_DAYS`]; `None` if `migrate` drops no logins.

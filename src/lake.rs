@@ -2,12 +2,11 @@
 //!
 //! The program `export`, a package of its own, reads the logins and keeps the books.
 
-use secrecy::SecretString;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::schema::beside::Beside;
-use crate::schema::{self, SchemaError};
+use crate::schema::{self, RoleLogin, SchemaError};
 
 const PREFLIGHT: &str = include_str!("lake/preflight.sql");
 const SCHEMA: &str = include_str!("lake/schema.sql");
@@ -54,7 +53,7 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
     Ok(transaction.commit().await?)
 }
 
-/// Lets [`EXPORT_LOGIN`] log in with the password; without a password, by IAM.
+/// Lets [`EXPORT_LOGIN`] log in.
 ///
 /// # Errors
 ///
@@ -63,13 +62,10 @@ pub async fn create(client: &mut Client, logins_schema: &str) -> Result<(), Sche
 pub async fn set_export_login(
     client: &mut Client,
     logins_schema: &str,
-    password: Option<&SecretString>,
+    login: &RoleLogin,
 ) -> Result<(), SchemaError> {
     let transaction = schema::begin(client, logins_schema).await?;
     transaction.batch_execute(&format!("ALTER ROLE {EXPORT_LOGIN} LOGIN")).await?;
-    match password {
-        Some(password) => schema::set_password_login(&transaction, EXPORT_LOGIN, password).await?,
-        None => schema::grant_iam_login(&transaction, EXPORT_LOGIN).await?,
-    }
+    schema::set_login(&transaction, EXPORT_LOGIN, login).await?;
     Ok(transaction.commit().await?)
 }

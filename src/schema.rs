@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 use self::error::is_one_of;
 pub use self::error::{Finding, SchemaError};
 use self::role_login::set_password;
-pub use self::role_login::{WRITER_ROLE, grant_iam_login, set_password_login};
+pub use self::role_login::{RoleLogin, WRITER_ROLE, grant_iam_login, set_login, set_password_login};
 pub(crate) use self::session::begin;
 pub use self::status::{AcceptedSalt, SchemaStatus};
 use self::trust::Ours;

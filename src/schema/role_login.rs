@@ -15,6 +15,31 @@ const GRANT_IAM_LOGIN: &str = include_str!("grant_iam_login.sql");
 const REVOKE_IAM_LOGIN: &str = include_str!("revoke_iam_login.sql");
 const SET_PASSWORD: &str = include_str!("set_password.sql");
 
+/// How a role logs in.
+#[derive(Debug)]
+pub enum RoleLogin {
+    /// With this password.
+    Password(SecretString),
+    /// By IAM.
+    Iam,
+}
+
+/// Sets how a role logs in.
+///
+/// # Errors
+///
+/// As [`set_password_login`] and [`grant_iam_login`].
+pub async fn set_login(
+    transaction: &Transaction<'_>,
+    role: &'static str,
+    login: &RoleLogin,
+) -> Result<(), SchemaError> {
+    match login {
+        RoleLogin::Password(password) => set_password_login(transaction, role, password).await,
+        RoleLogin::Iam => grant_iam_login(transaction, role).await,
+    }
+}
+
 /// Sets the password of a role, and revokes its login by IAM.
 ///
 /// # Errors

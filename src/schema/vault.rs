@@ -4,13 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
 use super::error::{Finding, SchemaError, is_one_of};
-use super::role_login::{grant_iam_login, set_password_login};
+use super::role_login::{RoleLogin, set_login};
 use super::session::begin;
 use super::trust::{self, Ours};
 use crate::config::VaultPublicKey;
@@ -143,7 +142,7 @@ pub async fn fold(
     }
 }
 
-/// Lets [`VAULT_LOGIN`] log in with the password; without a password, by IAM.
+/// Lets [`VAULT_LOGIN`] log in.
 ///
 /// # Errors
 ///
@@ -152,14 +151,11 @@ pub async fn fold(
 pub async fn set_vault_login(
     client: &mut Client,
     logins_schema: &str,
-    password: Option<&SecretString>,
+    login: &RoleLogin,
 ) -> Result<(), SchemaError> {
     let transaction = begin(client, logins_schema).await?;
     transaction.batch_execute(&format!("ALTER ROLE {VAULT_LOGIN} LOGIN")).await?;
-    match password {
-        Some(password) => set_password_login(&transaction, VAULT_LOGIN, password).await?,
-        None => grant_iam_login(&transaction, VAULT_LOGIN).await?,
-    }
+    set_login(&transaction, VAULT_LOGIN, login).await?;
     Ok(transaction.commit().await?)
 }
 

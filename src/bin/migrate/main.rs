@@ -26,7 +26,7 @@ use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::partitions::{self, DroppedLogins};
 use login_etl::schema::vault::{self, Folded, ROWS_PER_STEP, VAULT_LOGIN};
-use login_etl::schema::{self, Finding, READER_LOGIN, SchemaStatus, WRITER_ROLE, WriterLogin};
+use login_etl::schema::{self, Finding, READER_LOGIN, RoleLogin, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
 use login_etl::store::tls::PendingTls;
 use login_etl::telemetry;
@@ -215,7 +215,7 @@ async fn migrate(prune: Prune) -> Outcome {
     for Finding { problem, remedy } in migrated.warnings.into_iter().chain(missing_days) {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    if let Some(secret_id) = config::reader_secret_id(environment) {
+    if let Some(secret_id) = config::secret_id(environment, READER_SECRET_ID) {
         let problem = "the username in the secret is not login_analyst";
         let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
         schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
@@ -264,15 +264,9 @@ async fn prepare_analysts() -> Outcome {
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets.clone()).await?;
     analytics::create(connection.client_mut(), &schema).await?;
-    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
-    match config::api_secret_id(environment) {
-        Some(secret_id) => {
-            let problem = "the username in the secret is not login_api";
-            let password = password_of(&secrets, API_SECRET_ID, &secret_id, API_LOGIN, problem).await?;
-            analytics::set_api_login(connection.client_mut(), &schema, Some(&password)).await?;
-        }
-        None if by_iam => analytics::set_api_login(connection.client_mut(), &schema, None).await?,
-        None => {}
+    let problem = "the username in the secret is not login_api";
+    if let Some(login) = role_login(&secrets, API_SECRET_ID, API_LOGIN, problem).await? {
+        analytics::set_api_login(connection.client_mut(), &schema, &login).await?;
     }
     info!(target: LOG_TARGET, "the analysts' schema is ready");
     Ok(())
@@ -285,15 +279,9 @@ async fn prepare_export() -> Outcome {
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets.clone()).await?;
     lake::create(connection.client_mut(), &schema).await?;
-    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
-    match config::export_secret_id(environment) {
-        Some(secret_id) => {
-            let problem = "the username in the secret is not login_export";
-            let password = password_of(&secrets, EXPORT_SECRET_ID, &secret_id, EXPORT_LOGIN, problem).await?;
-            lake::set_export_login(connection.client_mut(), &schema, Some(&password)).await?;
-        }
-        None if by_iam => lake::set_export_login(connection.client_mut(), &schema, None).await?,
-        None => {}
+    let problem = "the username in the secret is not login_export";
+    if let Some(login) = role_login(&secrets, EXPORT_SECRET_ID, EXPORT_LOGIN, problem).await? {
+        lake::set_export_login(connection.client_mut(), &schema, &login).await?;
     }
     info!(target: LOG_TARGET, "the schema of the export is ready");
     Ok(())
@@ -307,15 +295,9 @@ async fn prepare_vault(key: &VaultPublicKey) -> Outcome {
     let schema = settings.schema.clone();
     let mut connection = connect(settings, secrets.clone()).await?;
     let is_new = vault::create(connection.client_mut(), &schema, key, &kms_key).await?;
-    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
-    match config::vault_secret_id(environment) {
-        Some(secret_id) => {
-            let problem = "the username in the secret is not login_vault";
-            let password = password_of(&secrets, VAULT_SECRET_ID, &secret_id, VAULT_LOGIN, problem).await?;
-            vault::set_vault_login(connection.client_mut(), &schema, Some(&password)).await?;
-        }
-        None if by_iam => vault::set_vault_login(connection.client_mut(), &schema, None).await?,
-        None => {}
+    let problem = "the username in the secret is not login_vault";
+    if let Some(login) = role_login(&secrets, VAULT_SECRET_ID, VAULT_LOGIN, problem).await? {
+        vault::set_vault_login(connection.client_mut(), &schema, &login).await?;
     }
     info!(target: LOG_TARGET, key_is_new = is_new, "the vault is ready");
     Ok(())
@@ -397,6 +379,24 @@ async fn writer_login(secrets: &Secrets) -> Result<WriterLogin, lambda_runtime::
             let password = password_of(secrets, WRITER_SECRET_ID, &secret_id, WRITER_ROLE, problem).await?;
             Ok(WriterLogin::Password(password))
         }
+    }
+}
+
+/// Returns how a role beside `login_writer` shall log in: with the password of the secret that the setting names; without
+/// this setting by IAM, if `login_writer` logs in by IAM. Otherwise its login stays as it is.
+async fn role_login(
+    secrets: &Secrets,
+    setting: &'static str,
+    role: &'static str,
+    problem: &'static str,
+) -> Outcome<Option<RoleLogin>> {
+    let by_iam = WriterRoleLogin::read(environment)? == WriterRoleLogin::Iam;
+    match config::secret_id(environment, setting) {
+        Some(secret_id) => {
+            let password = password_of(secrets, setting, &secret_id, role, problem).await?;
+            Ok(Some(RoleLogin::Password(password)))
+        }
+        None => Ok(by_iam.then_some(RoleLogin::Iam)),
     }
 }
 
