@@ -25,7 +25,7 @@ PUBLIC_KEY = (
 ACCEPT_KEY = """
 INSERT INTO vault_keys (public_key, kms_key) VALUES (decode(%s, 'base64'), 'bench')
 """
-# As many entries as these values have, with random tokens. Nothing is opened, so zeros will do.
+# An entry for each value, with a random token. Nothing is opened, so a ciphertext is zeros.
 FILL = """
 INSERT INTO vault_streams (key_id, enc)
 SELECT 1, sha256(number::text::bytea) || sha256(('x' || number)::bytea) || '\\x00'

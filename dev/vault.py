@@ -1,8 +1,8 @@
 """The vault of a stack on this machine: the KMS that its function calls, and those who may call it.
 
 MiniStack decides by the policies of the template, and its KMS does not agree on keys. LocalStack's
-KMS does, and decides by no policy. So the stack is in a MiniStack whose functions call the KMS of a
-LocalStack.
+KMS agrees on keys, and ignores policies. So the stack is in a MiniStack whose functions call the
+KMS of a LocalStack.
 """
 
 import json

@@ -74,7 +74,7 @@ impl Ingest {
             Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
         };
         let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP_TIMEOUT)).await?) };
-        // While the other two wait for the network.
+        // Starts the sealer while the salt and the connection wait for the network.
         let vault = async { Ok(settings.vault_public_key.map(Vault::new).transpose()?) };
         let ((masker, salt_fetched), mut cold_start, vault) = tokio::try_join!(masker, warm_up, vault)?;
         // The two fetches run in parallel, so the longer time counts.
@@ -223,7 +223,7 @@ impl Ingest {
             let rows = self.next_rows(messages, &mut keys, failures, masker);
             let rows = Rows { rows, sealed: masker.take_sealed()? };
             if self.vault.is_some() {
-                log.sealed = Some(log.sealed.unwrap_or_default() + rows.sealed.count());
+                *log.sealed.get_or_insert_default() += rows.sealed.count();
             }
             log.decoding.add(started.elapsed());
             log.unparsed_ips = masker.unparsed_ips();

@@ -78,7 +78,7 @@ impl<'r> SealedColumns<'r> {
     pub(super) fn new(chunks: &'r [Chunk<'_>], fingerprints: &'r Fingerprints) -> Option<Self> {
         let key = fingerprints.vault_key.as_ref()?;
         let bodies = chunks.iter().flat_map(|chunk| chunk.sealed.bodies());
-        // A message is too short for an entry that does not fit.
+        // A message is too short for an entry whose length does not fit.
         let entry_length = |body: &Body| i32::try_from(body.entry_length).unwrap_or(i32::MAX);
         Some(Self {
             key,

@@ -29,7 +29,7 @@ pub struct Rows<'m> {
 /// The rows of one statement. Shared, because an unfinished statement still reads them.
 pub(super) type Chunk<'b> = Arc<Rows<'b>>;
 
-/// What the database compares with its own before it keeps rows.
+/// The fingerprints that the database compares with its own before it keeps rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprints {
     /// The fingerprint of the salt.

@@ -71,10 +71,10 @@ pub struct Masker {
     sealing: Option<Sealing>,
 }
 
-/// What seals the values of a batch.
+/// The sealer of a batch, and the values that it sealed.
 struct Sealing {
     sealer: Sealer,
-    /// What was sealed since the last call of [`Masker::take_sealed`].
+    /// The values that were sealed since the last call of [`Masker::take_sealed`].
     sealed: Result<SealedValues, NotSealed>,
 }
 
@@ -165,7 +165,7 @@ impl Masker {
         Self { sealing: Some(Sealing { sealer, sealed: Ok(SealedValues::default()) }), ..self }
     }
 
-    /// Returns what was sealed since the last call; nothing without a sealer.
+    /// Returns the values that were sealed since the last call; none without a sealer.
     ///
     /// # Errors
     ///
