@@ -656,16 +656,19 @@ COMMENT ON TABLE vault_streams IS 'Streams of at most 1,000 values that were sea
 
 -- Without foreign keys and checks, which would take time for each value.
 CREATE TABLE vault_sealed (
-    stream_id  bigint   NOT NULL,
-    key_id     smallint NOT NULL,
-    sequence   smallint NOT NULL,
-    field      "char"   NOT NULL,
-    token      bytea    PRIMARY KEY,
-    ciphertext bytea    NOT NULL
+    stream_id    bigint   NOT NULL,
+    key_id       smallint NOT NULL,
+    sequence     smallint NOT NULL,
+    field        "char"   NOT NULL,
+    token        bytea    PRIMARY KEY,
+    ciphertext   bytea    NOT NULL,
+    sealed_token bytea
 );
 ALTER TABLE vault_sealed ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
 COMMENT ON TABLE vault_sealed IS 'The sealed value of each token';
 COMMENT ON COLUMN vault_sealed.field IS 'i: ip, d: device_id';
+COMMENT ON COLUMN vault_sealed.sealed_token IS
+    'The token beside which the value was sealed, if the salt has changed since; otherwise null';
 
 CREATE TABLE vault_erased (
     token       bytea       PRIMARY KEY,
@@ -953,7 +956,7 @@ BEGIN
     replaced AS (
         UPDATE public.vault_sealed AS sealed
         SET stream_id = newer.stream_id, key_id = newer.key_id, sequence = newer.sequence, field = newer.field,
-            ciphertext = newer.ciphertext
+            ciphertext = newer.ciphertext, sealed_token = NULL
         FROM (
             SELECT chosen.*
             FROM chosen
@@ -1034,7 +1037,8 @@ BEGIN
 END
 $$;
 
--- Hands out the sealed value of an entry's token, once. `state` is sealed, unknown or erased.
+-- Hands out the sealed value of an entry's token, once. `state` is sealed, unknown or erased. The token that it
+-- returns is the token beside which the value was sealed.
 CREATE FUNCTION vault_take(
     entry bigint,
     OUT state text,
@@ -1051,12 +1055,11 @@ DECLARE
     wanted constant bytea := (public.vault_use(entry, 'reveal')).token;
 BEGIN
     PERFORM public.vault_flush(entry);
-    token := wanted;
     -- The first table twice, because a fold may move the value from the second table to the first table meanwhile.
     FOR attempt IN 1..2 LOOP
         SELECT CASE sealed.field WHEN 'i' THEN 'ip' ELSE 'device_id' END, vault_keys.public_key, vault_keys.kms_key,
-            vault_streams.enc, sealed.sequence, sealed.ciphertext
-        INTO field, public_key, kms_key, enc, sequence, ciphertext
+            vault_streams.enc, sealed.sequence, sealed.ciphertext, coalesce(sealed.sealed_token, wanted)
+        INTO field, public_key, kms_key, enc, sequence, ciphertext, token
         FROM public.vault_sealed AS sealed
         JOIN public.vault_streams ON vault_streams.id = sealed.stream_id
         JOIN public.vault_keys ON vault_keys.id = sealed.key_id
@@ -1065,6 +1068,7 @@ BEGIN
             state := 'sealed';
             RETURN;
         END IF;
+        token := wanted;
         EXIT WHEN attempt = 2;
 
         SELECT CASE chr(get_byte(body, start + 2)) WHEN 'i' THEN 'ip' ELSE 'device_id' END,
@@ -1286,6 +1290,14 @@ BEGIN
 END
 $$;
 
+-- Returns the fingerprint of the accepted salt, for the broker; NULL before the first batch.
+CREATE FUNCTION vault_salt() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT fingerprint FROM public.salt_fingerprint);
+END
+$$;
+
 
 -- Nobody but the owner and the functions may touch these tables and functions. The migration also revokes what default
 -- privileges of the database give others.
@@ -1314,6 +1326,7 @@ REVOKE ALL ON FUNCTION vault_forget(bytea, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_clear_rows(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase(bigint, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase_user(bigint, text, boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_salt() FROM PUBLIC;
 
 -- Without written_at: an erasure relies on it.
 GRANT INSERT (key_id, enc, entry_length, body) ON vault_inbox TO login_writer;

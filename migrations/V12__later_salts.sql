@@ -1,0 +1,182 @@
+-- A later salt: `resalt` replaces each token by its keyed hash with the new salt.
+
+-- A ciphertext opens only beside the token with which it was sealed.
+ALTER TABLE vault_sealed ADD COLUMN sealed_token bytea;
+COMMENT ON COLUMN vault_sealed.sealed_token IS
+    'The token beside which the value was sealed, if the salt has changed since; otherwise null';
+
+DO $migration$
+BEGIN
+    EXECUTE pg_catalog.format($create$
+CREATE OR REPLACE FUNCTION vault_fold(most_rows integer) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off AS $$
+DECLARE
+    picked tid[];
+BEGIN
+    PERFORM %1$I.vault_lock();
+    picked := ARRAY(SELECT ctid FROM %1$I.vault_inbox ORDER BY written_at LIMIT most_rows);
+
+    INSERT INTO %1$I.vault_streams (key_id, enc)
+    SELECT DISTINCT ON (enc) key_id, enc
+    FROM %1$I.vault_inbox
+    JOIN %1$I.vault_keys ON vault_keys.id = key_id
+    WHERE vault_inbox.ctid = ANY (picked)
+    ORDER BY enc, written_at
+    ON CONFLICT DO NOTHING;
+
+    WITH cut AS (
+        SELECT stream_id, key_id, accepted_at, written_at,
+            get_byte(body, start) * 256 + get_byte(body, start + 1) AS sequence,
+            chr(get_byte(body, start + 2))::"char" AS field,
+            substr(body, start + 4, 32) AS token,
+            substr(body, start + 36, entry_length - 35) AS ciphertext
+        FROM (
+            SELECT vault_streams.id AS stream_id, vault_inbox.key_id, accepted_at, written_at, entry_length,
+                -- The concatenation reads the body once. Otherwise each entry would read its part of the body.
+                body || ''::bytea AS body
+            FROM %1$I.vault_inbox
+            JOIN %1$I.vault_keys ON vault_keys.id = vault_inbox.key_id
+            JOIN %1$I.vault_streams ON vault_streams.enc = vault_inbox.enc
+            WHERE vault_inbox.ctid = ANY (picked)
+            OFFSET 0
+        ) AS whole
+        CROSS JOIN LATERAL generate_series(0, octet_length(body) - 1, entry_length) AS start
+        -- A writer that does not keep to the format must not stop the fold.
+        WHERE get_byte(body, start) < 4 AND get_byte(body, start + 2) IN (ascii('i'), ascii('d'))
+    ),
+    -- In the order of the tokens, so that the lookups and the insertion find the pages of the index in the caches. The
+    -- lookups are subqueries: a join could change the order, or read a whole table.
+    chosen AS MATERIALIZED (
+        SELECT entry.*, (
+            SELECT before.key_id FROM %1$I.vault_sealed AS before WHERE before.token = entry.token LIMIT 1
+        ) AS key_before
+        FROM (
+            SELECT DISTINCT ON (token) *
+            FROM cut
+            WHERE (
+                SELECT erasure.never_again OR cut.written_at <= erasure.erased_at
+                FROM %1$I.vault_erased AS erasure
+                WHERE erasure.token = cut.token
+                LIMIT 1
+            ) IS NOT TRUE
+            ORDER BY token, accepted_at DESC, written_at
+        ) AS entry
+    ),
+    replaced AS (
+        UPDATE %1$I.vault_sealed AS sealed
+        SET stream_id = newer.stream_id, key_id = newer.key_id, sequence = newer.sequence, field = newer.field,
+            ciphertext = newer.ciphertext, sealed_token = NULL
+        FROM (
+            SELECT chosen.*
+            FROM chosen
+            JOIN %1$I.vault_keys ON vault_keys.id = key_before
+            WHERE vault_keys.accepted_at < chosen.accepted_at
+        ) AS newer
+        WHERE sealed.token = newer.token
+    )
+    INSERT INTO %1$I.vault_sealed (stream_id, key_id, sequence, field, token, ciphertext)
+    SELECT stream_id, key_id, sequence, field, token, ciphertext FROM chosen WHERE key_before IS NULL;
+
+    DELETE FROM %1$I.vault_inbox WHERE ctid = ANY (picked);
+    RETURN cardinality(picked);
+END
+$$;
+    $create$, pg_catalog.current_schema());
+
+    -- Hands out the sealed value of an entry's token, once. `state` is sealed, unknown or erased. The token that it
+    -- returns is the token beside which the value was sealed.
+    EXECUTE pg_catalog.format($create$
+CREATE OR REPLACE FUNCTION vault_take(
+    entry bigint,
+    OUT state text,
+    OUT field text,
+    OUT token bytea,
+    OUT public_key bytea,
+    OUT kms_key text,
+    OUT enc bytea,
+    OUT sequence integer,
+    OUT ciphertext bytea
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wanted constant bytea := (%1$I.vault_use(entry, 'reveal')).token;
+BEGIN
+    PERFORM %1$I.vault_flush(entry);
+    -- The first table twice, because a fold may move the value from the second table to the first table meanwhile.
+    FOR attempt IN 1..2 LOOP
+        SELECT CASE sealed.field WHEN 'i' THEN 'ip' ELSE 'device_id' END, vault_keys.public_key, vault_keys.kms_key,
+            vault_streams.enc, sealed.sequence, sealed.ciphertext, coalesce(sealed.sealed_token, wanted)
+        INTO field, public_key, kms_key, enc, sequence, ciphertext, token
+        FROM %1$I.vault_sealed AS sealed
+        JOIN %1$I.vault_streams ON vault_streams.id = sealed.stream_id
+        JOIN %1$I.vault_keys ON vault_keys.id = sealed.key_id
+        WHERE sealed.token = wanted;
+        IF FOUND THEN
+            state := 'sealed';
+            RETURN;
+        END IF;
+        token := wanted;
+        EXIT WHEN attempt = 2;
+
+        SELECT CASE chr(get_byte(body, start + 2)) WHEN 'i' THEN 'ip' ELSE 'device_id' END,
+            vault_keys.public_key, vault_keys.kms_key, found.enc,
+            get_byte(body, start) * 256 + get_byte(body, start + 1), substr(body, start + 36, entry_length - 35)
+        INTO field, public_key, kms_key, enc, sequence, ciphertext
+        FROM (
+            SELECT inbox.*, %1$I.vault_find(body, entry_length, wanted) AS start
+            FROM %1$I.vault_inbox AS inbox
+            WHERE NOT EXISTS (
+                SELECT FROM %1$I.vault_erased AS erasure
+                WHERE erasure.token = wanted AND (never_again OR inbox.written_at <= erased_at)
+            )
+            OFFSET 0
+        ) AS found
+        JOIN %1$I.vault_keys ON vault_keys.id = found.key_id
+        WHERE start IS NOT NULL
+            AND get_byte(body, start) < 4
+            AND get_byte(body, start + 2) IN (ascii('i'), ascii('d'))
+        ORDER BY accepted_at DESC, written_at
+        LIMIT 1;
+        IF FOUND THEN
+            state := 'sealed';
+            RETURN;
+        END IF;
+    END LOOP;
+    state := CASE
+        WHEN EXISTS (SELECT FROM %1$I.vault_erased AS erasure WHERE erasure.token = wanted) THEN 'erased'
+        ELSE 'unknown'
+    END;
+END
+$$;
+    $create$, pg_catalog.current_schema());
+
+    -- Returns the fingerprint of the accepted salt, for the broker; NULL before the first batch.
+    EXECUTE pg_catalog.format($create$
+CREATE FUNCTION vault_salt() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT fingerprint FROM %1$I.salt_fingerprint);
+END
+$$;
+    $create$, pg_catalog.current_schema());
+END
+$migration$;
+
+-- Also from those to whom default privileges of the database give rights on new functions.
+DO $migration$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT pg_catalog.format(
+            'REVOKE ALL ON FUNCTION vault_salt() FROM %s',
+            CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(grantee)) END
+        )
+        FROM pg_catalog.pg_proc
+        CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(proacl, pg_catalog.acldefault('f', proowner))) AS granted
+        WHERE pg_proc.oid = 'vault_salt()'::pg_catalog.regprocedure AND grantee <> proowner
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$migration$;
