@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod memory;
 pub mod partitions;
 pub mod point;
+pub mod resalt;
 pub mod runtime;
 pub mod schema;
 pub mod store;

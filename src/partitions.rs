@@ -16,6 +16,9 @@ use crate::schema::error::is_one_of;
 use crate::schema::trust::{self, Ours};
 use crate::schema::{Finding, REVOKE_PARTITION_RIGHTS, SchemaError, begin};
 
+/// The partition for all rows that no other partition is for.
+pub(crate) const OTHER: &str = "user_logins_other";
+
 const OWN_PARTITIONS: &str = include_str!("partitions/own.sql");
 const MISSING_DAYS: &str = include_str!("partitions/missing_days.sql");
 const OLD_PARTITIONS: &str = include_str!("partitions/old.sql");
@@ -338,6 +341,11 @@ fn not_partitioned(schema: &str) -> Finding {
         remedy: "move it, as docs/operations.md says, or remove the setting and delete old rows yourself"
             .to_owned(),
     }
+}
+
+/// Whether the partitions of `user_logins` are ours.
+pub(crate) async fn are_ours(transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
+    Ok(own_partitions(transaction).await?.is_some())
 }
 
 /// Returns `None` if the partitions of `user_logins` are not ours, and what prevents this role from changing them.

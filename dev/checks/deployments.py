@@ -41,6 +41,7 @@ EXAMPLES = {
     "GitHubSubject": "repo:owner@1234567/login-etl@12345678",
     "LogFilter": "login_etl=debug",
     "LoginRetentionDays": "90",
+    "Resalt": "true",
     "ReservedConcurrency": "10",
     "SecurityGroupIds": "sg-0123456789abcdef0",
     "SenderArns": f"{_ELSEWHERE}:role/sender,{_ELSEWHERE}:user/sender",

@@ -107,7 +107,7 @@ ROLES = {
             ("secretsmanager:GetSecretValue",),
             (
                 *("WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "VaultSecret"),
-                "OwnerSecret",
+                *("OwnerSecret", "SaltToResalt"),
             ),
         ),
         Grant(
@@ -531,6 +531,8 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         found["KeyOfOwnerSecret"] = key
     if key := parameters["VaultKeyArn"]:
         found["OlderVaultKey"] = key
+    if parameters["Resalt"] == "true":
+        found["SaltToResalt"] = found["Salt"]
     for secret in ("ApiSecret", "ExportSecret"):
         if secret in found:
             found[f"KeyOf{secret}"] = found["SecretsKey"]

@@ -123,6 +123,15 @@ impl Secrets {
         }
     }
 
+    /// TEMPORARY
+    ///
+    /// # Errors
+    ///
+    /// x
+    pub async fn salts(&self, id: &str) -> Result<login::pii::Salts, SecretError> {
+        Ok(login::pii::Salts::new(self.salt(id).await?, Vec::new()))
+    }
+
     /// Fetches the database's credentials from the secret `id`, which `setting` names.
     ///
     /// # Errors

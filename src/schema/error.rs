@@ -33,6 +33,12 @@ pub enum SchemaError {
         /// The code of Postgres.
         sqlstate: String,
     },
+    /// Postgres refused to copy rows. Its message may quote a value of a row.
+    #[error("Postgres refused to copy rows, SQLSTATE {sqlstate}")]
+    Copy {
+        /// The code of Postgres.
+        sqlstate: String,
+    },
     /// Values are sealed to another public key than `VAULT_PUBLIC_KEY`.
     #[error(
         "VAULT_PUBLIC_KEY is not the current key of the vault: set it to the current key, or accept the new key with \

@@ -41,7 +41,10 @@ pub(super) async fn read(
     Ok(SchemaStatus { version, newest_version: history::newest_known(), accepted_salt })
 }
 
-async fn accepted_salt(transaction: &Transaction<'_>) -> Result<Option<AcceptedSalt>, tokio_postgres::Error> {
+/// Returns the accepted salt; `None` before the first row. The caller has made sure that nobody planted the table.
+pub(crate) async fn accepted_salt(
+    transaction: &Transaction<'_>,
+) -> Result<Option<AcceptedSalt>, tokio_postgres::Error> {
     if !transaction.query_typed(FIND_ACCEPTED_SALT, &[]).await?[0].try_get::<_, bool>(0)? {
         return Ok(None);
     }

@@ -21,6 +21,7 @@ mod pooler;
 mod programs;
 mod queue;
 mod refused_rows;
+mod resalt;
 mod roles;
 mod salt;
 mod schema;

@@ -100,6 +100,14 @@ pub(crate) enum StackCommand {
     /// with older rows. It prints the fingerprints of both salts and waits for y.
     #[command(verbatim_doc_comment)]
     AcceptSalt,
+    /// Replace all tokens by those of the later salt in Secrets Manager
+    ///
+    /// First add the later salt to the secret, in the list later_salts, and deploy with
+    /// Resalt=true. Nothing is lost: equal values stay equal. The rows are copied while
+    /// batches are written, and replaced at the end. After an interruption, run it
+    /// again.
+    #[command(verbatim_doc_comment)]
+    Resalt,
     /// Show what failed, from the functions' logs
     ///
     /// Prints only lines that the functions wrote themselves, which hold no personal

@@ -21,6 +21,7 @@ mod output;
 mod page;
 mod queue;
 mod redrive;
+mod resalt;
 mod reveal;
 mod rotate;
 mod salt;
@@ -87,6 +88,7 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
         StackCommand::Status => Box::pin(signals.interrupt(status::status(&stack, printer))).await,
         StackCommand::Rotate => rotate::rotate(&stack, printer, &mut signals, yes).await,
         StackCommand::AcceptSalt => signals.interrupt(accept_salt::accept_salt(&stack, printer, yes)).await,
+        StackCommand::Resalt => Box::pin(resalt::resalt(&stack, printer, &mut signals, yes)).await,
         StackCommand::Logs(arguments) => signals.interrupt(logs::logs(&stack, arguments, printer)).await,
         StackCommand::Redrive(arguments) => {
             redrive::redrive(&stack, arguments, printer, &mut signals, yes).await

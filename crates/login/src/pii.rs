@@ -34,8 +34,11 @@ use sha2::Sha256;
 
 use self::sealer::{NotSealed, SealedValues, Sealer, Value};
 
+mod salts;
 mod sealed_tokens;
 pub mod sealer;
+
+pub use self::salts::{Resalter, Salts};
 
 /// The least length of a salt in bytes: the length of a SHA-256 hash, as [RFC 2104, section 3][rfc] advises.
 ///
@@ -65,8 +68,10 @@ pub struct Masked<F: Field>([u8; 64], PhantomData<F>);
 
 /// Masks values with a secret salt, and seals them where there is a vault. A clone seals nothing.
 pub struct Masker {
-    /// HMAC keyed with the salt.
+    /// HMAC keyed with the first salt.
     hmac: HmacReset<Sha256>,
+    /// HMAC keyed with each later salt.
+    later: Vec<HmacReset<Sha256>>,
     unparsed_ips: u64,
     sealing: Option<Sealing>,
 }
@@ -148,15 +153,7 @@ impl Masker {
     ///
     /// [`WeakSalt`] for fewer than [`MIN_SALT_BYTES`], or fewer than [`MIN_DIFFERENT_SALT_BYTES`] different bytes.
     pub fn new(salt: &SecretString) -> Result<Self, WeakSalt> {
-        let key = salt.expose_secret().as_bytes();
-        if key.len() < MIN_SALT_BYTES {
-            return Err(WeakSalt::TooShort);
-        }
-        if (0..=u8::MAX).filter(|byte| key.contains(byte)).count() < MIN_DIFFERENT_SALT_BYTES {
-            return Err(WeakSalt::TooUniform);
-        }
-        let hmac = HmacReset::new_from_slice(key).map_err(|_| WeakSalt::TooShort)?;
-        Ok(Self { hmac, unparsed_ips: 0, sealing: None })
+        Ok(Self { hmac: keyed(salt)?, later: Vec::new(), unparsed_ips: 0, sealing: None })
     }
 
     /// Returns the masker with a sealer: from now on each value that is masked is sealed too.
@@ -248,8 +245,28 @@ impl Masker {
         self.hmac.update(b":");
         self.hmac.update(value.as_bytes());
         // Reset, not cloned: wiping a clone took 20 % of the time of a hash.
-        self.hmac.finalize_reset().into_bytes().into()
+        let mut hash = self.hmac.finalize_reset().into_bytes();
+        for later in &mut self.later {
+            let mut digits = [0; 64];
+            let Ok(_) = base16ct::lower::encode(&hash, &mut digits) else {
+                unreachable!("32 bytes are 64 digits");
+            };
+            later.update(&digits);
+            hash = later.finalize_reset().into_bytes();
+        }
+        hash.into()
     }
+}
+
+fn keyed(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
+    let key = salt.expose_secret().as_bytes();
+    if key.len() < MIN_SALT_BYTES {
+        return Err(WeakSalt::TooShort);
+    }
+    if (0..=u8::MAX).filter(|byte| key.contains(byte)).count() < MIN_DIFFERENT_SALT_BYTES {
+        return Err(WeakSalt::TooUniform);
+    }
+    HmacReset::new_from_slice(key).map_err(|_| WeakSalt::TooShort)
 }
 
 impl Sealing {
@@ -265,7 +282,12 @@ impl Sealing {
 
 impl Clone for Masker {
     fn clone(&self) -> Self {
-        Self { hmac: self.hmac.clone(), unparsed_ips: self.unparsed_ips, sealing: None }
+        Self {
+            hmac: self.hmac.clone(),
+            later: self.later.clone(),
+            unparsed_ips: self.unparsed_ips,
+            sealing: None,
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum MigrateEvent {
     /// `{"action": "accept-vault-key"}`: make the vault's key in the settings the current key; or another key, such as
     /// that of the next deployment: `{"action": "accept-vault-key", "public_key": "…", "kms_key": "…"}`.
     AcceptVaultKey(Option<(VaultPublicKey, String)>),
+    /// `{"action": "resalt"}`: replace the tokens by those of the last salt, as far as the time allows.
+    Resalt,
 }
 
 /// Why an event cannot be read. The texts quote nothing of the event.
@@ -35,7 +37,7 @@ pub(crate) enum MigrateEventError {
     #[error(
         "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"roll-up\"}}, \
          {{\"action\": \"status\"}}, {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}}, \
-         {{\"action\": \"accept-vault-key\"}} and the requests of CloudFormation"
+         {{\"action\": \"accept-vault-key\"}}, {{\"action\": \"resalt\"}} and the requests of CloudFormation"
     )]
     Unknown,
     /// The salt's fingerprint has the wrong form.
@@ -54,6 +56,7 @@ enum Action {
     Status {},
     AcceptSalt { fingerprint: String },
     AcceptVaultKey { public_key: Option<String>, kms_key: Option<String> },
+    Resalt {},
 }
 
 impl MigrateEvent {
@@ -75,6 +78,7 @@ impl MigrateEvent {
             Action::Rotate {} => Ok(Self::Rotate),
             Action::RollUp {} => Ok(Self::RollUp),
             Action::Status {} => Ok(Self::Status),
+            Action::Resalt {} => Ok(Self::Resalt),
             Action::AcceptSalt { fingerprint } => Ok(Self::AcceptSalt(fingerprint.parse()?)),
             Action::AcceptVaultKey { public_key, kms_key } => match (public_key, kms_key) {
                 (None, None) => Ok(Self::AcceptVaultKey(None)),
@@ -100,6 +104,7 @@ mod tests {
             MigrateEvent::Rotate => "rotate".to_owned(),
             MigrateEvent::RollUp => "roll-up".to_owned(),
             MigrateEvent::Status => "status".to_owned(),
+            MigrateEvent::Resalt => "resalt".to_owned(),
             MigrateEvent::AcceptSalt(fingerprint) => fingerprint.as_str().to_owned(),
             MigrateEvent::AcceptVaultKey(None) => "accept-vault-key".to_owned(),
             MigrateEvent::AcceptVaultKey(Some((_, kms_key))) => format!("accept-vault-key of {kms_key}"),

@@ -17,7 +17,7 @@ use login_etl::analytics::{self, API_LOGIN, LOGINS_PER_STEP, RollUp};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, ResourceData};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
-    self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SettingError, Settings,
+    self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SALT_SECRET_ID, SettingError, Settings,
     VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
@@ -25,6 +25,7 @@ use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::partitions::{self, DroppedLogins};
+use login_etl::resalt::{self, Resalted};
 use login_etl::schema::vault::{self, Folded, ROWS_PER_STEP, VAULT_LOGIN};
 use login_etl::schema::{self, Finding, READER_LOGIN, RoleLogin, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
@@ -65,6 +66,8 @@ struct Arguments {
 enum Command {
     /// Accepts the salt in `SALT_SECRET_ID`. New rows cannot be joined with older rows after that.
     AcceptSalt,
+    /// Replaces all tokens by those of the last salt in `SALT_SECRET_ID`, and accepts this salt.
+    Resalt,
     /// Accepts the key in `VAULT_PUBLIC_KEY`. Batches that are sealed to another key are refused after that.
     AcceptVaultKey,
 }
@@ -83,6 +86,7 @@ async fn main() -> ExitCode {
         None if environment(RUNTIME_API).is_some() => serve().await,
         None => start_and_migrate().await,
         Some(Command::AcceptSalt) => accept_salt().await,
+        Some(Command::Resalt) => start_and_resalt().await,
         Some(Command::AcceptVaultKey) => start_and_accept_vault_key().await,
     };
     telemetry::exit_code(outcome)
@@ -168,6 +172,10 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
             let changed =
                 deadline.timeout(Box::pin(accept_fingerprint(settings, secrets, &fingerprint))).await??;
             Ok(json!({ "changed": changed }))
+        }
+        MigrateEvent::Resalt => {
+            let resalted = deadline.timeout(Box::pin(resalt(deadline))).await??;
+            Ok(serde_json::to_value(resalted)?)
         }
         MigrateEvent::AcceptVaultKey(key) => {
             let changed = deadline.timeout(Box::pin(accept_vault_key(key))).await??;
@@ -461,6 +469,28 @@ async fn accept_fingerprint(
     let changed = schema::accept_salt(connection.client_mut(), &schema, salt_fingerprint).await?;
     info!(target: LOG_TARGET, changed, fingerprint = salt_fingerprint.as_str(), "the salt is accepted");
     Ok(changed)
+}
+
+async fn start_and_resalt() -> Outcome {
+    start()?;
+    resalt(Deadline::within(UNLIMITED)).await.map(drop)
+}
+
+async fn resalt(deadline: Deadline) -> Outcome<Resalted> {
+    let salt_secret_id =
+        config::secret_id(environment, SALT_SECRET_ID).ok_or(SettingError::Missing(SALT_SECRET_ID))?;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let secrets = Secrets::from_env().await;
+    let salts = secrets.salts(&salt_secret_id).await?;
+    // The second connection is there at once: the server has started.
+    let mut reader = connect(DatabaseSettings::read(environment)?, secrets.clone()).await?;
+    let mut writer = connect(settings, secrets).await?;
+    let resalted =
+        resalt::resalt(reader.client_mut(), writer.client_mut(), &schema, &salts, deadline).await?;
+    let Resalted { done, rows, parts_left, others } = resalted;
+    info!(target: LOG_TARGET, done, rows, parts_left, others, "the tokens are replaced");
+    Ok(resalted)
 }
 
 async fn start_and_accept_vault_key() -> Outcome {
