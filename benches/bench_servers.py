@@ -58,9 +58,14 @@ class Database:
         """The URL for the functions, without TLS."""
         return self._url(WRITER)
 
+    @property
+    def owner_url(self) -> str:
+        """The URL for `migrate`, without TLS."""
+        return self._url(local_system.SUPERUSER)
+
     def connect(self) -> psycopg.Connection:
         """Connect as the superuser, without TLS; each statement is a transaction of its own."""
-        return psycopg.connect(self._url(local_system.SUPERUSER), autocommit=True)
+        return psycopg.connect(self.owner_url, autocommit=True)
 
     def login_etl(self, **settings: str) -> AbstractContextManager[Function]:
         """Run the function."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from benches import analysts, events, export, proxy, scans, vault
+from benches import analysts, events, export, proxy, resalt, scans, vault
 from benches.bench_servers import BenchServers, Database
 from benches.function import Function, cpu_s
 from benches.proxy import Proxy
@@ -52,6 +52,7 @@ class Effort:
     export_rounds: int
     vault_rounds: int
     vault_values: int  # stored before
+    resalt_rows: int
 
 
 FULL = Effort(
@@ -71,6 +72,7 @@ FULL = Effort(
     export_rounds=7,
     vault_rounds=60,
     vault_values=3_000_000,
+    resalt_rows=3_000_000,
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -87,6 +89,7 @@ QUICK = Effort(
     export_rounds=1,
     vault_rounds=5,
     vault_values=100_000,
+    resalt_rows=100_000,
 )
 
 
@@ -424,6 +427,11 @@ def vault_fold(servers: BenchServers, effort: Effort) -> list[Row]:
     return vault.fold(servers, effort.vault_rounds, effort.vault_values)
 
 
+def resalting(servers: BenchServers, effort: Effort) -> list[Row]:
+    """Measure how many rows get the tokens of a later salt in a second."""
+    return resalt.resalt(servers, effort.resalt_rows)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement and its conditions, which stand beside its figures."""
@@ -457,4 +465,5 @@ MEASUREMENTS = {
     "export_ingest": Measurement(export_ingest, fsync="on", tls="TLS to Postgres for the export"),
     "vault": Measurement(vault_batches, fsync="on", tls="no TLS"),
     "vault_fold": Measurement(vault_fold, fsync="on", tls="no TLS"),
+    "resalt": Measurement(resalting, fsync="on", tls="no TLS"),
 }

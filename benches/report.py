@@ -84,6 +84,7 @@ TABLES = [
     ("export_ingest", "Messages a second of one function beside exports: medians", None),
     ("vault", "A batch of 1,000 with and without the vault: medians", None),
     ("vault_fold", "Folding of sealed values", None),
+    ("resalt", "Tokens replaced by those of a later salt, and the longest wait of a batch", None),
 ]
 
 LEGEND = (

@@ -165,13 +165,21 @@ pub async fn resalt(
                 run.done.done = true;
                 return Ok(run.done);
             }
-            Replaced::Changed(source) => {
-                tracing::warn!(table = source.copy, "rows were changed or deleted meanwhile: the table is copied anew");
-                run.copy_anew(writer, &source).await?;
+            Replaced::Changed(sources) => {
+                for source in sources {
+                    tracing::warn!(
+                        table = source.copy,
+                        "rows were changed or deleted meanwhile: the table is copied anew"
+                    );
+                    run.copy_anew(writer, &source).await?;
+                }
             }
         }
     }
-    Err(not_ready("rows of user_logins are changed or deleted all the time", "stop this, and run resalt again"))
+    Err(not_ready(
+        "rows of user_logins are changed or deleted all the time",
+        "stop this, and run resalt again",
+    ))
 }
 
 impl<'r> Run<'r> {
@@ -190,7 +198,8 @@ impl<'r> Run<'r> {
         let Some(from) = accepted.and_then(|accepted| accepted.fingerprint.parse().ok()) else {
             return Err(not_ready("no salt is accepted yet", "send a login first"));
         };
-        let resalter = salts.resalter(&from).map_err(|weak| not_ready(&weak.to_string(), "set another salt"))?;
+        let resalter =
+            salts.resalter(&from).map_err(|weak| not_ready(&weak.to_string(), "set another salt"))?;
         let Some(resalter) = resalter else {
             return Err(not_ready(
                 "the accepted salt is none of the salts in the secret",
@@ -208,7 +217,9 @@ impl<'r> Run<'r> {
             transaction.batch_execute(SCHEMA).await?;
             transaction.batch_execute(REVOKE_ALL).await?;
             let salts = [(&from.as_str() as _, Type::TEXT), (&to.as_str() as _, Type::TEXT)];
-            transaction.execute_typed("INSERT INTO state (from_salt, to_salt) VALUES ($1, $2)", &salts).await?;
+            transaction
+                .execute_typed("INSERT INTO state (from_salt, to_salt) VALUES ($1, $2)", &salts)
+                .await?;
         }
         let run = Self {
             logins_schema,
@@ -413,8 +424,7 @@ async fn find_parts(
     transaction: &Transaction<'_>,
     source: &Source,
 ) -> Result<Vec<Part>, tokio_postgres::Error> {
-    let select =
-        "SELECT id, first_block, end_block, seen FROM parts WHERE source = $1 ORDER BY first_block";
+    let select = "SELECT id, first_block, end_block, seen FROM parts WHERE source = $1 ORDER BY first_block";
     let rows = transaction.query_typed(select, &[(&source.oid, Type::OID)]).await?;
     let part = |row: &tokio_postgres::Row| {
         Ok(Part {

@@ -15,8 +15,8 @@ pub use self::error::{Finding, SchemaError};
 use self::role_login::set_password;
 pub use self::role_login::{RoleLogin, WRITER_ROLE, grant_iam_login, set_login, set_password_login};
 pub(crate) use self::session::begin;
-pub use self::status::{AcceptedSalt, SchemaStatus};
 pub(crate) use self::status::accepted_salt;
+pub use self::status::{AcceptedSalt, SchemaStatus};
 use self::trust::Ours;
 
 pub(crate) mod beside;

@@ -531,8 +531,7 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         found["KeyOfOwnerSecret"] = key
     if key := parameters["VaultKeyArn"]:
         found["OlderVaultKey"] = key
-    if parameters["Resalt"] == "true":
-        found["SaltToResalt"] = found["Salt"]
+    found |= {"SaltToResalt": found["Salt"]} if parameters["Resalt"] else {}
     for secret in ("ApiSecret", "ExportSecret"):
         if secret in found:
             found[f"KeyOf{secret}"] = found["SecretsKey"]

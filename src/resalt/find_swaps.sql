@@ -23,6 +23,6 @@ FROM (
     UNION ALL
     SELECT 4, is_default, format('ALTER TABLE user_logins ATTACH PARTITION %s %s', target, bound) FROM partition
     UNION ALL
-    SELECT 5, 0, format('ALTER TABLE %s DROP CONSTRAINT login_etl_resalt', target) FROM partition
+    SELECT 5, 0, format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS login_etl_resalt', target) FROM partition
 ) AS statements
 ORDER BY step, place, statement

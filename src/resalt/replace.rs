@@ -32,8 +32,8 @@ const LOCK_OUT_QUERIES: &str = "LOCK TABLE ONLY user_logins IN ACCESS EXCLUSIVE 
 /// How the last transaction ended.
 pub(super) enum Replaced {
     Yes,
-    /// Rows of this table were changed or deleted after they were copied.
-    Changed(Source),
+    /// Rows of these tables were changed or deleted after they were copied.
+    Changed(Vec<Source>),
 }
 
 impl Run<'_> {
@@ -50,7 +50,7 @@ impl Run<'_> {
         let mut transaction = self.step(writer).await?;
         let rollups = self.lock_out_others(&transaction).await?;
         let sources = self.find_sources(&transaction).await?;
-        let mut days = Vec::new();
+        let (mut days, mut changed) = (Vec::new(), Vec::new());
         for source in sources {
             days.extend(self.days(&transaction, &source).await?);
             if source.is_recent {
@@ -59,9 +59,12 @@ impl Run<'_> {
             let lock = format!("LOCK TABLE {} IN SHARE MODE", source.name);
             transaction.batch_execute(&lock).await.map_err(busy)?;
             if !self.complete(reader, &transaction, &source).await? {
-                transaction.rollback().await?;
-                return Ok(Replaced::Changed(source));
+                changed.push(source);
             }
+        }
+        if !changed.is_empty() {
+            transaction.rollback().await?;
+            return Ok(Replaced::Changed(changed));
         }
         if rollups {
             self.replace_rollups(reader, &transaction).await?;
@@ -163,8 +166,7 @@ impl Run<'_> {
             let create = format!("CREATE TABLE {copy_of} (LIKE {source})");
             transaction.batch_execute(&create).await?;
             let (names, list) = columns(transaction, &source).await?;
-            let tokens =
-                Tokens::Digits(names.iter().position(|name| name == column).into_iter().collect());
+            let tokens = Tokens::Digits(names.iter().position(|name| name == column).into_iter().collect());
             let from = format!("COPY (SELECT {list} FROM {source}) TO STDOUT (FORMAT binary)");
             let to = format!("COPY {copy_of} ({list}) FROM STDIN (FORMAT binary)");
             let reader = Reader::begin(&mut *reader).await?;
@@ -188,8 +190,7 @@ impl Run<'_> {
         let source = self.of_logins("vault_sealed");
         let copy_of = self.of_copies("vault_sealed");
         // The index is made after the rows: that is faster.
-        let create =
-            format!("CREATE TABLE {copy_of} (LIKE {source} INCLUDING ALL EXCLUDING INDEXES)");
+        let create = format!("CREATE TABLE {copy_of} (LIKE {source} INCLUDING ALL EXCLUDING INDEXES)");
         transaction.batch_execute(&create).await?;
         let (names, list) = columns(transaction, &source).await?;
         let place = names.iter().position(|name| name == "token").unwrap_or_default();
@@ -217,10 +218,14 @@ impl Run<'_> {
         days: &[String],
     ) -> Result<Replaced, SchemaError> {
         transaction.batch_execute(LOCK_OUT_BATCHES).await.map_err(in_use)?;
+        let mut changed = Vec::new();
         for source in self.find_sources(transaction).await? {
             if source.is_recent && !self.complete(reader, transaction, &source).await? {
-                return Ok(Replaced::Changed(source));
+                changed.push(source);
             }
+        }
+        if !changed.is_empty() {
+            return Ok(Replaced::Changed(changed));
         }
         self.replace_vault(transaction).await?;
         transaction.batch_execute(LOCK_OUT_QUERIES).await.map_err(in_use)?;
@@ -297,9 +302,7 @@ impl Run<'_> {
             let (old, new) =
                 self.map(transaction, &format!("SELECT token FROM {sealed} WHERE age(xmin) <= 0")).await?;
             let add = ADD_SEALED.replace("{sealed}", &sealed).replace("{copy}", &copy_of);
-            transaction
-                .execute_typed(&add, &[(&old, Type::BYTEA_ARRAY), (&new, Type::BYTEA_ARRAY)])
-                .await?;
+            transaction.execute_typed(&add, &[(&old, Type::BYTEA_ARRAY), (&new, Type::BYTEA_ARRAY)]).await?;
         }
         let logins = escape_identifier(self.logins_schema);
         let swap = format!("DROP TABLE {sealed}; ALTER TABLE {copy_of} SET SCHEMA {logins}");

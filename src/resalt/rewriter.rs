@@ -168,3 +168,95 @@ pub(super) fn resalt_bytes(token: &[u8; 32], resalter: &mut Resalter) -> [u8; 32
     assert!(encoded && decoded, "32 bytes are 64 digits");
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use login::pii::{Masker, Salts};
+
+    use super::*;
+
+    const SALT: &str = "0123456789abcdef0123456789abcdef";
+
+    fn resalter() -> Resalter {
+        let first = Masker::new(&SALT.into()).unwrap().salt_fingerprint();
+        Salts::new(SALT.into(), vec!["fedcba9876543210fedcba9876543210".into()])
+            .resalter(&first)
+            .unwrap()
+            .unwrap()
+    }
+
+    fn copied(rows: &[Vec<Option<&[u8]>>]) -> Vec<u8> {
+        let mut bytes = [SIGNATURE, &[0; 8]].concat();
+        for row in rows {
+            bytes.extend(i16::try_from(row.len()).unwrap().to_be_bytes());
+            for field in row {
+                let length = field.map_or(-1, |field| i32::try_from(field.len()).unwrap());
+                bytes.extend(length.to_be_bytes());
+                bytes.extend(field.unwrap_or_default());
+            }
+        }
+        bytes.extend(END_MARKER.to_be_bytes());
+        bytes
+    }
+
+    fn rewrite(bytes: &[u8], chunk: usize, tokens: &Tokens) -> Result<(Vec<u8>, (u64, u64)), UnknownFormat> {
+        let mut resalter = resalter();
+        let mut rewriter = Rewriter::new(&mut resalter, tokens);
+        let mut rewritten = Vec::new();
+        for chunk in bytes.chunks(chunk) {
+            rewriter.push(chunk);
+            rewritten.extend(rewriter.take_rows()?);
+        }
+        Ok((rewritten, rewriter.finish()?))
+    }
+
+    #[test]
+    fn tokens_are_replaced_wherever_the_chunks_end() {
+        let (old, other) = ([b'a'; 64], [b'5'; 64]);
+        let (new, other_new) = (resalter().resalt(&old), resalter().resalt(&other));
+        let upper = [b'A'; 64];
+        let rows = |one, two| {
+            copied(&[
+                vec![Some(b"user"), Some(one), None, Some(two), Some(&[7; 64])],
+                vec![None, None, Some(&old), Some(&upper), None],
+                // As long as the bytes of a token, but a text.
+                vec![Some(b""), Some(&old[..32]), None, None, Some(&[])],
+            ])
+        };
+        let before = rows(&old, &other);
+        for chunk in 1..before.len() + 1 {
+            let (after, counts) = rewrite(&before, chunk, &Tokens::Digits(vec![1, 3])).unwrap();
+
+            assert_eq!(after, rows(&new, &other_new));
+            assert_eq!(counts, (3, 2));
+        }
+    }
+
+    #[test]
+    fn bytes_are_replaced_as_their_digits() {
+        let (old, digits) = ([0xab; 32], b"ab".repeat(32));
+        let new = resalter().resalt(&digits.try_into().unwrap());
+        let new = base16ct::lower::decode_vec(new).unwrap();
+
+        let (after, counts) =
+            rewrite(&copied(&[vec![Some(&old), Some(&old)]]), 7, &Tokens::Bytes(1)).unwrap();
+
+        assert_eq!(after, copied(&[vec![Some(&old), Some(&new)]]));
+        assert_eq!(counts, (1, 0));
+    }
+
+    #[test]
+    fn stream_that_is_cut_or_unknown_is_refused() {
+        let whole = copied(&[vec![Some(b"user")]]);
+        for end in 0..whole.len() {
+            assert_eq!(rewrite(&whole[..end], 5, &Tokens::Bytes(0)).err(), Some(UnknownFormat));
+        }
+        let mut longer = whole.clone();
+        longer.push(0);
+        let mut with_oids = whole;
+        with_oids[SIGNATURE.len() + 1] = 1;
+        for bytes in [longer, with_oids] {
+            assert_eq!(rewrite(&bytes, 5, &Tokens::Bytes(0)).err(), Some(UnknownFormat));
+        }
+    }
+}

@@ -63,7 +63,9 @@ pub(crate) async fn resalt(
     loop {
         let step = signals.interrupt(invoker.migrate::<Step>(stack, &json!({ "action": "resalt" }))).await;
         let step = step.inspect_err(|_| {
-            output::progress("What is copied stays, and until the end the old salt counts: run resalt again.");
+            output::progress(
+                "What is copied stays, and until the end the old salt counts: run resalt again.",
+            );
         })?;
         resalted.rows += step.rows;
         resalted.others += step.others;
@@ -82,7 +84,10 @@ pub(crate) async fn resalt(
 impl fmt::Display for Resalted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stack, accepted, rows, others } = self;
-        write!(f, "{stack} has the tokens of the salt with the fingerprint {accepted}. {rows} rows were copied.")?;
+        write!(
+            f,
+            "{stack} has the tokens of the salt with the fingerprint {accepted}. {rows} rows were copied."
+        )?;
         if *others > 0 {
             write!(f, " {others} values were no tokens, and are as before.")?;
         }

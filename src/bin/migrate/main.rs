@@ -17,8 +17,8 @@ use login_etl::analytics::{self, API_LOGIN, LOGINS_PER_STEP, RollUp};
 use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, ResourceData};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
-    self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SALT_SECRET_ID, SettingError, Settings,
-    VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
+    self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SALT_SECRET_ID, SettingError,
+    Settings, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
 use login_etl::error::StartError;
