@@ -1,6 +1,6 @@
 //! An event that is no batch: an operator compares the salt of the function with the accepted salt.
 
-use login::pii::{Masker, SaltFingerprint};
+use login::pii::SaltFingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::secrets::Secrets;
@@ -16,13 +16,15 @@ enum FingerprintEvent {
     SaltFingerprint {},
 }
 
-/// The answer: the fingerprints of two salts.
+/// The answer: fingerprints of salts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SaltFingerprints {
-    /// Of the salt that Secrets Manager holds now.
+    /// Of the salt that Secrets Manager holds now; of several salts, of the last.
     pub current: String,
     /// Of the salt with which this process masks.
     pub in_use: String,
+    /// Of all salts that Secrets Manager holds now, the first salt first.
+    pub generations: Vec<String>,
 }
 
 /// Whether an event is `{"action": "salt-fingerprint"}`.
@@ -31,15 +33,17 @@ pub fn matches(event: &[u8]) -> bool {
     event.len() <= MAX_LENGTH && serde_json::from_slice::<FingerprintEvent>(event).is_ok()
 }
 
-/// Fetches the salt from Secrets Manager, and returns its fingerprint beside that of the salt in use.
+/// Fetches the salts from Secrets Manager, and returns their fingerprints beside that of the salt in use.
 ///
 /// # Errors
 ///
 /// [`StartError`]: a process that starts now would fail with it too.
 pub async fn answer(secret_id: &str, in_use: &SaltFingerprint) -> Result<SaltFingerprints, StartError> {
-    let salt = Secrets::from_env().await.salt(secret_id).await?;
-    let current = Masker::new(&salt)?.salt_fingerprint();
-    Ok(SaltFingerprints { current: current.as_str().to_owned(), in_use: in_use.as_str().to_owned() })
+    let maskers = Secrets::from_env().await.salts(secret_id).await?.maskers()?;
+    let text = |fingerprint: &SaltFingerprint| fingerprint.as_str().to_owned();
+    let generations: Vec<_> = maskers.iter().map(|masker| text(&masker.salt_fingerprint())).collect();
+    let current = generations.last().cloned().unwrap_or_default();
+    Ok(SaltFingerprints { current, in_use: text(in_use), generations })
 }
 
 #[cfg(test)]

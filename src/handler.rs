@@ -1,7 +1,8 @@
 //! Drives one batch through the stages.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::vec;
@@ -22,6 +23,7 @@ use crate::aws::secrets::Secrets;
 use crate::config::{Settings, VaultPublicKey};
 use crate::deadline::Deadline;
 use crate::error::{BatchError, StartError};
+use crate::store::error::StoreError;
 use crate::store::tls::PendingTls;
 use crate::store::{ColdStartTimings, Fingerprints, KeyedRow, MAX_ROWS_PER_STATEMENT, Rows, Store, Written};
 use crate::telemetry::batch::BatchLog;
@@ -33,8 +35,10 @@ const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
 /// The ingest function.
 #[derive(Debug)]
 pub struct Ingest {
-    masker: Masker,
-    fingerprints: Fingerprints,
+    /// Those of the salts that the secret holds, the first salt first.
+    generations: Vec<Generation>,
+    /// The place of the generation with which the last batch was written; at first the last.
+    generation: AtomicUsize,
     /// Seals the values; `None` without a vault.
     vault: Option<Vault>,
     expected_envelopes: ExpectedEnvelopes,
@@ -45,6 +49,13 @@ pub struct Ingest {
     /// Cold-start timings, reported with the first batch.
     cold_start: ColdStartTimings,
     had_batch: AtomicBool,
+}
+
+/// What masks with a salt and the salts before it, and how the database recognises this.
+#[derive(Debug)]
+struct Generation {
+    masker: Masker,
+    fingerprints: Fingerprints,
 }
 
 /// The vault, as the ingest function has it.
@@ -69,28 +80,48 @@ impl Ingest {
             settings.queue_url.map(|url| LoginQueue::new(secrets.sdk_config(), url)).transpose()?;
         let store = Store::new(settings.database, tls, secrets.clone());
         let started = Instant::now();
-        let masker = async {
-            let salt = secrets.salt(&settings.salt_secret_id).await?;
-            Ok::<_, StartError>((Masker::new(&salt)?, started.elapsed()))
+        let maskers = async {
+            let salts = secrets.salts(&settings.salt_secret_id).await?;
+            Ok::<_, StartError>((salts.maskers()?, started.elapsed()))
         };
         let warm_up = async { Ok(store.warm_up(Deadline::within(WARM_UP_TIMEOUT)).await?) };
         // Starts the sealer while the salt and the connection wait for the network.
         let vault = async { Ok(settings.vault_public_key.map(Vault::new).transpose()?) };
-        let ((masker, salt_fetched), mut cold_start, vault) = tokio::try_join!(masker, warm_up, vault)?;
+        let ((maskers, salt_fetched), mut cold_start, vault) = tokio::try_join!(maskers, warm_up, vault)?;
         // The two fetches run in parallel, so the longer time counts.
         cold_start.fetching_secrets = cold_start.fetching_secrets.max(salt_fetched);
         let tracer = settings.xray_daemon.as_deref().and_then(Tracer::new);
         let expected_envelopes = settings.expected_envelopes;
-        let ingest = Self { expected_envelopes, login_queue, tracer, cold_start, ..Self::new(masker, store) };
+        let ingest = Self {
+            expected_envelopes,
+            login_queue,
+            tracer,
+            cold_start,
+            ..Self::with_generations(maskers, store)
+        };
         Ok(if let Some(vault) = vault { ingest.with_vault(vault) } else { ingest })
     }
 
     /// Makes the function from its parts, without a queue, a tracer and a vault. It unwraps every envelope.
     #[must_use]
     pub fn new(masker: Masker, store: Store) -> Self {
+        Self::with_generations(vec![masker], store)
+    }
+
+    /// As [`new`](Self::new), with the masker of each generation of the salt, the oldest first. A batch is masked with the
+    /// generation that the database accepts.
+    #[must_use]
+    pub fn with_generations(maskers: Vec<Masker>, store: Store) -> Self {
+        let generations: Vec<_> = maskers
+            .into_iter()
+            .map(|masker| Generation {
+                fingerprints: Fingerprints { salt: masker.salt_fingerprint(), vault_key: None },
+                masker,
+            })
+            .collect();
         Self {
-            fingerprints: Fingerprints { salt: masker.salt_fingerprint(), vault_key: None },
-            masker,
+            generation: AtomicUsize::new(generations.len().saturating_sub(1)),
+            generations,
             vault: None,
             expected_envelopes: ExpectedEnvelopes::default(),
             store,
@@ -110,7 +141,9 @@ impl Ingest {
     /// Returns the function with a vault, which keeps the masked values sealed.
     #[must_use]
     pub fn with_vault(mut self, vault: Vault) -> Self {
-        self.fingerprints.vault_key = Some(vault.public_key.sha256());
+        for generation in &mut self.generations {
+            generation.fingerprints.vault_key = Some(vault.public_key.sha256());
+        }
         Self { vault: Some(vault), ..self }
     }
 
@@ -123,7 +156,7 @@ impl Ingest {
     /// Returns the fingerprint of the salt with which this process masks.
     #[must_use]
     pub fn salt_fingerprint(&self) -> &SaltFingerprint {
-        &self.fingerprints.salt
+        &self.generations[self.generation.load(Ordering::Relaxed)].fingerprints.salt
     }
 
     /// Handles one invocation: writes the good messages of the batch, logs every failure, and returns the ids
@@ -162,17 +195,7 @@ impl Ingest {
         log: &mut BatchLog<'_>,
     ) -> Result<(SqsBatchResponse, u64), BatchError> {
         let messages = event::read(raw_event)?;
-        let mut failures = Failures::new(&messages);
-        let keys = message_keys(&messages, &mut failures);
-        let queue = messages.first().and_then(SqsMessage::queue_name);
-        log.event_read(messages.len(), queue, oldest_sent_at(&messages, &keys));
-        let written = self.decode_mask_and_write(&messages, keys, &mut failures, deadline, log).await;
-        log.writing_ended();
-        let written = written?;
-        log.suppressed = written.suppressed;
-        for row in written.failed_rows {
-            failures.add(row.position, row.reason);
-        }
+        let (failures, written) = self.write_with_accepted_salt(&messages, deadline, log).await?;
         let failures = failures.into_sorted();
         for (message, reason) in &failures {
             log.message_failed(message, reason);
@@ -185,39 +208,73 @@ impl Ingest {
         Ok((response(&failures), written.inserted))
     }
 
-    /// Decodes and masks the messages, and hands their rows to the writer. Postgres writes the first rows
-    /// of a large batch while the next rows are decoded.
-    async fn decode_mask_and_write<'m>(
+    /// Writes the messages, and returns the failures with what was written. If the database refuses the generation of
+    /// the salt, the messages are masked again with the other generations, the newest first: while a resalt is under
+    /// way, the database accepts an earlier generation than the last.
+    async fn write_with_accepted_salt<'m>(
         &self,
         messages: &'m [SqsMessage<'m>],
-        keys: Vec<MessageKey<'m>>,
-        failures: &mut Failures<'m>,
         deadline: Deadline,
         log: &mut BatchLog<'_>,
-    ) -> Result<Written, BatchError> {
-        // Cloned, because hashing changes the masker's state.
-        let mut masker = self.masker.clone();
-        let Some(vault) = &self.vault else {
-            return self.write(messages, keys, failures, &mut masker, deadline, log).await;
-        };
-        masker = masker.sealing(vault.take_sealer()?);
-        let written = self.write(messages, keys, failures, &mut masker, deadline, log).await;
-        let is_complete = written.as_ref().is_ok_and(|written| written.failed_rows.is_empty());
-        vault.return_sealer(masker, is_complete);
-        written
+    ) -> Result<(Failures<'m>, Written), BatchError> {
+        let used = self.generation.load(Ordering::Relaxed);
+        let mut others = (0..self.generations.len()).rev().filter(|other| *other != used);
+        let mut place = used;
+        loop {
+            let mut failures = Failures::new(messages);
+            let keys = message_keys(messages, &mut failures);
+            if place == used {
+                let queue = messages.first().and_then(SqsMessage::queue_name);
+                log.event_read(messages.len(), queue, oldest_sent_at(messages, &keys));
+            }
+            let generation = &self.generations[place];
+            // Cloned, because hashing changes the masker's state.
+            let mut masker = generation.masker.clone();
+            if let Some(vault) = &self.vault {
+                masker = masker.sealing(vault.take_sealer()?);
+            }
+            let fingerprints = &generation.fingerprints;
+            let written =
+                self.write(messages, keys, &mut failures, (&mut masker, fingerprints), deadline, log).await;
+            log.writing_ended();
+            if let Some(vault) = &self.vault {
+                let is_complete = written.as_ref().is_ok_and(|written| written.failed_rows.is_empty());
+                vault.return_sealer(masker, is_complete);
+            }
+            if let Err(BatchError::Store(StoreError::SaltChanged)) = &written
+                && let Some(other) = others.next()
+            {
+                place = other;
+                log.sealed = None;
+                continue;
+            }
+            let mut written = written?;
+            if place != used {
+                let fingerprint = generation.fingerprints.salt.as_str();
+                tracing::info!(fingerprint, "the database accepts another generation of the salt");
+                self.generation.store(place, Ordering::Relaxed);
+            }
+            log.suppressed = written.suppressed;
+            for row in mem::take(&mut written.failed_rows) {
+                failures.add(row.position, row.reason);
+            }
+            return Ok((failures, written));
+        }
     }
 
+    /// Decodes and masks the messages, and hands their rows to the writer. Postgres writes the first rows
+    /// of a large batch while the next rows are decoded.
     async fn write<'m>(
         &self,
         messages: &'m [SqsMessage<'m>],
         keys: Vec<MessageKey<'m>>,
         failures: &mut Failures<'m>,
-        masker: &mut Masker,
+        (masker, fingerprints): (&mut Masker, &Fingerprints),
         deadline: Deadline,
         log: &mut BatchLog<'_>,
     ) -> Result<Written, BatchError> {
         let mut keys = keys.into_iter();
-        let mut writer = self.store.writer(&self.fingerprints, deadline, &mut log.connecting);
+        let mut writer = self.store.writer(fingerprints, deadline, &mut log.connecting);
         loop {
             let started = Instant::now();
             let rows = self.next_rows(messages, &mut keys, failures, masker);

@@ -10,6 +10,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::ProvideCredentials;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use login::pii::Salts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,37 +100,35 @@ impl Secrets {
         &self.sdk
     }
 
-    /// Fetches the salt: the secret's text, or the value of the key `salt` if that text is a JSON
-    /// object.
+    /// Fetches the salts: the secret's text or, if that text is a JSON object, the value of its key `salt` and those of
+    /// the list `later_salts`, if there is one.
     ///
     /// # Errors
     ///
     /// [`SecretError`], naming `SALT_SECRET_ID`.
-    pub async fn salt(&self, id: &str) -> Result<SecretString, SecretError> {
+    pub async fn salts(&self, id: &str) -> Result<Salts, SecretError> {
         let text = self.fetch(SALT_SECRET_ID, id, CURRENT).await?;
+        let wrong_shape = |problem| SecretError::WrongShape { setting: SALT_SECRET_ID, problem };
         match serde_json::from_str(text.expose_secret()) {
-            Ok(Value::Object(mut object)) => match object.remove("salt") {
-                Some(Value::String(salt)) => Ok(salt.into()),
-                _ => Err(SecretError::WrongShape {
-                    setting: SALT_SECRET_ID,
-                    problem: "the secret is a JSON object whose key salt is missing or not a string",
-                }),
-            },
-            _ if is_braced(text.expose_secret()) => Err(SecretError::WrongShape {
-                setting: SALT_SECRET_ID,
-                problem: "the secret is in braces, but is not valid JSON",
-            }),
-            _ => Ok(text),
+            Ok(Value::Object(mut object)) => {
+                let Some(Value::String(salt)) = object.remove("salt") else {
+                    return Err(wrong_shape(
+                        "the secret is a JSON object whose key salt is missing or not a string",
+                    ));
+                };
+                let later = match object.remove("later_salts") {
+                    None | Some(Value::Null) => Some(Vec::new()),
+                    Some(Value::Array(salts)) => salts.into_iter().map(salt_text).collect(),
+                    Some(_) => None,
+                };
+                let not_texts = "the secret is a JSON object whose key later_salts is not a list of strings";
+                Ok(Salts::new(salt.into(), later.ok_or(wrong_shape(not_texts))?))
+            }
+            _ if is_braced(text.expose_secret()) => {
+                Err(wrong_shape("the secret is in braces, but is not valid JSON"))
+            }
+            _ => Ok(Salts::new(text, Vec::new())),
         }
-    }
-
-    /// TEMPORARY
-    ///
-    /// # Errors
-    ///
-    /// x
-    pub async fn salts(&self, id: &str) -> Result<login::pii::Salts, SecretError> {
-        Ok(login::pii::Salts::new(self.salt(id).await?, Vec::new()))
     }
 
     /// Fetches the database's credentials from the secret `id`, which `setting` names.
@@ -236,6 +235,10 @@ fn cause_chain(error: &(dyn Error + 'static)) -> String {
 
 fn secret_string<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
     String::deserialize(deserializer).map(SecretString::from)
+}
+
+fn salt_text(salt: Value) -> Option<SecretString> {
+    if let Value::String(salt) = salt { Some(salt.into()) } else { None }
 }
 
 /// Returns whether a text was probably meant to be a JSON object: the whole text would be an unexpected salt.

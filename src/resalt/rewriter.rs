@@ -224,7 +224,7 @@ mod tests {
             ])
         };
         let before = rows(&old, &other);
-        for chunk in 1..before.len() + 1 {
+        for chunk in 1..=before.len() {
             let (after, counts) = rewrite(&before, chunk, &Tokens::Digits(vec![1, 3])).unwrap();
 
             assert_eq!(after, rows(&new, &other_new));

@@ -24,6 +24,7 @@ def test_every_token_follows_the_later_salt(database: Database) -> None:
     client = database.emulator.client("secretsmanager")
     client.put_secret_value(SecretId=database.stack.salt_id, SecretString=secret)
 
+    refused, waits = _run(database, "accept-salt", "--yes"), _run(database, "status")
     denied = _resalt(database)
     unchanged = database.query(READ)
     database.update(database.template, Resalt="true")
@@ -31,6 +32,8 @@ def test_every_token_follows_the_later_salt(database: Database) -> None:
     again = _resalt(database)
     _store(database, "a", "b", "c")
 
+    assert (refused.status, "run resalt" in refused.progress) == (1, True), refused
+    assert "waits for resalt" in waits.output, waits
     assert (denied.status, "SALT_SECRET_ID" in denied.progress) == (1, True), denied
     assert unchanged == [_row(salt, user) for user in ("a", "b")]
     assert (done.status, done.result["rows"]) == (0, 2), done
@@ -44,8 +47,11 @@ def test_every_token_follows_the_later_salt(database: Database) -> None:
 
 
 def _resalt(database: Database) -> Run:
-    name = database.stack.name
-    return program.run(database.emulator, "--stack", name, "resalt", "--yes", "--json")
+    return _run(database, "resalt", "--yes", "--json")
+
+
+def _run(database: Database, *arguments: str) -> Run:
+    return program.run(database.emulator, "--stack", database.stack.name, *arguments)
 
 
 def _store(database: Database, *users: str) -> None:

@@ -210,6 +210,18 @@ async fn unusable_salt_is_refused() {
             r#"{"salt":["0123456789abcdef0123456789abcdef"]}"#,
             "the secret is a JSON object whose key salt is missing or not a string",
         ),
+        (
+            r#"{"salt":"0123456789abcdef0123456789abcdef","later_salts":"fedcba9876543210fedcba9876543210"}"#,
+            "the secret is a JSON object whose key later_salts is not a list of strings",
+        ),
+        (
+            r#"{"salt":"0123456789abcdef0123456789abcdef","later_salts":["fedcba9876543210fedcba9876543210",1]}"#,
+            "the secret is a JSON object whose key later_salts is not a list of strings",
+        ),
+        (
+            r#"{"salt":"0123456789abcdef0123456789abcdef","later_salts":["short"]}"#,
+            "a later salt has fewer than 32 bytes",
+        ),
         (r#"{"salt":"0123456789abcdef0123456789abcdef",}"#, "the secret is in braces, but is not valid JSON"),
         (
             "\u{feff}{\"salt\":\"0123456789abcdef0123456789abcdef\"}\n",
@@ -295,7 +307,8 @@ fn unreachable_secrets_manager_error_names_the_setting() {
 
 #[tokio::test]
 async fn either_form_of_the_salt_is_accepted() {
-    for text in [SALT.to_owned(), format!(r#"{{"salt":"{SALT}"}}"#), format!("{{{SALT}")] {
+    let with_no_later = format!(r#"{{"salt":"{SALT}","later_salts":[]}}"#);
+    for text in [SALT.to_owned(), format!(r#"{{"salt":"{SALT}"}}"#), with_no_later, format!("{{{SALT}")] {
         let name = create_secret(&text).await;
         // The function starts, and then fails because there is no Runtime API.
         let error = startup_error(&[("SALT_SECRET_ID", &name), UNREACHABLE]);
@@ -488,7 +501,7 @@ async fn debug_text_holds_no_secret() {
     let credentials = secrets.credentials("DATABASE_SECRET_ID", &database).await.unwrap();
     let DatabaseSource::Iam(iam) = &by_token.database.source else { panic!("the settings above select IAM") };
     let token = secrets.rds_auth_token(iam).await.unwrap();
-    let mut masker = Masker::new(&secrets.salt(&salt).await.unwrap()).unwrap();
+    let mut masker = secrets.salts(&salt).await.unwrap().maskers().unwrap().remove(0);
     let device = Pii::<DeviceId>::new("593-47-5928".into()).unwrap();
 
     let texts = [

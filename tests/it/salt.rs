@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use login::pii::Masker;
+use login::pii::{Ip, Masker, Pii, Salts};
 use login_etl::handler::Ingest;
 use login_etl::schema;
 use tokio_postgres::error::SqlState;
 
 use crate::support::{
-    Database, SALT, batch, connect, error_type, failures, invoke, invoke_within, login, masker, store_with,
-    superuser,
+    Database, Logs, SALT, batch, body, connect, error_type, failures, fifo, invoke, invoke_within, login,
+    masker, store_with, superuser,
 };
 
 const OTHER_SALT: &str = "fedcba9876543210fedcba9876543210";
@@ -158,4 +158,101 @@ async fn refused_accept_salt_is_not_tried_again() {
         error.to_string(),
         "Postgres refused: permission denied for table user_logins, SQLSTATE 42501"
     );
+}
+
+/// Returns the maskers of the accepted salt, and of the salt after it.
+fn generations() -> Vec<Masker> {
+    Salts::new(SALT.into(), vec![OTHER_SALT.into()]).maskers().unwrap()
+}
+
+/// Makes a salt the accepted salt, as `resalt` does at its end.
+async fn accept(database: &Database, masker: &Masker) {
+    let fingerprint = masker.salt_fingerprint();
+    let pin = format!("UPDATE salt_fingerprint SET fingerprint = '{}'", fingerprint.as_str());
+    database.execute(&pin).await;
+}
+
+/// Returns the different tokens of the addresses in the table.
+async fn tokens(database: &Database) -> Vec<String> {
+    let select = "SELECT DISTINCT masked_ip FROM user_logins ORDER BY 1";
+    database.admin.query(select, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// A small batch, a large batch, a batch of a FIFO queue and a batch with a refused row.
+fn batches() -> [serde_json::Value; 4] {
+    [
+        batch([login("a", "a")]),
+        batch((0..1000).map(|number| login(&format!("large {number}"), "x"))),
+        batch([fifo("f", "group", body("f").to_string()), fifo("g", "group", body("g").to_string())]),
+        batch([login("r", "refused"), login("s", "s"), login("bad", "")]),
+    ]
+}
+
+#[tokio::test]
+async fn process_masks_with_the_generation_that_is_accepted() {
+    let refuse = "ALTER TABLE user_logins ADD CHECK (user_id <> 'refused') NOT VALID";
+    for place in [0, 1] {
+        let masker = &generations()[place];
+        let expected = masker.clone().mask(&Pii::<Ip>::new("203.0.113.77".into()).unwrap());
+        for event in batches() {
+            let database = Database::create().await;
+            database.execute(refuse).await;
+            let first = ingest_with_salt(&database, SALT).await;
+            assert_eq!(invoke(&first, &batch([login("first", "first")])).await, failures(&[]));
+            database.execute("TRUNCATE user_logins").await;
+            accept(&database, masker).await;
+            let store = store_with(&[("DATABASE_URL", &database.url())]).await;
+            let ingest = Ingest::with_generations(generations(), store);
+            let expected_failures =
+                if event.to_string().contains("refused") { &["r", "bad"][..] } else { &[] };
+
+            for _ in 0..2 {
+                let done = invoke(&ingest, &event).await.unwrap();
+                assert_eq!(done, failures(expected_failures).unwrap());
+            }
+
+            assert_eq!(tokens(&database).await, [expected.as_str()]);
+            assert_eq!(ingest.salt_fingerprint(), &masker.salt_fingerprint());
+        }
+    }
+}
+
+/// The same process, before and after a resalt.
+#[tokio::test]
+async fn process_follows_a_resalt() {
+    let database = Database::create().await;
+    let first = ingest_with_salt(&database, SALT).await;
+    assert_eq!(invoke(&first, &batch([login("first", "first")])).await, failures(&[]));
+    let store = store_with(&[("DATABASE_URL", &database.url())]).await;
+    let ingest = Ingest::with_generations(generations(), store);
+    let logs = Logs::capture();
+
+    let mut fingerprints = Vec::new();
+    for (number, place) in [0, 0, 1, 1].into_iter().enumerate() {
+        accept(&database, &generations()[place]).await;
+        let event = batch([login(&format!("{number}"), &format!("{number}"))]);
+        assert_eq!(invoke(&ingest, &event).await, failures(&[]));
+        fingerprints.push(ingest.salt_fingerprint().clone());
+    }
+    accept(&database, &Masker::new(&"0123456789abcdefghijklmnopqrstuv".into()).unwrap()).await;
+    let unknown = invoke(&ingest, &batch([login("x", "x")])).await;
+
+    let [earlier, later] = [0, 1].map(|place| generations()[place].salt_fingerprint());
+    assert_eq!(fingerprints, [earlier.clone(), earlier, later.clone(), later]);
+    assert_eq!(logs.lines("the database accepts another generation of the salt").len(), 2);
+    assert_eq!(error_type(&unknown), "SaltChanged");
+    assert_eq!(tokens(&database).await.len(), 2);
+}
+
+#[tokio::test]
+async fn first_batch_decides_for_the_last_salt() {
+    let database = Database::create().await;
+    let store = store_with(&[("DATABASE_URL", &database.url())]).await;
+    let ingest = Ingest::with_generations(generations(), store);
+
+    assert_eq!(invoke(&ingest, &batch([login("a", "a")])).await, failures(&[]));
+
+    let read = "SELECT fingerprint FROM salt_fingerprint";
+    let accepted: String = database.admin.query_one(read, &[]).await.unwrap().get(0);
+    assert_eq!(accepted, generations()[1].salt_fingerprint().as_str());
 }

@@ -24,8 +24,14 @@ struct AcceptedSalt {
 /// Accepts the salt in Secrets Manager, after the operator confirmed.
 pub(crate) async fn accept_salt(stack: &Stack, printer: Printer, yes: bool) -> Result<Outcome, Error> {
     let invoker = Invoker::new(&stack.aws);
-    let current = salt::fingerprints(&invoker, stack).await?.current;
+    let fingerprints = salt::fingerprints(&invoker, stack).await?;
     let accepted = salt::schema_status(&invoker, stack).await?.accepted_salt;
+    if accepted.as_ref().is_some_and(|accepted| fingerprints.has_later_than(&accepted.fingerprint)) {
+        let reason = "the secret has the accepted salt and a later salt: run resalt, which replaces the tokens. To \
+                      accept another salt would end all joins with older rows, so nothing was done";
+        return Err(Error::Failed(reason.to_owned()));
+    }
+    let current = fingerprints.current;
     let before = accepted.as_ref().map(|salt| salt.fingerprint.clone());
     let changed = before.as_ref() != Some(&current);
     if changed {

@@ -22,13 +22,23 @@ pub(crate) struct AcceptedSalt {
     pub(crate) accepted_at: String,
 }
 
-/// The answer of the ingest function: the fingerprints of two salts.
+/// The answer of the ingest function: fingerprints of salts.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct SaltFingerprints {
-    /// Of the salt in Secrets Manager.
+    /// Of the salt in Secrets Manager; of several salts, of the last.
     pub(crate) current: String,
     /// Of the salt of the process that answered.
     pub(crate) in_use: String,
+    /// Of all salts in Secrets Manager, the first salt first. A function of an older version does not say them.
+    #[serde(default)]
+    generations: Vec<String>,
+}
+
+impl SaltFingerprints {
+    /// Whether the secret has this salt, and a later salt waits for a resalt.
+    pub(crate) fn has_later_than(&self, accepted: &str) -> bool {
+        accepted != self.current && self.generations.iter().any(|fingerprint| fingerprint == accepted)
+    }
 }
 
 /// Reads the state of the schema.

@@ -104,6 +104,12 @@ pub enum WeakSalt {
     /// The salt repeats a few bytes.
     #[error("the salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
     TooUniform,
+    /// A later salt is too short.
+    #[error("a later salt has fewer than {MIN_SALT_BYTES} bytes")]
+    LaterTooShort,
+    /// A later salt repeats a few bytes.
+    #[error("a later salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
+    LaterTooUniform,
 }
 
 impl<'a, F: Field> Pii<'a, F> {
@@ -180,6 +186,8 @@ impl Masker {
 
     /// Returns the token of a value: the lowercase hex of HMAC-SHA-256 over the field's name, a colon
     /// and the canonical value.
+    ///
+    /// With later salts, each of them masks the 64 digits of the token before it.
     ///
     /// The canonical value is trimmed. An `ip` that parses as an address is written in its standard
     /// text: IPv4-mapped IPv6 as IPv4, IPv6 as [RFC 5952] says.

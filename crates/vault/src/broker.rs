@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use login::pii::Masker;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::SettingError;
 use login_etl::deadline::Deadline;
@@ -86,7 +87,7 @@ impl Broker {
     /// deployment, the login of the broker does not exist yet.
     pub async fn warm_up(&self) {
         let deadline = Deadline::within(WARM_UP_TIMEOUT);
-        let salt = deadline.timeout(self.salt.masker());
+        let salt = deadline.timeout(self.salt.masker(None));
         let (database, salt) = tokio::join!(self.database.warm_up(deadline), salt);
         if let Err(error) = database {
             tracing::warn!(error_type = error.error_type(), error = %error, "started without a connection to Postgres");
@@ -190,7 +191,7 @@ impl Broker {
         };
         // Before KMS, so that each use of the key can end in a value.
         let points = Points::of(&sealed)?;
-        let mut masker = self.salt.masker().await?;
+        let mut masker = self.masker().await?;
         let started = Instant::now();
         let derived = self.kms.derive(&sealed.kms_key, &points.encapsulated).await;
         record.kms_time = Some(started.elapsed());
@@ -216,7 +217,7 @@ impl Broker {
         let (entry, erased) = match target {
             Target::User(user_id) => {
                 record.verb = Some(Verb::EraseUser);
-                let subject = self.salt.masker().await?.hash_user_id(user_id.as_str());
+                let subject = self.masker().await?.hash_user_id(user_id.as_str());
                 let ask = Ask { verb: Verb::EraseUser, subject: Some(&subject), ..ask };
                 let entry = self.ask(&ask, record).await?;
                 let user_id = user_id.as_str();
@@ -246,8 +247,14 @@ impl Broker {
         }
     }
 
+    /// Returns what masks as the tokens in the database are masked.
+    async fn masker(&self) -> Result<Masker, Failure> {
+        let accepted = self.database.salt().await?;
+        Ok(self.salt.masker(accepted.as_ref()).await?)
+    }
+
     async fn mask(&self, field: Field, value: &str) -> Result<Token, Failure> {
-        let mut masker = self.salt.masker().await?;
+        let mut masker = self.masker().await?;
         field.mask(value, &mut masker).ok_or_else(|| Problem::bad_request("the field value is blank").into())
     }
 

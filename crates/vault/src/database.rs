@@ -1,10 +1,11 @@
-//! The database: the five functions that `login_vault` may execute. Each call is a transaction of its own, which is
+//! The database: the functions that `login_vault` may execute. Each call is a transaction of its own, which is
 //! committed when the call returns.
 
 use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Object, Pool, PoolError};
+use login::pii::SaltFingerprint;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::{Deadline, DeadlinePassed};
@@ -24,6 +25,7 @@ const TAKE: &str = include_str!("database/take.sql");
 const TELL: &str = include_str!("database/tell.sql");
 const ERASE: &str = include_str!("database/erase.sql");
 const ERASE_USER: &str = include_str!("database/erase_user.sql");
+const SALT: &str = include_str!("database/salt.sql");
 
 /// Stands for the schema of the functions.
 const SCHEMA: &str = "{schema}";
@@ -80,6 +82,8 @@ pub enum Taken {
 pub struct SealedValue {
     /// The field of the value.
     pub field: Field,
+    /// The token beside which it was sealed: after a resalt, not the token that was asked for.
+    pub token: Token,
     /// The public key to which it was sealed, as `SubjectPublicKeyInfo`.
     pub public_key: Vec<u8>,
     /// The ARN or id of the KMS key with the private key.
@@ -152,6 +156,17 @@ impl Database {
     /// [`DatabaseError`]. The first request connects then.
     pub async fn warm_up(&self, deadline: Deadline) -> Result<(), DatabaseError> {
         self.connection(deadline).await.map(drop)
+    }
+
+    /// Returns the fingerprint of the salt that the database accepts; `None` before the first batch.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn salt(&self) -> Result<Option<SaltFingerprint>, DatabaseError> {
+        let row = self.row(SALT, &[], Deadline::within(TIME_LIMIT), Repeat::Always).await?;
+        let fingerprint: Option<&str> = row.try_get(0).map_err(|_| DatabaseError::Unreadable)?;
+        fingerprint.map(str::parse).transpose().map_err(|_| DatabaseError::Unreadable)
     }
 
     /// Writes an audit entry, and returns its number.
@@ -352,9 +367,11 @@ fn read_taken(row: &Row) -> Option<Taken> {
         "erased" => Some(Taken::Erased),
         "sealed" => {
             let field: &str = row.try_get(1).ok()?;
+            let token: &[u8] = row.try_get(2).ok()?;
             let sequence: i32 = row.try_get(6).ok()?;
             Some(Taken::Sealed(SealedValue {
                 field: field.parse().ok()?,
+                token: token.try_into().ok()?,
                 public_key: row.try_get(3).ok()?,
                 kms_key: row.try_get(4).ok()?,
                 encapsulated: row.try_get(5).ok()?,

@@ -44,6 +44,7 @@ impl Failure {
             Self::Refused(_) | Self::Unknown | Self::Erased => None,
             Self::Unopenable(_) => Some("Unopenable"),
             Self::Kms(error) => Some(error.error_type()),
+            Self::Salt(SaltError::NotAccepted) => Some("SaltChanged"),
             Self::Salt(_) => Some("SecretsUnavailable"),
             Self::Database(error) => Some(error.error_type()),
             Self::ErasureUnknown => Some("DatabaseTimedOut"),

@@ -1,14 +1,14 @@
-//! The salt, as Secrets Manager has it.
+//! The salts, as Secrets Manager has them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use login::pii::{Masker, WeakSalt};
+use login::pii::{Masker, SaltFingerprint, WeakSalt};
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::SALT_SECRET_ID;
 use tokio::sync::Mutex;
 
-/// How long a fetched salt counts as the current one. A process lives for hours, and a token of an older salt finds
+/// How long the fetched salts count as the current ones. A process lives for hours, and a token of an older salt finds
 /// nothing to reveal or to erase.
 const AGE: Duration = Duration::from_mins(5);
 
@@ -28,10 +28,14 @@ pub enum SaltError {
     /// The salt is too easy to guess.
     #[error("{SALT_SECRET_ID}: {0}")]
     Weak(#[from] WeakSalt),
+    /// The tokens in the database are of another salt.
+    #[error("{SALT_SECRET_ID}: the database accepts none of the salts in the secret")]
+    NotAccepted,
 }
 
+/// The maskers of the secret's salts, the first salt first.
 struct Known {
-    masker: Masker,
+    maskers: Vec<Masker>,
     /// By the wall clock: the monotonic clock may stand still while Lambda freezes the process.
     read_at: SystemTime,
 }
@@ -43,23 +47,31 @@ impl Salt {
         Self { secrets, secret_id, known: Mutex::default() }
     }
 
-    /// Returns what masks with the salt, which was fetched at most 5 minutes ago.
+    /// Returns what masks with the salt of this fingerprint; without one, with the last salt. The salts were fetched at
+    /// most 5 minutes ago. If this salt is none of them, they are fetched again: somebody may have added it since.
     ///
     /// # Errors
     ///
     /// [`SaltError`].
-    pub async fn masker(&self) -> Result<Masker, SaltError> {
+    pub async fn masker(&self, accepted: Option<&SaltFingerprint>) -> Result<Masker, SaltError> {
         let mut known = self.known.lock().await;
-        if let Some(known) = known.as_ref().filter(|known| known.is_fresh()) {
-            return Ok(known.masker.clone());
+        let fresh = known.as_ref().filter(|known| known.is_fresh());
+        if let Some(masker) = fresh.and_then(|known| known.masker(accepted)) {
+            return Ok(masker.clone());
         }
-        let masker = Masker::new(&self.secrets.salt(&self.secret_id).await?)?;
-        *known = Some(Known { masker: masker.clone(), read_at: SystemTime::now() });
-        Ok(masker)
+        let maskers = self.secrets.salts(&self.secret_id).await?.maskers()?;
+        let fetched = known.insert(Known { maskers, read_at: SystemTime::now() });
+        fetched.masker(accepted).cloned().ok_or(SaltError::NotAccepted)
     }
 }
 
 impl Known {
+    fn masker(&self, accepted: Option<&SaltFingerprint>) -> Option<&Masker> {
+        let is_accepted =
+            |masker: &&Masker| accepted.is_none_or(|accepted| masker.salt_fingerprint() == *accepted);
+        self.maskers.iter().rev().find(is_accepted)
+    }
+
     fn is_fresh(&self) -> bool {
         self.read_at.elapsed().is_ok_and(|age| age < AGE)
     }

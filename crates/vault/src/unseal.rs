@@ -45,9 +45,9 @@ pub fn unseal(
     token: &Token,
     masker: &mut Masker,
 ) -> Result<SecretString, Unopenable> {
-    let SealedValue { field, sequence, ciphertext, .. } = sealed;
+    let SealedValue { field, token: beside, sequence, ciphertext, .. } = sealed;
     let opener = StreamOpener::new(&points.recipient, &points.encapsulated, coordinate);
-    let padded = opener.open(*sequence, token.associated(*field).as_bytes(), ciphertext)?;
+    let padded = opener.open(*sequence, beside.associated(*field).as_bytes(), ciphertext)?;
     let value = padding::remove(&padded)?;
     let token_of_value = field.mask(value.expose_secret(), masker);
     if token_of_value.as_ref() == Some(token) { Ok(value) } else { Err(Unopenable) }

@@ -453,8 +453,10 @@ async fn accept_salt() -> Outcome {
     start()?;
     let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
-    let salt = secrets.salt(&settings.salt_secret_id).await?;
-    let salt_fingerprint = Masker::new(&salt).map_err(StartError::Salt)?.salt_fingerprint();
+    let maskers = secrets.salts(&settings.salt_secret_id).await?.maskers().map_err(StartError::Salt)?;
+    let Some(salt_fingerprint) = maskers.last().map(Masker::salt_fingerprint) else {
+        unreachable!("there is a masker for each salt");
+    };
     accept_fingerprint(settings.database, secrets, &salt_fingerprint).await.map(drop)
 }
 

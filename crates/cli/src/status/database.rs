@@ -48,6 +48,13 @@ fn salt_part(schema: &SchemaStatus, salts: &SaltFingerprints) -> Part {
         Some(accepted) if accepted.fingerprint == *current => {
             (true, format!("{current} is accepted since {}", accepted.accepted_at))
         }
+        Some(accepted) if salts.has_later_than(&accepted.fingerprint) => (
+            true,
+            format!(
+                "{} is accepted since {}; the later salt {current} waits for resalt",
+                accepted.fingerprint, accepted.accepted_at
+            ),
+        ),
         Some(accepted) => (
             false,
             format!(
@@ -60,6 +67,10 @@ fn salt_part(schema: &SchemaStatus, salts: &SaltFingerprints) -> Part {
         "accepted": schema.accepted_salt.as_ref().map(|salt| &salt.fingerprint),
         "current": current,
         "in_use": salts.in_use,
+        "waits_for_resalt": schema
+            .accepted_salt
+            .as_ref()
+            .is_some_and(|salt| salts.has_later_than(&salt.fingerprint)),
     });
     Part::new("salt", SALT_RUNBOOK, is_well, text, values)
 }

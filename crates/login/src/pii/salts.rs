@@ -21,21 +21,18 @@ impl Salts {
         Self([vec![first], later].concat())
     }
 
-    /// Returns a masker for each generation, the oldest first.
+    /// Returns a masker for each generation, the oldest first: the second masks with the first salt and then with the
+    /// second, and so on.
     ///
     /// # Errors
     ///
     /// [`WeakSalt`].
     pub fn maskers(&self) -> Result<Vec<Masker>, WeakSalt> {
-        let keys = self.0.iter().map(keyed).collect::<Result<Vec<_>, _>>()?;
-        Ok((1..=keys.len())
-            .map(|generation| Masker {
-                hmac: keys[0].clone(),
-                later: keys[1..generation].to_vec(),
-                unparsed_ips: 0,
-                sealing: None,
-            })
-            .collect())
+        let Some((first, later)) = self.0.split_first() else { return Ok(Vec::new()) };
+        let first = Masker::new(first)?;
+        let later: Vec<_> = later.iter().map(keyed_later).collect::<Result<_, _>>()?;
+        let masker = |count| Masker { later: later[..count].to_vec(), ..first.clone() };
+        Ok((0..=later.len()).map(masker).collect())
     }
 
     /// Returns what replaces tokens of the generation with this fingerprint by those of the last generation; `None` if no
@@ -64,7 +61,15 @@ impl Resalter {
     }
 }
 
-fn next(hmac: &mut HmacReset<Sha256>, digits: &[u8; 64]) -> [u8; 64] {
+fn keyed_later(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
+    keyed(salt).map_err(|weak| match weak {
+        WeakSalt::TooUniform => WeakSalt::LaterTooUniform,
+        _ => WeakSalt::LaterTooShort,
+    })
+}
+
+/// Returns the token that a later salt makes of a token.
+pub(super) fn next(hmac: &mut HmacReset<Sha256>, digits: &[u8; 64]) -> [u8; 64] {
     hmac.update(digits);
     let mut next = [0; 64];
     let Ok(_) = base16ct::lower::encode(&hmac.finalize_reset().into_bytes(), &mut next) else {
@@ -82,5 +87,98 @@ impl fmt::Debug for Salts {
 impl fmt::Debug for Resalter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Resalter")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{DeviceId, Ip, Pii};
+    use super::*;
+
+    const SALTS: [&str; 3] = [
+        "0123456789abcdef0123456789abcdef",
+        "fedcba9876543210fedcba9876543210",
+        "a third salt: 0123456789abcdefghij",
+    ];
+
+    fn salts() -> Salts {
+        Salts::new(SALTS[0].into(), vec![SALTS[1].into(), SALTS[2].into()])
+    }
+
+    fn maskers() -> Vec<Masker> {
+        salts().maskers().unwrap()
+    }
+
+    fn digits(token: &str) -> [u8; 64] {
+        token.as_bytes().try_into().unwrap()
+    }
+
+    /// `printf 'ip:192.0.2.1' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef`, and then
+    /// `printf '<token>' | openssl dgst -sha256 -hmac <later salt>` for each later salt.
+    #[test]
+    fn generations_equal_those_of_openssl() {
+        let tokens = maskers()
+            .into_iter()
+            .map(|mut masker| masker.mask(&Pii::<Ip>::new("192.0.2.1".into()).unwrap()).as_str().to_owned());
+
+        assert_eq!(
+            tokens.collect::<Vec<_>>(),
+            [
+                "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3",
+                "2b90b7e4d555b56059e34d544ef3b16ba307e99d05700c3e6509237b0273dbdb",
+                "bf9024e07e1dae395ec13c02161e59ed69fe72387384e27b0cf51f7458ff3460",
+            ]
+        );
+    }
+
+    /// The fingerprint and the hash of a user id follow the same chain.
+    #[test]
+    fn each_generation_has_a_fingerprint_of_its_own() {
+        let maskers = maskers();
+        let fingerprints: Vec<_> = maskers.iter().map(Masker::salt_fingerprint).collect();
+        let users: Vec<_> = maskers.iter().map(|masker| masker.clone().hash_user_id("ann")).collect();
+
+        assert_eq!(fingerprints[0], Masker::new(&SALTS[0].into()).unwrap().salt_fingerprint());
+        assert!(fingerprints[0] != fingerprints[1] && fingerprints[1] != fingerprints[2]);
+        assert!(users[0] != users[1] && users[1] != users[2]);
+    }
+
+    #[test]
+    fn unknown_fingerprint_has_no_resalter() {
+        let unknown = "0123456789abcdef".parse().unwrap();
+
+        assert!(salts().resalter(&unknown).unwrap().is_none());
+    }
+
+    #[test]
+    fn weak_later_salts_are_refused() {
+        let error = |later: &str| Salts::new(SALTS[0].into(), vec![later.into()]).maskers().err();
+
+        assert_eq!(error("short"), Some(WeakSalt::LaterTooShort));
+        assert_eq!(error(&"ab".repeat(20)), Some(WeakSalt::LaterTooUniform));
+    }
+
+    #[test]
+    fn debug_prints_no_secret() {
+        let resalter = salts().resalter(&maskers()[0].salt_fingerprint()).unwrap();
+
+        assert_eq!(format!("{:?} {resalter:?}", salts()), "Salts Some(Resalter)");
+    }
+
+    proptest! {
+        #[test]
+        fn resalted_token_is_that_of_the_last_salt(value in ".{1,20}") {
+            prop_assume!(!value.trim().is_empty());
+            let value = Pii::<DeviceId>::new(value.as_str().into()).unwrap();
+            let last = maskers()[2].mask(&value);
+            for mut masker in maskers() {
+                let mut resalter = salts().resalter(&masker.salt_fingerprint()).unwrap().unwrap();
+                let token = masker.mask(&value);
+
+                prop_assert_eq!(resalter.resalt(&digits(token.as_str())), digits(last.as_str()));
+            }
+        }
     }
 }

@@ -10,5 +10,6 @@ mod kms_stub;
 mod localstack;
 mod outages;
 mod program;
+mod resalted;
 mod reveals;
 mod support;

@@ -11,8 +11,8 @@ use hpke::aead::{AeadCtxS, AesGcm256};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::DhP256HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeS, Serializable};
-use login::pii::Masker;
 use login::pii::sealer::INFO;
+use login::pii::{Masker, Salts};
 use login_etl::aws::secrets::Secrets;
 use login_etl::deadline::Deadline;
 use login_etl::point::Point;
@@ -147,6 +147,21 @@ impl Vault {
         rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
     }
 
+    /// Makes the salt the accepted salt, as the first batch does.
+    pub(crate) async fn accept_salt(&self) {
+        let fingerprint = Masker::new(&SALT.into()).unwrap().salt_fingerprint();
+        let insert = "INSERT INTO salt_fingerprint (fingerprint) VALUES ($1)";
+        self.admin.execute(insert, &[&fingerprint.as_str()]).await.unwrap();
+    }
+
+    /// Adds a later salt to the secret, and returns all its salts.
+    pub(crate) async fn add_later_salt(&self, later: &str) -> Salts {
+        let text = json!({ "salt": SALT, "later_salts": [later] }).to_string();
+        let manager = SecretsManager::new(self.secrets.sdk_config());
+        manager.put_secret_value().secret_id(&self.name).secret_string(text).send().await.unwrap();
+        self.secrets.salts(&self.name).await.unwrap()
+    }
+
     pub(crate) async fn execute(&self, statements: &str) {
         self.admin.batch_execute(statements).await.unwrap();
     }
@@ -268,7 +283,7 @@ pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` sets it"))
 }
 
-async fn connect(config: &Config) -> Client {
+pub(crate) async fn connect(config: &Config) -> Client {
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     client
