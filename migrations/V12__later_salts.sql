@@ -1,4 +1,8 @@
--- A later salt: `resalt` replaces each token by its keyed hash with the new salt.
+-- Two changes:
+--
+-- 1. A later salt: `resalt` replaces each token by its keyed hash with the new salt.
+-- 2. A message that is refused, and is twice in one batch, leaves no value in the vault. Before, its second copy counted
+--    as written.
 
 -- A ciphertext opens only beside the token with which it was sealed.
 ALTER TABLE vault_sealed ADD COLUMN sealed_token bytea;
@@ -7,6 +11,91 @@ COMMENT ON COLUMN vault_sealed.sealed_token IS
 
 DO $migration$
 BEGIN
+    EXECUTE pg_catalog.format($create$
+CREATE OR REPLACE FUNCTION vault_write_logins_row_by_row(
+    sent_ats timestamptz[],
+    message_ids uuid[],
+    user_ids text[],
+    device_types text[],
+    masked_ips text[],
+    masked_device_ids text[],
+    locales text[],
+    app_versions integer[],
+    salt text,
+    fifo_groups integer[],
+    time_limit_s double precision,
+    key_sha256 bytea,
+    encs bytea[],
+    entry_lengths integer[],
+    bodies bytea[],
+    OUT inserted bigint,
+    OUT suppressed bigint,
+    OUT failed_rows integer[],
+    OUT failed_sqlstates text[],
+    OUT unreached_rows integer[]
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    current_key constant smallint := %1$I.check_vault_key(key_sha256);
+    -- The numbers of the rows that are in a ledger already. Their values must not come back after an erasure.
+    earlier_rows constant integer[] := ARRAY(
+        SELECT number
+        FROM pg_catalog.generate_subscripts(message_ids, 1) AS number
+        WHERE EXISTS (
+                SELECT FROM %1$I.processed_messages AS entry
+                WHERE entry.slot = (
+                        ((sent_ats[number] AT TIME ZONE INTERVAL '0')::date - DATE '1970-01-01') %% 32
+                    )::smallint
+                    AND entry.sent_at = sent_ats[number]
+                    AND entry.message_id = message_ids[number]
+            )
+            OR fifo_groups[number] IS NOT NULL AND EXISTS (
+                SELECT FROM %1$I.processed_fifo_messages AS entry WHERE entry.message_id = message_ids[number]
+            )
+    );
+BEGIN
+    -- Without rows, this fails only if a table, a column or a privilege is missing.
+    INSERT INTO %1$I.vault_inbox (key_id, enc, entry_length, body)
+    SELECT current_key, NULL::bytea, NULL::integer, NULL::bytea WHERE false;
+
+    SELECT written.inserted, written.suppressed, written.failed_rows, written.failed_sqlstates, written.unreached_rows
+    INTO inserted, suppressed, failed_rows, failed_sqlstates, unreached_rows
+    FROM %1$I.write_logins_row_by_row(
+        sent_ats, message_ids, user_ids, device_types, masked_ips, masked_device_ids, locales, app_versions, salt,
+        fifo_groups, time_limit_s
+    ) AS written;
+
+    INSERT INTO %1$I.vault_inbox (key_id, enc, entry_length, body)
+    SELECT current_key, enc, entry_length, pg_catalog.string_agg(entry, '' ORDER BY place)
+    FROM (
+        SELECT number, enc, entry_length, place,
+            pg_catalog.substr(body, place * entry_length + 1, entry_length) AS entry
+        FROM ROWS FROM (
+            pg_catalog.unnest(encs), pg_catalog.unnest(entry_lengths), pg_catalog.unnest(bodies)
+        ) WITH ORDINALITY AS given (enc, entry_length, body, number)
+        CROSS JOIN LATERAL pg_catalog.generate_series(0, pg_catalog.octet_length(body) / entry_length - 1) AS place
+    ) AS cut
+    WHERE pg_catalog.encode(pg_catalog.substr(entry, 4, 32), 'hex') IN (
+        SELECT token
+        FROM (
+            SELECT pg_catalog.generate_subscripts(message_ids, 1)
+            EXCEPT SELECT pg_catalog.unnest(failed_rows)
+            EXCEPT SELECT pg_catalog.unnest(unreached_rows)
+            EXCEPT SELECT pg_catalog.unnest(earlier_rows)
+            EXCEPT SELECT copies.number
+            FROM pg_catalog.unnest(pg_catalog.array_cat(failed_rows, unreached_rows)) AS refused (number)
+            JOIN pg_catalog.generate_subscripts(message_ids, 1) AS copies (number)
+                ON message_ids[copies.number] = message_ids[refused.number]
+                AND (fifo_groups[refused.number] IS NOT NULL OR sent_ats[copies.number] = sent_ats[refused.number])
+        ) AS written (number)
+        CROSS JOIN LATERAL (VALUES (masked_ips[number]), (masked_device_ids[number])) AS tokens (token)
+        WHERE token IS NOT NULL
+    )
+    GROUP BY number, enc, entry_length;
+END
+$$;
+    $create$, pg_catalog.current_schema());
+
     EXECUTE pg_catalog.format($create$
 CREATE OR REPLACE FUNCTION vault_fold(most_rows integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off AS $$

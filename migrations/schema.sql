@@ -852,6 +852,11 @@ BEGIN
             EXCEPT SELECT pg_catalog.unnest(failed_rows)
             EXCEPT SELECT pg_catalog.unnest(unreached_rows)
             EXCEPT SELECT pg_catalog.unnest(earlier_rows)
+            EXCEPT SELECT copies.number
+            FROM pg_catalog.unnest(pg_catalog.array_cat(failed_rows, unreached_rows)) AS refused (number)
+            JOIN pg_catalog.generate_subscripts(message_ids, 1) AS copies (number)
+                ON message_ids[copies.number] = message_ids[refused.number]
+                AND (fifo_groups[refused.number] IS NOT NULL OR sent_ats[copies.number] = sent_ats[refused.number])
         ) AS written (number)
         CROSS JOIN LATERAL (VALUES (masked_ips[number]), (masked_device_ids[number])) AS tokens (token)
         WHERE token IS NOT NULL

@@ -242,3 +242,24 @@ async fn redelivered_values_are_not_sealed_again() {
     assert_eq!(database.user_ids().await, ["user 1", "user 2"]);
     assert_eq!(sealed_tokens(&database).await, tokens_of_table(&database).await);
 }
+
+/// SQS may deliver a message twice in one batch. Of a refused message, both copies are refused.
+#[tokio::test]
+async fn refused_message_leaves_no_value_by_its_copy() {
+    let mut database = Database::create().await;
+    let url = database.url();
+    let ingest = ingest_with_vault(&mut database, &url).await;
+    database.execute("ALTER TABLE user_logins ADD CHECK (user_id NOT LIKE '%1')").await;
+    let fifo = |number: u32| fifo(&format!("f{number}"), &format!("g{number}"), own_body(number).to_string());
+    let standard = [own_login(1), own_login(2), own_login(1), own_login(2)];
+    let queued = [fifo(11), fifo(12), fifo(11), fifo(12)];
+
+    for (event, refused) in [(batch(standard), "m0001"), (batch(queued), "f11")] {
+        assert_eq!(invoke(&ingest, &event).await, failures(&[refused]));
+    }
+
+    let mut written = tokens_of_table(&database).await;
+    written.sort_unstable();
+    assert_eq!(sealed_tokens(&database).await, written);
+    assert_eq!(written.len(), 4);
+}
