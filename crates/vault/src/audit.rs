@@ -15,6 +15,12 @@ pub enum Verb {
     Erase,
     /// The erasure of the values of a user.
     EraseUser,
+    /// Entries of the audit.
+    Audit,
+    /// Whether a sealed value opens.
+    Verify,
+    /// Honey tokens.
+    Honey,
 }
 
 /// The first half of an entry, before anything is done.
@@ -26,11 +32,11 @@ pub struct Ask<'a> {
     pub verb: Verb,
     /// The field, where the caller names it.
     pub field: Option<Field>,
-    /// The token, except for a user.
+    /// The token, for a token, a reveal and an erasure that is not of a user.
     pub token: Option<Token>,
     /// The hash of the user id, for a user.
     pub subject: Option<&'a [u8]>,
-    /// Why, except for a token.
+    /// Why, for a reveal, an erasure and honey tokens.
     pub purpose: Option<&'a Purpose>,
 }
 

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod audits;
 mod bad_input;
 mod erasures;
+mod honey;
 mod kms_failures;
 mod kms_stub;
 mod localstack;
@@ -12,3 +14,4 @@ mod outages;
 mod program;
 mod reveals;
 mod support;
+mod verifications;
