@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::audit::{Ask, Outcome, Verb};
-use crate::database::{Database, DatabaseError, Erased, Taken};
+use crate::database::{Database, DatabaseError, Erased, Sampled, StoredKey, Taken};
 use crate::entries;
 use crate::event::{Caller, HttpRequest, TooLarge};
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ use crate::salt::Salt;
 use crate::settings::Settings;
 use crate::token::{Field, Token};
 use crate::unseal::{Points, unseal};
-use crate::verify::{Sampled, StoredKey, Tally};
+use crate::verify::Tally;
 
 /// How long a start waits for the database and the salt. After it, the first request waits.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);

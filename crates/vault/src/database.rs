@@ -12,16 +12,15 @@ use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
 use postgres_protocol::escape::escape_identifier;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::audit::{Ask, Outcome};
-use crate::entries::Entry;
+use crate::audit::{Ask, Entry, Outcome};
 use crate::requests::AuditRequest;
 use crate::token::{Field, Token};
-use crate::verify::{Sampled, StoredKey};
 
 const ASK: &str = include_str!("database/ask.sql");
 const TAKE: &str = include_str!("database/take.sql");
@@ -111,6 +110,34 @@ pub struct Erased {
     pub shared: Vec<String>,
     /// The number of rows that lost a token.
     pub rows: i64,
+}
+
+/// A value that the database chose, with its audit entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled {
+    /// The number of the entry.
+    pub entry: i64,
+    /// The token of the value.
+    pub token: Token,
+    /// The number of the key to which the value was sealed.
+    pub key: i16,
+}
+
+/// A key, as the database has it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct StoredKey {
+    /// The number of the key.
+    pub id: i16,
+    /// The hash of the public key, in hexadecimal digits.
+    pub sha256: String,
+    /// The ARN or id of the KMS key.
+    pub kms_key: String,
+    /// When the key became the current key for the last time.
+    pub accepted_at: String,
+    /// Whether new values are sealed to it.
+    pub is_current: bool,
+    /// Number of sealed values, if they were counted.
+    pub sealed: Option<i64>,
 }
 
 /// Whether to repeat a statement on a new connection if the connection of the last request turns out to be dead.

@@ -2,38 +2,14 @@
 //!
 //! A page names no token. Reading the audit leaves an entry, too.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::audit::Entry;
 use crate::database::{Database, DatabaseError};
 use crate::requests::AuditRequest;
 
 /// The most entries of a page.
 pub const PAGE: usize = 1000;
-
-/// An entry, without its token.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Entry {
-    /// The number of the entry.
-    pub id: i64,
-    /// When the caller asked.
-    pub at: String,
-    /// The ARN of the caller.
-    pub caller: String,
-    /// What the caller asked for.
-    pub verb: String,
-    /// The field, where the caller named it.
-    pub field: Option<String>,
-    /// The kind of reason.
-    pub reason: Option<String>,
-    /// The number of the ticket.
-    pub ticket: Option<String>,
-    /// How it ended; none if the program ended before.
-    pub outcome: Option<String>,
-    /// The id of the request to KMS.
-    pub kms_request_id: Option<String>,
-    /// Whether the sealed value was handed out, or the work began.
-    pub taken: bool,
-}
 
 /// The answer to [`AuditRequest`].
 #[derive(Debug, Serialize)]

@@ -2,40 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::database::StoredKey;
 use crate::failure::Failure;
 
 /// Number of characters of a hash that tell the keys of a vault apart.
 const HASH_PREFIX: usize = 16;
-
-/// A value that the database chose, with its audit entry.
-#[derive(Clone, Copy, Debug)]
-pub struct Sampled {
-    /// The number of the entry.
-    pub entry: i64,
-    /// The token of the value.
-    pub token: crate::token::Token,
-    /// The number of the key to which the value was sealed.
-    pub key: i16,
-}
-
-/// A key, as the database has it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct StoredKey {
-    /// The number of the key.
-    pub id: i16,
-    /// The hash of the public key, in hexadecimal digits.
-    pub sha256: String,
-    /// The ARN or id of the KMS key.
-    pub kms_key: String,
-    /// When the key became the current key for the last time.
-    pub accepted_at: String,
-    /// Whether new values are sealed to it.
-    pub is_current: bool,
-    /// Number of sealed values, if they were counted.
-    pub sealed: Option<i64>,
-}
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -66,6 +66,24 @@ async fn refused_bodies_leave_no_entry() {
         ("/token", json!({ "field": LEAK, "value": LEAK }), "the field field is neither ip nor device_id"),
         ("/token", json!({ "field": "ip", "value": [LEAK] }), "the field value is not a string"),
         ("/token", json!([LEAK]), "the body is not a JSON object"),
+    ] {
+        let refused = post(&broker, path, &body).await;
+
+        assert_eq!((refused.status, &refused.body), (400, &problem(&Problem::bad_request(detail))));
+        assert!(!format!("{:?}", refused.record).contains(LEAK));
+    }
+    assert_eq!(vault.audit().await, [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn refused_bodies_of_watchers_leave_no_entry() {
+    let kms = KmsStub::start(Behaviour::Derive).await;
+    let vault = Vault::create(kms.public_key, KEY).await;
+    let broker = vault.broker(&kms.sdk().await);
+    let ticket = "the field ticket is not the number of a ticket, such as SEC-1: 2 to 10 capital letters and digits, a \
+                  hyphen, 1 to 9 digits";
+
+    for (path, body, detail) in [
         ("/audit", json!({ "to": "2026-11-27T00:00:00Z" }), "the field from is missing"),
         (
             "/audit",
@@ -133,6 +151,9 @@ async fn refused_bodies_leave_no_entry() {
         assert!(!format!("{:?}", refused.record).contains(LEAK));
     }
     assert_eq!(vault.audit().await, [] as [Value; 0]);
+    let planted = "SELECT count(*) FROM vault_honey";
+    assert_eq!(vault.admin.query_one(planted, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(kms.requests(), 0);
 }
 
 #[tokio::test]

@@ -45,6 +45,21 @@ async fn honey_is_answered_as_an_unknown_token() {
     assert_eq!(kms.requests(), 0);
 }
 
+/// The answer to whoever asks must not depend on it.
+#[tokio::test]
+async fn failed_lookup_of_honey_changes_no_answer() {
+    let kms = KmsStub::start(Behaviour::Derive).await;
+    let vault = Vault::create(kms.public_key, KEY).await;
+    vault.execute("REVOKE EXECUTE ON FUNCTION vault_is_honey FROM login_vault").await;
+    let broker = vault.broker(&kms.sdk().await);
+    let token = token_of(Field::Ip, "192.0.2.1");
+
+    let unknown = post(&broker, "/reveal", &reveal_body(&token)).await;
+
+    assert_eq!((unknown.status, unknown.record.is_honey), (404, false));
+    assert_eq!(vault.audit().await, [reveal_entry(&token, "unknown", None)]);
+}
+
 #[tokio::test]
 async fn erased_honey_is_noted_too() {
     let kms = KmsStub::start(Behaviour::Derive).await;

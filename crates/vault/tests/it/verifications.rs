@@ -1,7 +1,7 @@
 //! Whether the vault works, as the vault itself finds out.
 
 use login_etl::schema;
-use login_etl_vault::token::Field;
+use login_etl_vault::token::{Field, Token};
 use serde_json::{Value, json};
 
 use crate::kms_stub::{Behaviour, KEY, KmsStub, REQUEST_ID, sdk_at};
@@ -47,7 +47,7 @@ async fn chosen_values_open_each_with_an_entry() {
     assert_eq!(kms.requests(), 7);
     let audit = vault.audit().await;
     let mut chosen: Vec<_> = audit.iter().map(|entry| entry["token"].as_str().unwrap().to_owned()).collect();
-    let mut expected: Vec<_> = tokens.iter().map(|token| token.to_text()).collect();
+    let mut expected: Vec<_> = tokens.iter().map(Token::to_text).collect();
     chosen.sort_unstable();
     expected.sort_unstable();
     assert_eq!(chosen, expected);
