@@ -312,7 +312,7 @@ def test_event_history_is_looked_up(api: SignedApi, home: Path) -> None:
     assert (done.status, done.progress) == (0, "")
     [(_, _, audit), (_, service, lookup)] = _sent(api)
     assert service == "cloudtrail"
-    target = "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents"
+    target = "CloudTrail_20131101.LookupEvents"
     assert api.requests[1].headers["x-amz-target"] == target
     name = {"AttributeKey": "EventName", "AttributeValue": "DeriveSharedSecret"}
     assert lookup["LookupAttributes"] == [name]
