@@ -103,6 +103,7 @@ CREATE FUNCTION vault_sample(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     most constant integer := least(greatest(size, 1), 100);
+    from_inbox integer;
     lowest bytea;
     picked_token bytea;
     picked_key smallint;
@@ -112,24 +113,31 @@ BEGIN
     FROM %1$I.vault_sealed AS value
     WHERE value.ctid = ANY (ARRAY(SELECT max(each.ctid) FROM %1$I.vault_sealed AS each GROUP BY each.key_id));
 
+    from_inbox := greatest(least(most - cardinality(tokens), (most + 1) / 2), 0);
     FOR picked_token, picked_key IN
-        SELECT substr(batch.body, batch.place * batch.entry_length + 4, 32), batch.key_id
+        SELECT substr(batch.body, drawn.place * batch.entry_length + 4, 32), batch.key_id
         FROM (
-            SELECT inbox.key_id, inbox.entry_length, inbox.body, inbox.written_at,
-                floor(random() * (octet_length(inbox.body) / inbox.entry_length))::integer AS place
+            SELECT inbox.key_id, inbox.entry_length, inbox.body, inbox.written_at
             FROM %1$I.vault_inbox AS inbox
             ORDER BY random()
-            LIMIT (most + 1) / 2
+            LIMIT from_inbox
         ) AS batch
+        CROSS JOIN LATERAL (
+            SELECT floor(random() * (octet_length(batch.body) / batch.entry_length))::integer AS place
+            FROM generate_series(1, from_inbox)
+        ) AS drawn
         WHERE NOT EXISTS (
             SELECT FROM %1$I.vault_erased AS erasure
-            WHERE erasure.token = substr(batch.body, batch.place * batch.entry_length + 4, 32)
+            WHERE erasure.token = substr(batch.body, drawn.place * batch.entry_length + 4, 32)
                 AND (erasure.never_again OR batch.written_at <= erasure.erased_at)
         )
+        ORDER BY random()
     LOOP
-        IF cardinality(tokens) < most AND picked_token <> ALL (tokens) THEN
+        EXIT WHEN from_inbox <= 0;
+        IF picked_token <> ALL (tokens) THEN
             tokens := tokens || picked_token;
             keys := keys || picked_key;
+            from_inbox := from_inbox - 1;
         END IF;
     END LOOP;
 

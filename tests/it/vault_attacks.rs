@@ -339,6 +339,23 @@ async fn sampled_entry_is_used_as_a_reveal() {
     }
 }
 
+/// Each key has a value in the sample, also if there are more keys than the sample is to have.
+#[tokio::test]
+async fn sample_has_a_value_of_each_key() {
+    let vault = vault().await;
+    let more_keys = "INSERT INTO vault_keys (public_key, kms_key, is_current)
+            SELECT sha256(number::text::bytea), 'key', false FROM generate_series(2, 4) AS number;
+        INSERT INTO vault_sealed (stream_id, key_id, sequence, field, token, ciphertext)
+            SELECT 1, id, 0, 'i', sha256(id::text::bytea), '' FROM vault_keys WHERE NOT is_current";
+    vault.database.execute(more_keys).await;
+
+    for size in [None, Some(-1), Some(0), Some(1), Some(i32::MAX)] {
+        let row = vault.broker.query_one("SELECT keys FROM vault_sample('c', $1)", &[&size]).await.unwrap();
+        let keys: BTreeSet<i16> = row.get::<_, Vec<i16>>(0).into_iter().collect();
+        assert_eq!(keys.len(), 4, "{size:?}");
+    }
+}
+
 #[tokio::test]
 async fn broker_cannot_become_another_role() {
     let vault = vault().await;

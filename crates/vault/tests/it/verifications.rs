@@ -84,6 +84,24 @@ async fn sample_has_the_number_that_was_asked_for() {
     assert_eq!(vault.admin.query_one(distinct, &[]).await.unwrap().get::<_, i64>(0), 9);
 }
 
+/// The values of a batch that is not folded yet are at most half of all.
+#[tokio::test]
+async fn one_batch_gives_several_values() {
+    let kms = KmsStub::start(Behaviour::Derive).await;
+    let vault = Vault::create(kms.public_key, KEY).await;
+    let mut stream = vault.stream();
+    let sealed: Vec<_> = (0..9).map(|number| stream.seal(Field::Ip, &format!("192.0.2.{number}"))).collect();
+    vault.insert_in_inbox(&stream, &sealed).await;
+    let broker = vault.broker(&kms.sdk().await);
+
+    let ten = post(&broker, "/verify", &json!({})).await;
+    let one = post(&broker, "/verify", &json!({ "sample": 1 })).await;
+
+    let [sampled, opened, unopenable] = counts(&ten);
+    assert!((2..=5).contains(&sampled) && opened == sampled && unopenable == 0, "{sampled} {opened}");
+    assert_eq!(counts(&one), [1, 1, 0]);
+}
+
 #[tokio::test]
 async fn empty_vault_has_nothing_to_try() {
     let kms = KmsStub::start(Behaviour::Derive).await;
