@@ -274,9 +274,9 @@ def _print_addresses(system: LocalSystem) -> None:
     if system.services.kms:
         url = vault.url(system.emulator, system.stack.name)
         addresses |= {
-            f"vault, to {command}": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS} "
-            f"AWS_PROFILE={command} login-etl {command} {arguments} --url '{url}'"
-            for command, arguments in vault.EXAMPLES.items()
+            f"vault, to {route}": f"AWS_SHARED_CREDENTIALS_FILE={CREDENTIALS} "
+            f"AWS_PROFILE={route} login-etl {command} --url '{url}'"
+            for route, command in vault.EXAMPLES.items()
         }
     for name, address in addresses.items():
         print(f"{name:>18}  {address}")

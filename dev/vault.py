@@ -12,17 +12,24 @@ from urllib.parse import urlsplit
 from dev import emulator, stack
 from dev.emulator import REGION, Emulator, Kind
 
-# The output with the policy for each command of `login-etl`.
+# The output with the policy for each route of the vault.
 POLICIES = {
     "token": "VaultTokenPolicyArn",
     "reveal": "VaultReaderPolicyArn",
     "erase": "VaultEraserPolicyArn",
+    "audit": "VaultAuditorPolicyArn",
+    "verify": "VaultVerifierPolicyArn",
+    "honey": "VaultHoneyPolicyArn",
 }
-# A call of each command.
+# A command of `login-etl` for each. MiniStack's CloudTrail does not have what LocalStack's KMS did,
+# so `vault agree` needs a file.
 EXAMPLES = {
-    "token": "--field ip",
-    "reveal": "TOKEN --reason test --ticket SEC-1",
-    "erase": "TOKEN --reason test --ticket SEC-1",
+    "token": "token --field ip",
+    "reveal": "reveal TOKEN --reason test --ticket SEC-1",
+    "erase": "erase TOKEN --reason test --ticket SEC-1",
+    "audit": "vault agree --cloudtrail FILE",
+    "verify": "vault verify",
+    "honey": "vault honey 3 --reason test --ticket SEC-1",
 }
 TRUST = {
     "Version": "2012-10-17",
@@ -49,7 +56,7 @@ def url(aws: Emulator, stack_name: str) -> str:
 
 
 def profiles(aws: Emulator, stack_name: str) -> str:
-    """Create a role for each command; return their profiles for a credentials file."""
+    """Create a role for each route; return their profiles for a credentials file."""
     found = stack.outputs(aws, stack_name)
     texts = []
     for command, policy in POLICIES.items():

@@ -1,4 +1,4 @@
--- Schema as of V11__vault
+-- Schema as of V13__vault_audit
 --
 -- The whole schema, as all migrations together leave it. This file is for reading: `migrate` does not
 -- run it. A test compares it with the migrations, so it cannot go stale; README.md says how to update it.
@@ -686,7 +686,9 @@ CREATE TABLE vault_audit (
     xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
     db_user        name        NOT NULL DEFAULT session_user,
     caller         text        NOT NULL CHECK (length(caller) BETWEEN 1 AND 2048),
-    verb           text        NOT NULL CHECK (verb IN ('token', 'reveal', 'erase', 'erase-user')),
+    verb           text        NOT NULL CHECK (
+        verb IN ('token', 'reveal', 'erase', 'erase-user', 'audit', 'verify', 'honey')
+    ),
     field          text        CHECK (field IN ('ip', 'device_id')),
     token          bytea       CHECK (octet_length(token) = 32),
     subject        bytea       CHECK (octet_length(subject) = 32),
@@ -696,14 +698,23 @@ CREATE TABLE vault_audit (
     outcome        text        CHECK (outcome IN ('done', 'unknown', 'erased', 'unopenable', 'kms-failed', 'failed')),
     kms_request_id text        CHECK (kms_request_id ~ '^[A-Za-z0-9-]{1,64}$'),
     told_at        timestamptz,
-    CHECK (verb = 'token' OR (reason IS NOT NULL AND ticket IS NOT NULL)),
-    CHECK ((token IS NOT NULL) = (verb <> 'erase-user')),
+    -- A schedule reads the audit and tries the values. It has no ticket.
+    CHECK (verb IN ('token', 'audit', 'verify') OR (reason IS NOT NULL AND ticket IS NOT NULL)),
+    CHECK ((token IS NOT NULL) = (verb IN ('token', 'reveal', 'erase', 'verify'))),
     CHECK ((subject IS NOT NULL) = (verb = 'erase-user')),
     CHECK ((outcome IS NULL) = (told_at IS NULL))
 );
 COMMENT ON TABLE vault_audit IS 'Who asked the vault for what, and why. Written and committed before the answer';
 COMMENT ON COLUMN vault_audit.subject IS 'Keyed hash of the user id whose values were to be erased';
 COMMENT ON COLUMN vault_audit.taken_at IS 'When the ciphertext was handed out, or the erasure began';
+
+CREATE TABLE vault_honey (
+    token      bytea       PRIMARY KEY CHECK (octet_length(token) = 32),
+    entry      bigint      NOT NULL,
+    planted_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE vault_honey IS 'Tokens that belong to no value. Whoever asks for one has found it where it was planted';
+COMMENT ON COLUMN vault_honey.entry IS 'The entry of the audit with which the token was made';
 
 -- The writer's functions have no SET search_path, because the triggers of user_logins would then run with it.
 CREATE FUNCTION check_vault_key(key_sha256 bytea) RETURNS smallint
@@ -998,7 +1009,7 @@ END
 $$;
 
 -- Uses up an entry of the audit, and returns it. The entry must be committed: whoever asked in this transaction
--- could roll it back after the answer.
+-- could roll it back after the answer. A value is handed out for a reveal, and to try whether it opens.
 CREATE FUNCTION vault_use(entry bigint, for_verb text) RETURNS public.vault_audit
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1007,7 +1018,7 @@ BEGIN
     UPDATE public.vault_audit AS audit
     SET taken_at = clock_timestamp()
     WHERE audit.id = entry
-        AND audit.verb = for_verb
+        AND (audit.verb = for_verb OR (audit.verb = 'verify' AND for_verb = 'reveal'))
         AND audit.db_user = session_user
         AND audit.xid <> pg_current_xact_id()
         AND audit.at >= clock_timestamp() - INTERVAL '1 minute'
@@ -1303,6 +1314,144 @@ BEGIN
 END
 $$;
 
+-- Returns entries of a time, in the order of their numbers, without their tokens. Reading the audit takes an entry
+-- of its own.
+CREATE FUNCTION vault_entries(entry bigint, from_at timestamptz, to_at timestamptz, after bigint, most integer)
+RETURNS TABLE (
+    id bigint, at timestamptz, caller text, verb text, field text, reason text, ticket text, outcome text,
+    kms_request_id text, taken boolean
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM public.vault_use(entry, 'audit');
+    PERFORM public.vault_flush(entry);
+    RETURN QUERY
+    SELECT audit.id, audit.at, audit.caller, audit.verb, audit.field, audit.reason, audit.ticket, audit.outcome,
+        audit.kms_request_id, audit.taken_at IS NOT NULL
+    FROM public.vault_audit AS audit
+    WHERE audit.id > after AND audit.at >= from_at AND audit.at < to_at
+    ORDER BY audit.id
+    LIMIT least(most, 1000);
+END
+$$;
+
+-- Returns the keys, the newest first, and the number of values that are sealed to each, if asked for: to count
+-- reads the whole table. Values that are not folded yet are not counted.
+CREATE FUNCTION vault_key_states(counted boolean)
+RETURNS TABLE (
+    id smallint, sha256 bytea, kms_key text, accepted_at timestamptz, is_current boolean, sealed bigint
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+    WITH numbers AS (
+        SELECT value.key_id, count(*) AS sealed FROM public.vault_sealed AS value WHERE counted GROUP BY value.key_id
+    )
+    SELECT each.id, each.sha256, each.kms_key, each.accepted_at, each.is_current,
+        CASE WHEN counted THEN coalesce(numbers.sealed, 0) END
+    FROM public.vault_keys AS each
+    LEFT JOIN numbers ON numbers.key_id = each.id
+    ORDER BY each.is_current DESC, each.accepted_at DESC, each.id;
+END
+$$;
+
+-- Chooses values at random, and writes an entry of the audit for each, with the verb verify. There is a value of
+-- each key, and at most half of the values are not folded yet. The caller must commit the entries first.
+CREATE FUNCTION vault_sample(
+    caller text, size integer, OUT entries bigint[], OUT tokens bytea[], OUT keys smallint[]
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most constant integer := least(greatest(size, 1), 100);
+    from_inbox integer;
+    lowest bytea;
+    picked_token bytea;
+    picked_key smallint;
+BEGIN
+    SELECT coalesce(array_agg(value.token), '{}'), coalesce(array_agg(value.key_id), '{}')
+    INTO tokens, keys
+    FROM public.vault_sealed AS value
+    WHERE value.ctid = ANY (ARRAY(SELECT max(each.ctid) FROM public.vault_sealed AS each GROUP BY each.key_id));
+
+    from_inbox := greatest(least(most - cardinality(tokens), (most + 1) / 2), 0);
+    FOR picked_token, picked_key IN
+        SELECT substr(batch.body, drawn.place * batch.entry_length + 4, 32), batch.key_id
+        FROM (
+            SELECT inbox.key_id, inbox.entry_length, inbox.body, inbox.written_at
+            FROM public.vault_inbox AS inbox
+            ORDER BY random()
+            LIMIT from_inbox
+        ) AS batch
+        CROSS JOIN LATERAL (
+            SELECT floor(random() * (octet_length(batch.body) / batch.entry_length))::integer AS place
+            FROM generate_series(1, from_inbox)
+        ) AS drawn
+        WHERE NOT EXISTS (
+            SELECT FROM public.vault_erased AS erasure
+            WHERE erasure.token = substr(batch.body, drawn.place * batch.entry_length + 4, 32)
+                AND (erasure.never_again OR batch.written_at <= erasure.erased_at)
+        )
+        ORDER BY random()
+    LOOP
+        EXIT WHEN from_inbox <= 0;
+        IF picked_token <> ALL (tokens) THEN
+            tokens := tokens || picked_token;
+            keys := keys || picked_key;
+            from_inbox := from_inbox - 1;
+        END IF;
+    END LOOP;
+
+    -- The tokens are hashes, so the next token after random bytes is a random token.
+    WHILE cardinality(tokens) < most LOOP
+        FOREACH lowest IN ARRAY ARRAY[uuid_send(gen_random_uuid()), ''::bytea] LOOP
+            SELECT value.token, value.key_id
+            INTO picked_token, picked_key
+            FROM public.vault_sealed AS value
+            WHERE value.token >= lowest AND value.token <> ALL (tokens)
+            ORDER BY value.token
+            LIMIT 1;
+            EXIT WHEN FOUND;
+        END LOOP;
+        EXIT WHEN picked_token IS NULL;
+        tokens := tokens || picked_token;
+        keys := keys || picked_key;
+    END LOOP;
+
+    entries := '{}';
+    FOREACH picked_token IN ARRAY tokens LOOP
+        entries := entries || public.vault_ask(caller, 'verify', NULL, picked_token, NULL, NULL, NULL);
+    END LOOP;
+END
+$$;
+
+-- Keeps honey tokens, for an entry of the audit.
+CREATE FUNCTION vault_plant(entry bigint, tokens bytea[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM public.vault_use(entry, 'honey');
+    IF (cardinality(tokens) BETWEEN 1 AND 100) IS NOT TRUE THEN
+        RAISE EXCEPTION 'the number of tokens is not 1 to 100' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO public.vault_honey (token, entry) SELECT unnest(tokens), vault_plant.entry;
+    PERFORM public.vault_tell(entry, 'done', NULL);
+EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation THEN
+    RAISE EXCEPTION 'a token has not 32 bytes, or exists already' USING ERRCODE = 'invalid_parameter_value';
+END
+$$;
+
+-- Whether the token of an entry that was used is a honey token.
+CREATE FUNCTION vault_is_honey(entry bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT
+        FROM public.vault_audit AS audit
+        JOIN public.vault_honey AS honey ON honey.token = audit.token
+        WHERE audit.id = vault_is_honey.entry AND audit.db_user = session_user AND audit.taken_at IS NOT NULL
+    );
+END
+$$;
+
 
 -- Nobody but the owner and the functions may touch these tables and functions. The migration also revokes what default
 -- privileges of the database give others.
@@ -1332,6 +1481,11 @@ REVOKE ALL ON FUNCTION vault_clear_rows(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase(bigint, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase_user(bigint, text, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_salt() FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_entries(bigint, timestamptz, timestamptz, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_key_states(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_sample(text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_plant(bigint, bytea[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_is_honey(bigint) FROM PUBLIC;
 
 -- Without written_at: an erasure relies on it.
 GRANT INSERT (key_id, enc, entry_length, body) ON vault_inbox TO login_writer;

@@ -191,6 +191,9 @@ PEOPLE = {
     "VaultTokenPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /token", {})),
     "VaultReaderPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /reveal", {})),
     "VaultEraserPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /erase", {})),
+    "VaultAuditorPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /audit", {})),
+    "VaultVerifierPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /verify", {})),
+    "VaultHoneyPolicy": (FIND_THE_ADDRESS, ("execute-api:Invoke", "POST /honey", {})),
 }
 
 # Actions that no operation of the SDK is called after.

@@ -96,6 +96,7 @@ pub enum MetricName {
     FailedReveals,
     UnopenableValues,
     Erasures,
+    HoneyTokensAsked,
     KmsMs,
 }
 

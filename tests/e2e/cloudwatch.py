@@ -50,7 +50,7 @@ OF_EXPORT = {
 OF_VAULT = {
     ("login-etl", name, ("function",))
     for name in (
-        *("reveals", "failed_reveals", "unopenable_values", "erasures"),
+        *("reveals", "failed_reveals", "unopenable_values", "erasures", "honey_tokens_asked"),
         *("kms_ms", "server_error", "elapsed_ms", "vault_rows_folded", "vault_rows_left"),
     )
 }

@@ -232,6 +232,8 @@ CAUSES: dict[str, Cause] = {
     "vault-unopenable": _published("vault-unopenable", {"function": VAULT}, 1),
     "vault-unavailable": _published("vault-unavailable", {"function": VAULT}, 1),
     "vault-errors": _published("vault-errors", {"FunctionName": VAULT}, 1),
+    "vault-honey": _published("vault-honey", {"function": VAULT}, 1),
+    "vault-erasures": _published("vault-erasures", {"function": VAULT}, 21),
     "database-cpu": _published("database-cpu", {"DBInstanceIdentifier": INSTANCE}, 81),
     "database-capacity": _published("database-capacity", {"DBInstanceIdentifier": INSTANCE}, 96),
     "database-connections": _published(
@@ -264,6 +266,8 @@ GRAPHS = {
     "vault-unopenable": ("Vault: reveals and erasures", "did not open"),
     "vault-unavailable": ("Vault: requests", "answered with 500 or more"),
     "vault-errors": ("Vault: requests", "Errors"),
+    "vault-honey": ("Vault: reveals and erasures", "honey tokens asked for"),
+    "vault-erasures": ("Vault: reveals and erasures", "erased"),
     "database-cpu": ("Database: load", "processors of the maximum, %"),
     "database-capacity": ("Database: load", "capacity of the maximum, %"),
     "database-connections": ("Database: load", "connections"),
@@ -286,7 +290,7 @@ ALSO_RAISED = {
 def test_every_alarm_has_a_cause() -> None:
     assert set(CAUSES) == set(ALARMS)
     assert set(FOUND) | set(GRAPHS) | set(SQL) | BY_HAND | EMPTY == set(ALARMS)
-    kinds = ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5 + ["HasExport"] * 2 + ["HasVault"] * 5
+    kinds = ["CreatesDatabase"] * 3 + ["HasAnalysts"] * 5 + ["HasExport"] * 2 + ["HasVault"] * 7
     assert sorted(OPTIONAL.values()) == kinds
 
 

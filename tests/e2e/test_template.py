@@ -426,6 +426,9 @@ def test_each_route_of_vault_is_signed_and_single(resources: dict[str, Any]) -> 
         "POST /token",
         "POST /reveal",
         "POST /erase",
+        "POST /audit",
+        "POST /verify",
+        "POST /honey",
     }
     assert {one["AuthorizationType"] for one in routes.values()} == {"AWS_IAM"}
     # A body would be a copy of a value.
@@ -443,7 +446,7 @@ def test_each_route_of_vault_is_signed_and_single(resources: dict[str, Any]) -> 
 def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> None:
     of_vault = {name for name in resources if name.startswith("Vault")}
 
-    assert len(of_vault) == 23
+    assert len(of_vault) == 31
     others = {
         "VaultKey": "CreatesVaultKey",
         "VaultSecret": "HasVaultSecret",

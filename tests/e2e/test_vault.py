@@ -115,13 +115,16 @@ def test_reader_gets_value_after_its_entry(
 
 @pytest.mark.parametrize("name", [*POLICIES, "nobody"])
 def test_each_policy_opens_one_route(
-    people: dict[str, Person], tokens: dict[str, str], name: str
+    people: dict[str, Person], tokens: dict[str, str], name: str, tmp_path: Path
 ) -> None:
     unknown = "0" * 64
     statuses = {
         "token": people[name].run("token", "--field", "ip", typed=IP).status,
         "reveal": people[name].run("reveal", tokens["ip"], *PURPOSE).status,
         "erase": people[name].run("erase", unknown, *PURPOSE, "--yes").status,
+        "audit": people[name].run("vault", "agree", "--cloudtrail", str(_trail(tmp_path))).status,
+        "verify": people[name].run("vault", "verify", "--sample", "1").status,
+        "honey": people[name].run("vault", "honey", "1", *PURPOSE).status,
     }
 
     assert {verb for verb, status in statuses.items() if status != 3} == {name} & {*POLICIES}
@@ -152,10 +155,41 @@ def test_erased_user_leaves_shared_values(
     assert people["reveal"].run("reveal", tokens["ip"], *PURPOSE).status == 0
 
 
+def test_vault_verifies_itself(people: dict[str, Person]) -> None:
+    done = people["verify"].run("vault", "verify", "--json")
+
+    assert done.status == 0, done
+    assert (done.result["sampled"], done.result["unopenable"]) == (done.result["opened"], 0)
+    [key] = done.result["keys"]
+    assert (key["is_current"], key["kms"]) == (True, "works")
+    assert done.result["settings_have_current_key"]
+
+
+def test_honey_token_is_unknown_and_measured(sealed: Database, people: dict[str, Person]) -> None:
+    [honey] = people["honey"].run("vault", "honey", "1", *PURPOSE, "--json").result["tokens"]
+    group = sealed.output("VaultLogGroupName")
+
+    done = people["reveal"].run("reveal", honey, *PURPOSE)
+
+    assert done.status == 4, done
+    wait_until(
+        lambda: any('"honey_tokens_asked":1' in line for line in _lines(sealed, group)),
+        lambda: group,
+    )
+    assert not any(honey in line for line in _lines(sealed, group))
+
+
 def test_login_of_vault_reads_no_table(sealed: Database) -> None:
     password = json.loads(_secret(sealed))["password"]
 
-    for table in ("user_logins", "vault_sealed", "vault_inbox", "vault_audit", "vault_keys"):
+    for table in (
+        "user_logins",
+        "vault_sealed",
+        "vault_inbox",
+        "vault_audit",
+        "vault_keys",
+        "vault_honey",
+    ):
         with (
             psycopg.connect(sealed.postgres.url("login_vault", password, DATABASE)) as session,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -239,6 +273,13 @@ def test_vault_is_turned_off_and_on(
     session = dev_vault.create_session(sealed.emulator, "reveal-again", policy)
     done = Person(sealed, tmp_path, session).run("reveal", tokens["ip"], *PURPOSE, "--json")
     assert done.result["value"] == IP
+
+
+def _trail(directory: Path) -> Path:
+    """Write a log file of CloudTrail without events."""
+    trail = directory / "trail.json"
+    trail.write_text('{"Records": []}')
+    return trail
 
 
 def _secret(database: Database) -> str:

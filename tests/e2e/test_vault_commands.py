@@ -1,10 +1,12 @@
-"""`login-etl token`, `reveal` and `erase`, at an API whose requests must be signed.
+"""`login-etl token`, `reveal`, `erase` and `vault`, at an API whose requests must be signed.
 
 test_vault.py runs them with the vault itself.
 """
 
+import gzip
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,24 @@ JSON = (("Content-Type", "application/json"),)
 PROBLEM = (("Content-Type", "application/problem+json"),)
 REVEALED = {"field": "ip", "token": TOKEN, "value": VALUE, "audit_entry": 17}
 ERASED = {"audit_entry": 18, "erased": [TOKEN], "shared": [SHARED], "rows": 3}
+VAULT_KEY = f"arn:aws:kms:{REGION}:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+VERIFIED = {
+    "sampled": 10,
+    "opened": 10,
+    "unopenable": 0,
+    "audit_entries": [*range(20, 30)],
+    "keys": [
+        {
+            "sha256": "0123456789abcdef",
+            "kms_key": VAULT_KEY,
+            "accepted_at": "2026-11-27T00:00:00Z",
+            "is_current": True,
+            "sealed": 99,
+            "kms": "works",
+        }
+    ],
+    "settings_have_current_key": True,
+}
 
 
 @pytest.fixture
@@ -195,3 +215,161 @@ def test_failing_line_is_named_and_not_shown(api: SignedApi, home: Path) -> None
 
     assert (done.status, done.output) == (2, "")
     assert done.progress == ("Line 2 of standard input has no token:\nlogin-etl: Too large\n")
+
+
+def _yesterday(seconds: int = 0) -> str:
+    time = datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=seconds)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _entry(number: int, request_id: str) -> dict[str, Any]:
+    return {
+        "id": number,
+        "at": _yesterday(),
+        "caller": "arn:aws:sts::111122223333:assumed-role/fraud/ann",
+        "verb": "reveal",
+        "field": None,
+        "reason": "test",
+        "ticket": "SEC-1",
+        "outcome": "done",
+        "kms_request_id": request_id,
+        "taken": True,
+    }
+
+
+def _audit(*entries: dict[str, Any], **others: Any) -> Answer:  # noqa: ANN401 - of all JSON types
+    page = {"audit_entry": 99, "keys": [VAULT_KEY], "entries": entries, "next": None}
+    return _answer(page | others)
+
+
+def _event(request_id: str) -> dict[str, Any]:
+    """Return a record as AWS shows that of `Decapsulate`."""
+    return {
+        "eventVersion": "1.11",
+        "userIdentity": {"arn": "arn:aws:sts::111122223333:assumed-role/thief/bob"},
+        "eventTime": _yesterday(1),
+        "eventSource": "kms.amazonaws.com",
+        "eventName": "DeriveSharedSecret",
+        "requestParameters": {"keyId": VAULT_KEY, "keyAgreementAlgorithm": "ECDH"},
+        "requestID": request_id,
+        "resources": [{"type": "AWS::KMS::Key", "ARN": VAULT_KEY}],
+    }
+
+
+def _trail(home: Path, *request_ids: str) -> str:
+    """Write a log file as a trail delivers it."""
+    others = [{"eventSource": "s3.amazonaws.com", "eventName": "PutObject"}]
+    records = others + [_event(one) for one in request_ids]
+    file = home / "trail.json.gz"
+    file.write_bytes(gzip.compress(json.dumps({"Records": records}).encode()))
+    return str(file)
+
+
+def test_audit_agrees_with_delivered_files(api: SignedApi, home: Path) -> None:
+    api.answer = _audit(_entry(17, "a"), _entry(18, "b"))
+    trail = _trail(home, "a", "b")
+
+    done = _run(api, home, "vault", "agree", "--days", "2", "--cloudtrail", trail)
+
+    assert (done.status, done.progress) == (0, "")
+    assert done.output.startswith("The audit and CloudTrail agree, from ")
+    assert done.output.endswith("2 entries with a value, 2 uses of the key, 0 refused uses.\n")
+    [(path, service, sent)] = _sent(api)
+    assert (path, service, sent["after"]) == ("/audit", "execute-api", 0)
+    assert [*sent] == ["from", "to", "after"]
+
+
+def test_differences_have_a_status_of_their_own(api: SignedApi, home: Path) -> None:
+    api.answer = _audit(_entry(17, "a"))
+    trail = _trail(home, "b")
+
+    shown = _run(api, home, "vault", "agree", "--cloudtrail", trail)
+    document = _run(api, home, "vault", "agree", "--cloudtrail", trail, "--json")
+
+    assert (shown.status, shown.progress) == (6, "")
+    assert "the key was used without an entry" in shown.output
+    assert "CloudTrail does not have the request" in shown.output
+    assert not document.result["agrees"]
+    differences = [
+        (one["kind"], one["audit_entry"], one["kms_request_id"], one["caller"].split("/")[-1])
+        for one in document.result["differences"]
+    ]
+    assert differences == [
+        ("event-without-entry", None, "b", "bob"),
+        ("entry-without-event", 17, "a", "ann"),
+    ]
+
+
+def test_event_history_is_looked_up(api: SignedApi, home: Path) -> None:
+    # One document answers both: it is a page of the audit, and an answer of LookupEvents.
+    events = [{"EventName": "DeriveSharedSecret", "CloudTrailEvent": json.dumps(_event("a"))}]
+    api.answer = _audit(_entry(17, "a"), Events=events)
+    credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    variables = credentials | {"AWS_REGION": REGION, "AWS_ENDPOINT_URL_CLOUDTRAIL": api.url}
+
+    done = vault.run(home, api.url, "vault", "agree", **variables)
+
+    assert (done.status, done.progress) == (0, "")
+    [(_, _, audit), (_, service, lookup)] = _sent(api)
+    assert service == "cloudtrail"
+    target = "CloudTrail_20131101.LookupEvents"
+    assert api.requests[1].headers["x-amz-target"] == target
+    name = {"AttributeKey": "EventName", "AttributeValue": "DeriveSharedSecret"}
+    assert lookup["LookupAttributes"] == [name]
+    start = datetime.fromtimestamp(lookup["StartTime"], UTC)
+    assert start.strftime("%Y-%m-%dT%H:%M:%SZ") == audit["from"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\x1f\x8b\x00", VALUE.encode()])
+def test_other_files_are_wrong_use(api: SignedApi, home: Path, content: bytes) -> None:
+    api.answer = _audit()
+    file = home / "other"
+    file.write_bytes(content)
+
+    done = _run(api, home, "vault", "agree", "--cloudtrail", str(file))
+
+    assert (done.status, done.output) == (2, "")
+    assert str(file) in done.progress
+    assert VALUE not in done.progress
+
+
+def test_old_days_need_files(api: SignedApi, home: Path) -> None:
+    done = _run(api, home, "vault", "agree", "--since", "2025-01-01")
+
+    assert (done.status, done.output) == (2, "")
+    assert "add --cloudtrail" in done.progress
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ({}, 0),
+        ({"opened": 9, "unopenable": 1}, 6),
+        ({"settings_have_current_key": False}, 6),
+        ({"sampled": 0, "opened": 0}, 1),
+    ],
+)
+def test_status_says_whether_vault_works(
+    api: SignedApi, home: Path, found: dict[str, Any], status: int
+) -> None:
+    api.answer = _answer(VERIFIED | found)
+
+    shown = _run(api, home, "vault", "verify")
+    document = _run(api, home, "vault", "verify", "--sample", "10", "--json")
+
+    assert (shown.status, document.status, shown.progress) == (status, status, "")
+    assert document.result == VERIFIED | found
+    assert _sent(api) == [("/verify", "execute-api", {"sample": 10})] * 2
+
+
+def test_honey_tokens_are_printed(api: SignedApi, home: Path) -> None:
+    honey = {"audit_entry": 30, "tokens": [TOKEN, SHARED]}
+    api.answer = _answer(honey)
+
+    shown = _run(api, home, "vault", "honey", "2", *PURPOSE)
+    document = _run(api, home, "vault", "honey", "2", *PURPOSE, "--json")
+
+    assert shown.output.splitlines()[2:] == [f"| {TOKEN} |", f"| {SHARED} |", "Audit entry 30."]
+    assert document.result == honey
+    assert _sent(api) == [("/honey", "execute-api", {"count": 2, **SENT_PURPOSE})] * 2

@@ -180,8 +180,15 @@ async fn no_role_reads_or_changes_a_table() {
     let reader = connect(superuser().user(&reader).password(&reader).dbname(&vault.database.name)).await;
     let entry = vault.ask(1).await;
 
-    for table in ["vault_keys", "vault_inbox", "vault_streams", "vault_sealed", "vault_erased", "vault_audit"]
-    {
+    for table in [
+        "vault_keys",
+        "vault_inbox",
+        "vault_streams",
+        "vault_sealed",
+        "vault_erased",
+        "vault_audit",
+        "vault_honey",
+    ] {
         for statement in [
             format!("SELECT {table}::text FROM {table}"),
             format!("DELETE FROM {table}"),
@@ -226,11 +233,126 @@ async fn no_role_reads_or_changes_a_table() {
         &format!("vault_tell({entry}, 'done', NULL)"),
         &format!("vault_erase({entry}, true, true)"),
         &format!("vault_erase_user({entry}, 'a', true, true)"),
+        &format!("vault_entries({entry}, '-infinity', 'infinity', 0, 1000)"),
+        "vault_key_states(true)",
+        "vault_sample('c', 1)",
+        &format!("vault_plant({entry}, '{{}}')"),
+        &format!("vault_is_honey({entry})"),
     ] {
         for session in [&vault.writer, &reader] {
             let refused = session.batch_execute(&format!("SELECT {function}")).await;
             assert_eq!(sqlstate(refused), INSUFFICIENT_PRIVILEGE, "{function}");
         }
+    }
+}
+
+/// Nobody reads the audit, or hides a honey token in the vault, without a committed entry of this verb.
+#[tokio::test]
+async fn audit_and_honey_need_their_own_entry() {
+    let vault = vault().await;
+    let ask = |verb: &str| format!("SELECT vault_ask('c', '{verb}', NULL, NULL, NULL, 'test', 'SEC-1')");
+    let read = "SELECT count(*) FROM vault_entries($1, '-infinity', 'infinity', 0, 1000)";
+    let plant = "SELECT vault_plant($1, ARRAY[decode(repeat('07', 32), 'hex')])";
+    for (verb, statement) in [("audit", read), ("honey", plant)] {
+        vault.broker.batch_execute("BEGIN").await.unwrap();
+        let uncommitted: i64 = vault.broker.query_one(&ask(verb), &[]).await.unwrap().get(0);
+        let refused = vault.broker.query_one(statement, &[&uncommitted]).await;
+        assert_eq!(sqlstate(refused), NO_SUCH_ENTRY, "{verb}");
+        vault.broker.batch_execute("ROLLBACK").await.unwrap();
+
+        let other_verb = vault.ask(1).await;
+        assert_eq!(
+            sqlstate(vault.broker.query_one(statement, &[&other_verb]).await),
+            NO_SUCH_ENTRY,
+            "{verb}"
+        );
+
+        let entry: i64 = vault.broker.query_one(&ask(verb), &[]).await.unwrap().get(0);
+        assert_eq!(sqlstate(take(&vault.broker, entry).await), NO_SUCH_ENTRY, "{verb}");
+        vault.broker.query_one(statement, &[&entry]).await.unwrap();
+        assert_eq!(sqlstate(vault.broker.query_one(statement, &[&entry]).await), NO_SUCH_ENTRY, "{verb}");
+    }
+}
+
+#[tokio::test]
+async fn honey_is_known_only_of_own_used_entries() {
+    let vault = vault().await;
+    let other = broker(&vault.database, "other").await;
+    vault.database.execute("INSERT INTO vault_honey VALUES (decode(repeat('07', 32), 'hex'), 1)").await;
+    let is_honey = async |session: &Client, entry: i64| -> bool {
+        session.query_one("SELECT vault_is_honey($1)", &[&entry]).await.unwrap().get(0)
+    };
+
+    let entry = vault.ask(7).await;
+    let before = is_honey(&vault.broker, entry).await;
+    let state: String = take(&vault.broker, entry).await.unwrap().get("state");
+    let after = is_honey(&vault.broker, entry).await;
+
+    assert_eq!((before, &*state, after), (false, "unknown", true));
+    assert!(!is_honey(&other, entry).await);
+    let sealed = vault.ask(1).await;
+    take(&vault.broker, sealed).await.unwrap();
+    assert!(!is_honey(&vault.broker, sealed).await);
+}
+
+#[tokio::test]
+async fn honey_of_another_form_is_refused() {
+    let vault = vault().await;
+    let token = |byte: u8| format!("decode(repeat('{byte:02x}', 32), 'hex')");
+    for tokens in [
+        "'{}'".to_owned(),
+        "NULL".to_owned(),
+        "ARRAY[''::bytea]".to_owned(),
+        "ARRAY[NULL::bytea]".to_owned(),
+        format!("ARRAY[{0}, {0}]", token(8)),
+        format!("array_fill({}, ARRAY[101])", token(8)),
+    ] {
+        let ask = "SELECT vault_ask('c', 'honey', NULL, NULL, NULL, 'test', 'SEC-1')";
+        let entry: i64 = vault.broker.query_one(ask, &[]).await.unwrap().get(0);
+        let refused = vault.broker.batch_execute(&format!("SELECT vault_plant({entry}, {tokens})")).await;
+        assert_eq!(sqlstate(refused), INVALID_PARAMETER, "{tokens}");
+    }
+    let planted = "SELECT count(*) FROM vault_honey";
+    assert_eq!(vault.database.admin.query_one(planted, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// The values are chosen by the database, and their entries must be committed as those of a reveal.
+#[tokio::test]
+async fn sampled_entry_is_used_as_a_reveal() {
+    let vault = vault().await;
+    let sample = "SELECT entries, tokens FROM vault_sample('c', 2)";
+    vault.broker.batch_execute("BEGIN").await.unwrap();
+    let uncommitted: Vec<i64> = vault.broker.query_one(sample, &[]).await.unwrap().get(0);
+    assert_eq!(sqlstate(take(&vault.broker, uncommitted[0]).await), NO_SUCH_ENTRY);
+    vault.broker.batch_execute("ROLLBACK").await.unwrap();
+
+    let row = vault.broker.query_one(sample, &[]).await.unwrap();
+    let (entries, tokens): (Vec<i64>, Vec<Vec<u8>>) = (row.get(0), row.get(1));
+
+    assert_eq!((entries.len(), tokens.len()), (2, 2));
+    for (entry, token) in entries.iter().zip(&tokens) {
+        let erase = vault.broker.query_one("SELECT vault_erase($1, false, false)", &[entry]).await;
+        assert_eq!(sqlstate(erase), NO_SUCH_ENTRY);
+        let taken = take(&vault.broker, *entry).await.unwrap();
+        assert_eq!((taken.get::<_, &str>("state"), taken.get::<_, &[u8]>("token")), ("sealed", &**token));
+        assert_eq!(sqlstate(take(&vault.broker, *entry).await), NO_SUCH_ENTRY);
+    }
+}
+
+/// Each key has a value in the sample, also if there are more keys than the sample is to have.
+#[tokio::test]
+async fn sample_has_a_value_of_each_key() {
+    let vault = vault().await;
+    let more_keys = "INSERT INTO vault_keys (public_key, kms_key, is_current)
+            SELECT sha256(number::text::bytea), 'key', false FROM generate_series(2, 4) AS number;
+        INSERT INTO vault_sealed (stream_id, key_id, sequence, field, token, ciphertext)
+            SELECT 1, id, 0, 'i', sha256(id::text::bytea), '' FROM vault_keys WHERE NOT is_current";
+    vault.database.execute(more_keys).await;
+
+    for size in [None, Some(-1), Some(0), Some(1), Some(i32::MAX)] {
+        let row = vault.broker.query_one("SELECT keys FROM vault_sample('c', $1)", &[&size]).await.unwrap();
+        let keys: BTreeSet<i16> = row.get::<_, Vec<i16>>(0).into_iter().collect();
+        assert_eq!(keys.len(), 4, "{size:?}");
     }
 }
 

@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::agree::AgreeArguments;
 use crate::erase::EraseArguments;
+use crate::honey::HoneyArguments;
 use crate::logs::LogsArguments;
 use crate::page::PageArguments;
 use crate::redrive::RedriveArguments;
@@ -11,6 +13,7 @@ use crate::reveal::RevealArguments;
 use crate::smoke::SmokeArguments;
 use crate::stack::StackOptions;
 use crate::token::TokenArguments;
+use crate::verify::VerifyArguments;
 
 /// Operates a deployed stack of login-etl
 ///
@@ -19,8 +22,8 @@ use crate::token::TokenArguments;
 ///
 /// Exit status: 0 if everything is done or well, 1 if something is not well or is
 /// left to do, 2 for wrong use, 3, 4 or 5 if the vault denies a request, does not
-/// know a token or has erased its value, 129, 130 or 143 after SIGHUP, SIGINT
-/// (Ctrl-C) or SIGTERM.
+/// know a token or has erased its value, 6 if the vault is not as it should be, 129,
+/// 130 or 143 after SIGHUP, SIGINT (Ctrl-C) or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "login-etl", version, verbatim_doc_comment)]
 pub(crate) struct Arguments {
@@ -68,14 +71,42 @@ pub(crate) enum Command {
     /// back.
     #[command(verbatim_doc_comment)]
     Erase(EraseArguments),
+    /// Watch the vault from outside
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// Print the completions of a shell
     Completions { shell: Shell },
     /// Print the man page of the program or of one of its commands
     Man {
         /// The command; without it, the program
         #[arg(value_name = "COMMAND")]
-        of: Option<String>,
+        of: Vec<String>,
     },
+}
+
+/// The commands for those who watch the vault.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Compare the vault's audit with CloudTrail, both ways
+    ///
+    /// Finds uses of the vault's keys without an audit entry, entries without a use,
+    /// and values that were taken without an outcome. The last 15 minutes do not
+    /// count, because CloudTrail delivers late. Exits with 6 if there is a difference.
+    #[command(verbatim_doc_comment)]
+    Agree(AgreeArguments),
+    /// Let the vault open values at random; check the result
+    ///
+    /// No value and no token leaves the vault. Each value that is tried leaves an
+    /// audit entry. Exits with 6 if a value does not open, if KMS refuses a key, or if
+    /// the current key is not that of the settings, and with 1 if nothing was tried.
+    #[command(verbatim_doc_comment)]
+    Verify(VerifyArguments),
+    /// Make tokens that belong to no value, to plant where thieves look
+    ///
+    /// Whoever asks the vault for such a token is told that it is unknown, and raises
+    /// an alarm. Do not plant them in user_logins: analysts count its rows.
+    #[command(verbatim_doc_comment)]
+    Honey(HoneyArguments),
 }
 
 /// The commands that look at a stack or change it.
@@ -165,14 +196,21 @@ mod tests {
     #[test]
     fn document_lists_every_command_and_option() {
         let program = Arguments::command();
-        let mut commands: Vec<Vec<String>> = program
-            .get_subcommands()
-            .map(|command| {
-                let options: Vec<_> = command.get_arguments().map(spelling).collect();
-                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-                vec![format!("`{}`", command.get_name()), about, options.join(", ")]
-            })
-            .collect();
+        let row = |name: String, command: &clap::Command| {
+            let options: Vec<_> = command.get_arguments().map(spelling).collect();
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            vec![format!("`{name}`"), about, options.join(", ")]
+        };
+        let mut commands: Vec<Vec<String>> = Vec::new();
+        for command in program.get_subcommands() {
+            let name = command.get_name();
+            if command.has_subcommands() {
+                let parts = command.get_subcommands();
+                commands.extend(parts.map(|part| row(format!("{name} {}", part.get_name()), part)));
+            } else {
+                commands.push(row(name.to_owned(), command));
+            }
+        }
         let options: Vec<Vec<String>> =
             program.get_arguments().map(|argument| vec![spelling(argument), help_of(argument)]).collect();
 

@@ -95,6 +95,11 @@ impl Aws {
         aws_sdk_cloudformation::Client::new(&self.sdk)
     }
 
+    /// Makes a client of CloudTrail.
+    pub(crate) fn cloudtrail(&self) -> aws_sdk_cloudtrail::Client {
+        aws_sdk_cloudtrail::Client::new(&self.sdk)
+    }
+
     /// Makes a client of Lambda.
     pub(crate) fn lambda(&self) -> aws_sdk_lambda::Client {
         aws_sdk_lambda::Client::new(&self.sdk)

@@ -10,6 +10,8 @@ pub(crate) enum Outcome {
     Good,
     /// The command's result says what is not well, or what is left to do.
     Bad,
+    /// The vault is not as it should be: its audit and CloudTrail differ, or it cannot open what is sealed.
+    Wrong,
 }
 
 /// Why a command ended early. The text is a sentence for people; it never holds a secret or a personal value.
@@ -67,6 +69,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Good => Self::SUCCESS,
             Outcome::Bad => 1.into(),
+            Outcome::Wrong => 6.into(),
         }
     }
 }

@@ -3,14 +3,17 @@
 #![expect(clippy::doc_markdown, reason = "--help shows the texts of clap's types, and is not Markdown")]
 
 mod accept_salt;
+mod agree;
 mod arguments;
 mod aws;
+mod cloudtrail;
 mod completions;
 mod concurrency;
 mod confirmation;
 mod environment;
 mod erase;
 mod error;
+mod honey;
 mod input;
 mod invoke;
 mod log_lines;
@@ -32,12 +35,13 @@ mod stack;
 mod status;
 mod token;
 mod vault;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, StackCommand};
+use crate::arguments::{Arguments, Command, StackCommand, VaultCommand};
 use crate::error::{Error, Outcome};
 use crate::output::Printer;
 use crate::signals::Signals;
@@ -68,7 +72,7 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
     let printer = Printer { json };
     let command = match command {
         Command::Completions { shell } => return completions::completions(shell),
-        Command::Man { of } => return man::man(of.as_deref()),
+        Command::Man { of } => return man::man(&of),
         Command::Page(arguments) => {
             return Box::pin(signals.interrupt(page::page(&stack, arguments, printer))).await;
         }
@@ -80,6 +84,15 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
         }
         Command::Erase(arguments) => {
             return Box::pin(signals.interrupt(erase::erase(&stack, arguments, printer, yes))).await;
+        }
+        Command::Vault(VaultCommand::Agree(arguments)) => {
+            return Box::pin(signals.interrupt(agree::agree(&stack, arguments, printer))).await;
+        }
+        Command::Vault(VaultCommand::Verify(arguments)) => {
+            return Box::pin(signals.interrupt(verify::verify(&stack, arguments, printer))).await;
+        }
+        Command::Vault(VaultCommand::Honey(arguments)) => {
+            return Box::pin(signals.interrupt(honey::honey(&stack, arguments, printer))).await;
         }
         Command::OfStack(command) => command,
     };

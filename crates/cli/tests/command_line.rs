@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "accept-salt",
     "completions",
     "erase",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 12] = [
     "smoke",
     "status",
     "token",
+    "vault",
 ];
 const TOKEN: &str = "fadc60fe27578c94ae3481d3cf8f232ae63d3e3880d9c5ac1a481ef6ea51a5a3";
 
@@ -141,6 +142,34 @@ fn man_page_has_every_command() {
         let page = String::from_utf8(output.stdout).unwrap();
         assert!(page.contains(&format!(".SH NAME\n{name} ")), "{command}: {page}");
         assert!(page.contains("\\-\\-region"), "{command}: {page}");
+    }
+}
+
+#[test]
+fn part_of_a_command_has_a_man_page() {
+    for part in ["agree", "verify", "honey"] {
+        let output = run(&["man", "vault", part]);
+
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.contains(&format!(".SH NAME\nlogin\\-etl\\-vault\\-{part} ")), "{part}: {page}");
+    }
+}
+
+#[test]
+fn wrong_arguments_of_vault_are_wrong_use() {
+    for arguments in [
+        &["vault"][..],
+        &["vault", "agree", "--since", "yesterday"],
+        &["vault", "agree", "--since", "2026-11-27", "--days", "2"],
+        &["vault", "agree", "--days", "0"],
+        &["vault", "agree", "--cloudtrail"],
+        &["vault", "verify", "--sample", "101"],
+        &["vault", "honey", "0", "--reason", "test", "--ticket", "SEC-1"],
+        &["vault", "honey", "3"],
+    ] {
+        let (status, _) = failure(&run(arguments));
+
+        assert_eq!(status, Some(2), "{arguments:?}");
     }
 }
 

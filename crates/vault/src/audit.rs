@@ -1,5 +1,7 @@
 //! What an audit entry holds.
 
+use serde::{Deserialize, Serialize};
+
 use crate::requests::Purpose;
 use crate::token::{Field, Token};
 
@@ -15,6 +17,12 @@ pub enum Verb {
     Erase,
     /// The erasure of the values of a user.
     EraseUser,
+    /// Entries of the audit.
+    Audit,
+    /// Whether a sealed value opens.
+    Verify,
+    /// Honey tokens.
+    Honey,
 }
 
 /// The first half of an entry, before anything is done.
@@ -26,11 +34,11 @@ pub struct Ask<'a> {
     pub verb: Verb,
     /// The field, where the caller names it.
     pub field: Option<Field>,
-    /// The token, except for a user.
+    /// The token, for a token, a reveal and an erasure that is not of a user.
     pub token: Option<Token>,
     /// The hash of the user id, for a user.
     pub subject: Option<&'a [u8]>,
-    /// Why, except for a token.
+    /// Why, for a reveal, an erasure and honey tokens.
     pub purpose: Option<&'a Purpose>,
 }
 
@@ -50,6 +58,31 @@ pub enum Outcome {
     KmsFailed,
     /// The program did not do its part.
     Failed,
+}
+
+/// An entry, without its token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Entry {
+    /// The number of the entry.
+    pub id: i64,
+    /// When the caller asked.
+    pub at: String,
+    /// The ARN of the caller.
+    pub caller: String,
+    /// What the caller asked for.
+    pub verb: String,
+    /// The field, where the caller named it.
+    pub field: Option<String>,
+    /// The kind of reason.
+    pub reason: Option<String>,
+    /// The number of the ticket.
+    pub ticket: Option<String>,
+    /// How it ended; none if the program ended before.
+    pub outcome: Option<String>,
+    /// The id of the request to KMS.
+    pub kms_request_id: Option<String>,
+    /// Whether the sealed value was handed out, or the work began.
+    pub taken: bool,
 }
 
 impl Verb {

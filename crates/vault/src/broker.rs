@@ -10,23 +10,32 @@ use login_etl::deadline::Deadline;
 use login_etl::store::tls::PendingTls;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::audit::{Ask, Outcome, Verb};
-use crate::database::{Database, DatabaseError, Erased, Taken};
+use crate::database::{Database, DatabaseError, Erased, Sampled, StoredKey, Taken};
+use crate::entries;
 use crate::event::{Caller, HttpRequest, TooLarge};
 use crate::failure::Failure;
+use crate::honey::{self, Honey};
 use crate::kms::Kms;
 use crate::problem::Problem;
 use crate::record::Record;
-use crate::requests::{EraseRequest, RevealRequest, Target, TokenRequest};
+use crate::requests::{
+    AuditRequest, EraseRequest, HoneyRequest, RevealRequest, Target, TokenRequest, VerifyRequest,
+};
 use crate::salt::Salt;
 use crate::settings::Settings;
 use crate::token::{Field, Token};
 use crate::unseal::{Points, unseal};
+use crate::verify::Tally;
 
 /// How long a start waits for the database and the salt. After it, the first request waits.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How much time must be left to try one more value: KMS may need 3 s, and the answer takes time too.
+const TIME_FOR_A_VALUE: Duration = Duration::from_secs(8);
 
 /// Opens, erases and masks, for callers that AWS names.
 #[derive(Debug)]
@@ -34,6 +43,8 @@ pub struct Broker {
     database: Database,
     kms: Kms,
     salt: Salt,
+    /// The KMS key of the function's settings.
+    kms_key: Option<String>,
 }
 
 /// The answer to [`TokenRequest`].
@@ -80,7 +91,8 @@ impl Broker {
     pub fn new(settings: Settings, secrets: Secrets, kms: Kms) -> Result<Self, SettingError> {
         let tls = PendingTls::start(&settings.database)?;
         let salt = Salt::new(secrets.clone(), settings.salt_secret_id);
-        Ok(Self { database: Database::new(settings.database, tls, secrets), kms, salt })
+        let database = Database::new(settings.database, tls, secrets);
+        Ok(Self { database, kms, salt, kms_key: settings.kms_key })
     }
 
     /// Connects and fetches the salt before the first request. What fails is done by the first request: at the first
@@ -121,6 +133,9 @@ impl Broker {
             "/token" => Verb::Token,
             "/reveal" => Verb::Reveal,
             "/erase" => Verb::Erase,
+            "/audit" => Verb::Audit,
+            "/verify" => Verb::Verify,
+            "/honey" => Verb::Honey,
             _ => return Err(Problem::not_found().into()),
         };
         record.verb = Some(verb);
@@ -134,6 +149,9 @@ impl Broker {
             Verb::Erase | Verb::EraseUser => {
                 self.erase(caller, &EraseRequest::read(body)?, deadline, record).await
             }
+            Verb::Audit => self.audit(caller, &AuditRequest::read(body)?, record).await,
+            Verb::Verify => self.verify(caller, VerifyRequest::read(body)?, deadline, record).await,
+            Verb::Honey => self.honey(caller, &HoneyRequest::read(body)?, record).await,
         }
     }
 
@@ -163,6 +181,9 @@ impl Broker {
         let ask = Ask { caller, verb, field: None, token: Some(*token), subject: None, purpose };
         let entry = self.ask(&ask, record).await?;
         let revealed = self.open(entry, token, record).await;
+        if let Err(Failure::Unknown | Failure::Erased) = &revealed {
+            self.note_honey(entry, record).await;
+        }
         let outcome = revealed.as_ref().map_or_else(Failure::outcome, |_| Outcome::Done);
         let told = self.database.tell(entry, outcome, record.kms_request_id.as_deref()).await;
         let Revealed { field, value } = match (revealed, told) {
@@ -234,6 +255,9 @@ impl Broker {
                 (entry, self.database.erase(entry, &token, *never_again, *rows, deadline).await)
             }
         };
+        if let (Target::Token(_), Ok(_)) = (target, &erased) {
+            self.note_honey(entry, record).await;
+        }
         match erased {
             Ok(Erased { tokens, shared, rows }) => {
                 Ok(Answer::ok(&EraseAnswer { audit_entry: entry, erased: tokens, shared, rows }))
@@ -251,6 +275,105 @@ impl Broker {
     async fn masker(&self) -> Result<Masker, Failure> {
         let accepted = self.database.salt().await?;
         Ok(self.salt.masker(accepted.as_ref()).await?)
+    }
+
+    async fn audit(
+        &self,
+        Caller(caller): &Caller,
+        request: &AuditRequest,
+        record: &mut Record,
+    ) -> Result<Answer, Failure> {
+        let verb = Verb::Audit;
+        let ask = Ask { caller, verb, field: None, token: None, subject: None, purpose: None };
+        let entry = self.ask(&ask, record).await?;
+        match entries::page(&self.database, entry, request).await {
+            Ok(page) => {
+                self.database.tell(entry, Outcome::Done, None).await?;
+                Ok(Answer::ok(&page))
+            }
+            Err(error) => {
+                log_untold(entry, self.database.tell(entry, Outcome::Failed, None).await);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Opens values that the database chooses. No value and no token leaves this function.
+    async fn verify(
+        &self,
+        Caller(caller): &Caller,
+        request: VerifyRequest,
+        deadline: Deadline,
+        record: &mut Record,
+    ) -> Result<Answer, Failure> {
+        let sample = self.database.sample(caller, request.sample).await?;
+        record.sampled = sample.iter().map(|sampled| sampled.entry).collect();
+        let mut tally = Tally::default();
+        let mut kms_time = Duration::ZERO;
+        for Sampled { entry, token, key } in sample {
+            if deadline.left() < TIME_FOR_A_VALUE {
+                break;
+            }
+            if tally.kms_failed(key) {
+                self.database.tell(entry, Outcome::Failed, None).await?;
+                continue;
+            }
+            (record.kms_request_id, record.kms_time) = (None, None);
+            let opened = self.open(entry, &token, record).await;
+            kms_time += record.kms_time.unwrap_or_default();
+            let outcome = opened.as_ref().map_or_else(Failure::outcome, |_| Outcome::Done);
+            let told = self.database.tell(entry, outcome, record.kms_request_id.as_deref()).await;
+            tally.count(key, &opened);
+            record.unopenable = tally.unopenable();
+            match opened {
+                Err(failure @ (Failure::Database(_) | Failure::Salt(_))) => {
+                    log_untold(entry, told);
+                    return Err(failure);
+                }
+                _ => told?,
+            }
+        }
+        (record.kms_request_id, record.kms_time) = (None, Some(kms_time));
+        let keys = self.database.keys(true).await?;
+        let settings_have_current_key = self.settings_have(keys.iter().find(|key| key.is_current)).await;
+        Ok(Answer::ok(&tally.report(record.sampled.clone(), keys, settings_have_current_key)))
+    }
+
+    /// Whether the key of the function's settings is this key; `None` if KMS does not say it.
+    async fn settings_have(&self, current: Option<&StoredKey>) -> Option<bool> {
+        let public_key = self.kms.public_key(self.kms_key.as_ref()?).await.ok()?;
+        let sha256 = base16ct::lower::encode_string(&Sha256::digest(public_key.to_spki()));
+        Some(current.is_some_and(|current| current.sha256 == sha256))
+    }
+
+    async fn honey(
+        &self,
+        Caller(caller): &Caller,
+        HoneyRequest { count, purpose }: &HoneyRequest,
+        record: &mut Record,
+    ) -> Result<Answer, Failure> {
+        record.purpose = Some(purpose.clone());
+        let (verb, purpose) = (Verb::Honey, Some(purpose));
+        let ask = Ask { caller, verb, field: None, token: None, subject: None, purpose };
+        let entry = self.ask(&ask, record).await?;
+        let tokens = honey::tokens(*count).map_err(|_| Problem::bug())?;
+        if let Err(error) = self.database.plant(entry, &tokens).await {
+            log_untold(entry, self.database.tell(entry, Outcome::Failed, None).await);
+            return Err(error.into());
+        }
+        let tokens = tokens.iter().map(Token::to_text).collect();
+        Ok(Answer::ok(&Honey { audit_entry: entry, tokens }))
+    }
+
+    /// Notes whether the token of an entry is a honey token. The answer is the same for each token, and takes as long.
+    async fn note_honey(&self, entry: i64, record: &mut Record) {
+        match self.database.is_honey(entry).await {
+            Ok(is_honey) => record.is_honey = is_honey,
+            Err(error) => {
+                let error_type = error.error_type();
+                tracing::error!(audit_entry = entry, error_type, error = %error, "the honey tokens are not known");
+            }
+        }
     }
 
     async fn mask(&self, field: Field, value: &str) -> Result<Token, Failure> {

@@ -13,11 +13,14 @@ use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
 use postgres_protocol::escape::escape_identifier;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::audit::{Ask, Outcome};
+use crate::audit::{Ask, Entry, Outcome};
+use crate::requests::AuditRequest;
 use crate::token::{Field, Token};
 
 const ASK: &str = include_str!("database/ask.sql");
@@ -26,6 +29,11 @@ const TELL: &str = include_str!("database/tell.sql");
 const ERASE: &str = include_str!("database/erase.sql");
 const ERASE_USER: &str = include_str!("database/erase_user.sql");
 const SALT: &str = include_str!("database/salt.sql");
+const ENTRIES: &str = include_str!("database/entries.sql");
+const KEYS: &str = include_str!("database/keys.sql");
+const SAMPLE: &str = include_str!("database/sample.sql");
+const PLANT: &str = include_str!("database/plant.sql");
+const IS_HONEY: &str = include_str!("database/is_honey.sql");
 
 /// Stands for the schema of the functions.
 const SCHEMA: &str = "{schema}";
@@ -35,7 +43,8 @@ const NO_ENTRY: &str = "LE004";
 
 /// How long a statement may take that touches one row, with the second attempt on a new connection.
 const TIME_LIMIT: Duration = Duration::from_secs(4);
-/// How long the search for a sealed value may take: it reads all batches that are not folded yet.
+/// How long the search for a sealed value may take: it reads all batches that are not folded yet. To choose values and to
+/// count them reads all values.
 const SEARCH_TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the database did not do what was asked. No text of Postgres is in it.
@@ -105,6 +114,34 @@ pub struct Erased {
     pub shared: Vec<String>,
     /// The number of rows that lost a token.
     pub rows: i64,
+}
+
+/// A value that the database chose, with its audit entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled {
+    /// The number of the entry.
+    pub entry: i64,
+    /// The token of the value.
+    pub token: Token,
+    /// The number of the key to which the value was sealed.
+    pub key: i16,
+}
+
+/// A key, as the database has it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct StoredKey {
+    /// The number of the key.
+    pub id: i16,
+    /// The hash of the public key, in hexadecimal digits.
+    pub sha256: String,
+    /// The ARN or id of the KMS key.
+    pub kms_key: String,
+    /// When the key became the current key for the last time.
+    pub accepted_at: String,
+    /// Whether new values are sealed to it.
+    pub is_current: bool,
+    /// Number of sealed values, if they were counted.
+    pub sealed: Option<i64>,
 }
 
 /// Whether to repeat a statement on a new connection if the connection of the last request turns out to be dead.
@@ -281,6 +318,83 @@ impl Database {
         read().ok_or(DatabaseError::Unreadable)
     }
 
+    /// Reads at most `most` entries of a time, without their tokens, for an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn entries(
+        &self,
+        entry: i64,
+        AuditRequest { from, to, after }: &AuditRequest,
+        most: usize,
+    ) -> Result<Vec<Entry>, DatabaseError> {
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let parameters: &Parameters<'_> = &[
+            (&entry, Type::INT8),
+            (from, Type::TIMESTAMPTZ),
+            (to, Type::TIMESTAMPTZ),
+            (after, Type::INT8),
+            (&most, Type::INT4),
+        ];
+        let deadline = Deadline::within(SEARCH_TIME_LIMIT);
+        read_json(&self.row(ENTRIES, parameters, deadline, Repeat::IfDisconnected).await?)
+    }
+
+    /// Returns the keys, the current key first, and counts their values if asked to.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn keys(&self, counted: bool) -> Result<Vec<StoredKey>, DatabaseError> {
+        let deadline = Deadline::within(SEARCH_TIME_LIMIT);
+        read_json(&self.row(KEYS, &[(&counted, Type::BOOL)], deadline, Repeat::IfDisconnected).await?)
+    }
+
+    /// Chooses sealed values at random, and writes an audit entry for each.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn sample(&self, caller: &str, size: u16) -> Result<Vec<Sampled>, DatabaseError> {
+        let size = i32::from(size);
+        let parameters: &Parameters<'_> = &[(&caller, Type::TEXT), (&size, Type::INT4)];
+        let deadline = Deadline::within(SEARCH_TIME_LIMIT);
+        let row = self.row(SAMPLE, parameters, deadline, Repeat::IfDisconnected).await?;
+        let read = || {
+            let entries: Vec<i64> = row.try_get(0).ok()?;
+            let tokens: Vec<&[u8]> = row.try_get(1).ok()?;
+            let keys: Vec<i16> = row.try_get(2).ok()?;
+            let sampled = entries.into_iter().zip(tokens).zip(keys);
+            let sampled = sampled
+                .map(|((entry, token), key)| Some(Sampled { entry, token: token.try_into().ok()?, key }));
+            sampled.collect::<Option<Vec<_>>>()
+        };
+        read().ok_or(DatabaseError::Unreadable)
+    }
+
+    /// Keeps honey tokens, and writes the outcome into the entry.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn plant(&self, entry: i64, tokens: &[Token]) -> Result<(), DatabaseError> {
+        let tokens: Vec<_> = tokens.iter().map(Token::as_bytes).collect();
+        let parameters: &Parameters<'_> = &[(&entry, Type::INT8), (&tokens, Type::BYTEA_ARRAY)];
+        self.row(PLANT, parameters, Deadline::within(TIME_LIMIT), Repeat::IfDisconnected).await.map(drop)
+    }
+
+    /// Whether the token of an entry that was used is a honey token.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError`].
+    pub async fn is_honey(&self, entry: i64) -> Result<bool, DatabaseError> {
+        let parameters: &Parameters<'_> = &[(&entry, Type::INT8)];
+        let row = self.row(IS_HONEY, parameters, Deadline::within(TIME_LIMIT), Repeat::Always).await?;
+        row.try_get(0).map_err(|_| DatabaseError::Unreadable)
+    }
+
     /// Runs a statement that returns one row. A connection that died since the last request is replaced, and the
     /// statement is sent once more.
     async fn row(
@@ -359,6 +473,12 @@ async fn row_on(
             Err(Failure::Silent)
         }
     }
+}
+
+/// Reads the JSON document in the only column of a row.
+fn read_json<T: DeserializeOwned>(row: &Row) -> Result<T, DatabaseError> {
+    let document: &str = row.try_get(0).map_err(|_| DatabaseError::Unreadable)?;
+    serde_json::from_str(document).map_err(|_| DatabaseError::Unreadable)
 }
 
 fn read_taken(row: &Row) -> Option<Taken> {

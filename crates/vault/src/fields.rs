@@ -42,6 +42,20 @@ impl Fields {
         }
     }
 
+    /// Takes a field with a whole number, which is not negative, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// The problem of a field of another type.
+    pub(crate) fn number(&mut self, name: &'static str) -> Result<Option<u64>, Problem> {
+        self.take(name)?
+            .map(|value| {
+                let problem = || Problem::bad_request(format!("the field {name} is not a whole number"));
+                value.as_u64().ok_or_else(problem)
+            })
+            .transpose()
+    }
+
     /// Takes a field with `true` or `false`, which is false if it is missing.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ impl Problem {
     /// Nothing is at this path.
     #[must_use]
     pub fn not_found() -> Self {
-        let detail = "the paths are /token, /reveal and /erase";
+        let detail = "the paths are /token, /reveal, /erase, /audit, /verify and /honey";
         Self::new(404, "urn:login-etl:not-found", "Not found", detail)
     }
 

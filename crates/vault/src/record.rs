@@ -22,6 +22,12 @@ pub struct Record {
     pub purpose: Option<Purpose>,
     /// The audit entry.
     pub entry: Option<i64>,
+    /// The audit entries of values that were chosen at random.
+    pub sampled: Vec<i64>,
+    /// Number of values that did not open, of those that were chosen at random.
+    pub unopenable: u32,
+    /// Whether the caller asked for a honey token.
+    pub is_honey: bool,
     /// The id of the request to KMS, if KMS answered.
     pub kms_request_id: Option<String>,
     /// How long KMS took.
@@ -40,6 +46,9 @@ impl Record {
             verb: None,
             purpose: None,
             entry: None,
+            sampled: Vec::new(),
+            unopenable: 0,
+            is_honey: false,
             kms_request_id: None,
             kms_time: None,
             failure: None,
@@ -49,14 +58,15 @@ impl Record {
     /// Writes the line to the log.
     pub fn write(&self, status: u16, context: &Context) {
         let status_text = status.to_string();
-        let entry = self.entry.map(|entry| entry.to_string());
+        let entries: Vec<_> = self.entry.iter().chain(&self.sampled).map(ToString::to_string).collect();
+        let entries = (!entries.is_empty()).then(|| entries.join(" "));
         let error = self.failure.as_ref().map(ToString::to_string);
         let purpose = self.purpose.as_ref();
         let texts: Vec<_> = [
             ("verb", self.verb.map(Verb::name)),
             ("status", Some(&*status_text)),
             ("outcome", self.outcome().map(Outcome::name)),
-            ("audit_entry", entry.as_deref()),
+            ("audit_entry", entries.as_deref()),
             ("kms_request_id", self.kms_request_id.as_deref()),
             ("caller", self.caller.as_ref().map(|Caller(arn)| &**arn)),
             ("reason", purpose.map(|purpose| purpose.reason.code())),
@@ -92,6 +102,7 @@ impl Record {
     fn metrics(&self, status: u16) -> Vec<Metric> {
         let outcome = self.outcome();
         let is_done = MetricValue::Count((outcome == Some(Outcome::Done)).into());
+        let is_honey = (MetricName::HoneyTokensAsked, MetricValue::Count(self.is_honey.into()));
         let mut metrics = match self.verb {
             Some(Verb::Reveal) => {
                 let failed = outcome.is_some_and(|outcome| outcome != Outcome::Done);
@@ -100,10 +111,14 @@ impl Record {
                     (MetricName::Reveals, is_done),
                     (MetricName::FailedReveals, MetricValue::Count(failed.into())),
                     (MetricName::UnopenableValues, MetricValue::Count(unopenable.into())),
+                    is_honey,
                 ]
             }
-            Some(Verb::Erase | Verb::EraseUser) => vec![(MetricName::Erasures, is_done)],
-            Some(Verb::Token) | None => Vec::new(),
+            Some(Verb::Erase | Verb::EraseUser) => vec![(MetricName::Erasures, is_done), is_honey],
+            Some(Verb::Verify) => {
+                vec![(MetricName::UnopenableValues, MetricValue::Count(self.unopenable.into()))]
+            }
+            Some(Verb::Token | Verb::Audit | Verb::Honey) | None => Vec::new(),
         };
         metrics.extend(self.kms_time.map(|time| (MetricName::KmsMs, MetricValue::Time(time))));
         metrics.push((MetricName::ServerError, MetricValue::Count((status >= 500).into())));

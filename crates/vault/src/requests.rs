@@ -1,12 +1,21 @@
 //! The requests: parsed bodies, which the next stage cannot refuse.
 
 use std::fmt;
+use std::time::SystemTime;
 
+use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
 use zeroize::Zeroizing;
 
 use crate::fields::Fields;
 use crate::problem::Problem;
 use crate::token::{Field, Token};
+
+/// Number of values that `POST /verify` opens if the request names none, and the most that it opens.
+const SAMPLE: u64 = 10;
+const MAX_SAMPLE: u64 = 100;
+
+/// The most tokens that `POST /honey` makes.
+const MAX_HONEY: u64 = 100;
 
 /// The most characters of a user id, as in `user_logins`.
 const MAX_USER_ID: usize = 128;
@@ -38,6 +47,33 @@ pub struct EraseRequest {
     pub never_again: bool,
     /// Whether the tokens in the rows of `user_logins` are erased too.
     pub rows: bool,
+}
+
+/// `POST /audit`: which entries does the audit have?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditRequest {
+    /// The time of the first entry.
+    pub from: SystemTime,
+    /// The time after the last entry.
+    pub to: SystemTime,
+    /// The number of the entry after which the page begins; 0 for the first page.
+    pub after: i64,
+}
+
+/// `POST /verify`: do sealed values open?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyRequest {
+    /// How many values to open, at most 100.
+    pub sample: u16,
+}
+
+/// `POST /honey`: make tokens that belong to no value.
+#[derive(Debug)]
+pub struct HoneyRequest {
+    /// How many, at most 100.
+    pub count: u16,
+    /// Why.
+    pub purpose: Purpose,
 }
 
 /// What to erase.
@@ -144,6 +180,58 @@ impl EraseRequest {
     }
 }
 
+impl AuditRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// The problem of the body.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        let mut fields = Fields::read(body)?;
+        let (from, to) = (take_time(&mut fields, "from")?, take_time(&mut fields, "to")?);
+        if from >= to {
+            return Err(Problem::bad_request("the field from is not before the field to"));
+        }
+        let after = fields.number("after")?.unwrap_or_default();
+        let after = after.try_into().map_err(|_| Problem::bad_request("the field after is too large"))?;
+        fields.end("from, to and after")?;
+        Ok(Self { from, to, after })
+    }
+}
+
+impl VerifyRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// The problem of the body.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        let mut fields = Fields::read(body)?;
+        let sample = within(fields.number("sample")?.unwrap_or(SAMPLE), MAX_SAMPLE);
+        let sample = sample.ok_or_else(|| Problem::bad_request("the field sample is not 1 to 100"))?;
+        fields.end("sample")?;
+        Ok(Self { sample })
+    }
+}
+
+impl HoneyRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// The problem of the body.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        let mut fields = Fields::read(body)?;
+        let count = fields.number("count")?;
+        let count = count.ok_or_else(|| Problem::bad_request("the field count is missing"))?;
+        let count = within(count, MAX_HONEY);
+        let count = count.ok_or_else(|| Problem::bad_request("the field count is not 1 to 100"))?;
+        let purpose = Purpose::take(&mut fields)?;
+        fields.end("count, reason and ticket")?;
+        Ok(Self { count, purpose })
+    }
+}
+
 impl Value {
     fn take(fields: &mut Fields) -> Result<Self, Problem> {
         let field = fields.text("field")?;
@@ -228,6 +316,23 @@ impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UserId")
     }
+}
+
+/// Takes a field with a time, as [RFC 3339] writes it, in UTC.
+///
+/// [RFC 3339]: https://www.rfc-editor.org/rfc/rfc3339
+fn take_time(fields: &mut Fields, name: &'static str) -> Result<SystemTime, Problem> {
+    let text = fields.text(name)?;
+    // The parser's error is dropped: it quotes the text.
+    let time = DateTime::from_str(&text, DateTimeFormat::DateTime).ok();
+    time.and_then(|time| time.try_into().ok()).ok_or_else(|| {
+        Problem::bad_request(format!("the field {name} is not a time, such as 2026-11-27T00:00:00Z"))
+    })
+}
+
+/// Returns a number if it is 1 to `most`.
+fn within(number: u64, most: u64) -> Option<u16> {
+    (1..=most).contains(&number).then(|| number.try_into().ok()).flatten()
 }
 
 fn take_token(fields: &mut Fields) -> Result<Token, Problem> {

@@ -76,6 +76,12 @@ fn token<F: pii::Field>(value: &str, masker: &mut Masker) -> Option<Token> {
     Token::parse(masker.mask(&value).as_str()).ok()
 }
 
+impl From<[u8; 32]> for Token {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl TryFrom<&[u8]> for Token {
     type Error = NotAToken;
 

@@ -76,13 +76,94 @@ async fn refused_bodies_leave_no_entry() {
 }
 
 #[tokio::test]
+async fn refused_bodies_of_watchers_leave_no_entry() {
+    let kms = KmsStub::start(Behaviour::Derive).await;
+    let vault = Vault::create(kms.public_key, KEY).await;
+    let broker = vault.broker(&kms.sdk().await);
+    let ticket = "the field ticket is not the number of a ticket, such as SEC-1: 2 to 10 capital letters and digits, a \
+                  hyphen, 1 to 9 digits";
+
+    for (path, body, detail) in [
+        ("/audit", json!({ "to": "2026-11-27T00:00:00Z" }), "the field from is missing"),
+        (
+            "/audit",
+            json!({ "from": LEAK, "to": "2026-11-27T00:00:00Z" }),
+            "the field from is not a time, such as 2026-11-27T00:00:00Z",
+        ),
+        (
+            "/audit",
+            json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-27" }),
+            "the field to is not a time, such as 2026-11-27T00:00:00Z",
+        ),
+        (
+            "/audit",
+            json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-27T00:00:00Z" }),
+            "the field from is not before the field to",
+        ),
+        (
+            "/audit",
+            json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-28T00:00:00Z", "after": LEAK }),
+            "the field after is not a whole number",
+        ),
+        (
+            "/audit",
+            json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-28T00:00:00Z", "after": u64::MAX }),
+            "the field after is too large",
+        ),
+        (
+            "/audit",
+            json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-28T00:00:00Z", LEAK: 1 }),
+            "the body has a field that is none of from, to and after",
+        ),
+        ("/verify", json!([LEAK]), "the body is not a JSON object"),
+        ("/verify", json!({ "sample": LEAK }), "the field sample is not a whole number"),
+        ("/verify", json!({ "sample": -1 }), "the field sample is not a whole number"),
+        ("/verify", json!({ "sample": 0 }), "the field sample is not 1 to 100"),
+        ("/verify", json!({ "sample": 101 }), "the field sample is not 1 to 100"),
+        ("/verify", json!({ "token": LEAK }), "the body has a field that is none of sample"),
+        ("/honey", json!({ "reason": "test", "ticket": "SEC-1" }), "the field count is missing"),
+        (
+            "/honey",
+            json!({ "count": 0, "reason": "test", "ticket": "SEC-1" }),
+            "the field count is not 1 to 100",
+        ),
+        (
+            "/honey",
+            json!({ "count": 101, "reason": "test", "ticket": "SEC-1" }),
+            "the field count is not 1 to 100",
+        ),
+        (
+            "/honey",
+            json!({ "count": 1.5, "reason": "test", "ticket": "SEC-1" }),
+            "the field count is not a whole number",
+        ),
+        ("/honey", json!({ "count": 1, "ticket": "SEC-1" }), "the field reason is missing"),
+        ("/honey", json!({ "count": 1, "reason": "test", "ticket": format!("about {LEAK}") }), ticket),
+        (
+            "/honey",
+            json!({ "count": 1, "reason": "test", "ticket": "SEC-1", "token": LEAK }),
+            "the body has a field that is none of count, reason and ticket",
+        ),
+    ] {
+        let refused = post(&broker, path, &body).await;
+
+        assert_eq!((refused.status, &refused.body), (400, &problem(&Problem::bad_request(detail))));
+        assert!(!format!("{:?}", refused.record).contains(LEAK));
+    }
+    assert_eq!(vault.audit().await, [] as [Value; 0]);
+    let planted = "SELECT count(*) FROM vault_honey";
+    assert_eq!(vault.admin.query_one(planted, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(kms.requests(), 0);
+}
+
+#[tokio::test]
 async fn large_body_is_refused_unread() {
     let kms = KmsStub::start(Behaviour::Derive).await;
     let vault = Vault::create(kms.public_key, KEY).await;
     let broker = vault.broker(&kms.sdk().await);
     let body = |length: usize| json!({ "field": "ip", "value": "1".repeat(length) });
 
-    for path in ["/token", "/reveal", "/erase"] {
+    for path in ["/token", "/reveal", "/erase", "/audit", "/verify", "/honey"] {
         let refused = post(&broker, path, &body(1 << 20)).await;
 
         assert_eq!((refused.status, refused.body), (413, problem(&Problem::too_large())));
@@ -99,7 +180,7 @@ async fn caller_without_a_name_is_refused() {
     let tokens = vault.write(&[(Field::Ip, LEAK)]).await;
     let broker = vault.broker(&kms.sdk().await);
 
-    for path in ["/token", "/reveal", "/erase", "/other"] {
+    for path in ["/token", "/reveal", "/erase", "/audit", "/verify", "/honey", "/other"] {
         let mut event = event(path, &reveal_body(&tokens[0]).to_string());
         event["requestContext"]["authorizer"] = json!(null);
 

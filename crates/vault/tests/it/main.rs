@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod audits;
 mod bad_input;
 mod erasures;
+mod honey;
 mod kms_failures;
 mod kms_stub;
 mod localstack;
@@ -13,3 +15,4 @@ mod program;
 mod resalted;
 mod reveals;
 mod support;
+mod verifications;

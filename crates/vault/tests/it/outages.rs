@@ -40,6 +40,9 @@ async fn unreachable_database_is_503() {
         ("/reveal", reveal_body(&tokens[0])),
         ("/erase", reveal_body(&tokens[0])),
         ("/token", json!({ "field": "ip", "value": "192.0.2.1" })),
+        ("/audit", json!({ "from": "2026-11-27T00:00:00Z", "to": "2026-11-28T00:00:00Z" })),
+        ("/verify", json!({})),
+        ("/honey", json!({ "count": 1, "reason": "test", "ticket": "SEC-1" })),
     ] {
         let failed = post(&broker, path, &body).await;
 

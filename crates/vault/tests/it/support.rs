@@ -28,6 +28,8 @@ use login_etl_vault::token::{Field, Token};
 use serde_json::{Value, json};
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::kms_stub::KEY;
+
 pub(crate) const CALLER: &str = "arn:aws:sts::123456789012:assumed-role/fraud/ann";
 const SALT: &str = "0123456789abcdef0123456789abcdef";
 
@@ -89,6 +91,7 @@ impl Vault {
         let settings = Settings::read(|name| match name {
             "DATABASE_URL" => Some(url.to_owned()),
             "SALT_SECRET_ID" => Some(salt_secret_id.to_owned()),
+            "VAULT_KMS_KEY" => Some(KEY.to_owned()),
             _ => None,
         });
         Broker::new(settings.unwrap(), self.secrets.clone(), Kms::new(kms)).unwrap()
@@ -227,6 +230,14 @@ pub(crate) fn reveal_entry(token: &Token, outcome: &str, kms_request_id: Option<
     json!({
         "caller": CALLER, "verb": "reveal", "field": null, "token": token.to_text(), "subject": null,
         "reason": "fraud", "ticket": "SEC-1", "is_taken": true, "outcome": outcome, "kms_request_id": kms_request_id,
+    })
+}
+
+/// An audit entry without a token, a reason and a ticket.
+pub(crate) fn bare_entry(verb: &str, outcome: &str) -> Value {
+    json!({
+        "caller": CALLER, "verb": verb, "field": null, "token": null, "subject": null, "reason": null, "ticket": null,
+        "is_taken": true, "outcome": outcome, "kms_request_id": null,
     })
 }
 

@@ -1,0 +1,1 @@
+SELECT {schema}.vault_is_honey($1)

@@ -1,0 +1,1 @@
+SELECT {schema}.vault_plant($1, $2)
