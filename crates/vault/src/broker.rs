@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::SettingError;
 use login_etl::deadline::Deadline;
+use login_etl::erasures::ErasureList;
 use login_etl::store::tls::PendingTls;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::audit::{Ask, Outcome, Verb};
-use crate::database::{Database, DatabaseError, Erased, Taken};
+use crate::database::{Database, DatabaseError, Erased, ErasureOptions, Taken};
 use crate::event::{Caller, HttpRequest, TooLarge};
 use crate::failure::Failure;
 use crate::kms::Kms;
@@ -33,6 +34,7 @@ pub struct Broker {
     database: Database,
     kms: Kms,
     salt: Salt,
+    erasures: Option<ErasureList>,
 }
 
 /// The answer to [`TokenRequest`].
@@ -79,7 +81,8 @@ impl Broker {
     pub fn new(settings: Settings, secrets: Secrets, kms: Kms) -> Result<Self, SettingError> {
         let tls = PendingTls::start(&settings.database)?;
         let salt = Salt::new(secrets.clone(), settings.salt_secret_id);
-        Ok(Self { database: Database::new(settings.database, tls, secrets), kms, salt })
+        let erasures = settings.erasure_bucket.map(|bucket| ErasureList::new(&secrets, &bucket));
+        Ok(Self { database: Database::new(settings.database, tls, secrets), kms, salt, erasures })
     }
 
     /// Connects and fetches the salt before the first request. What fails is done by the first request: at the first
@@ -210,6 +213,8 @@ impl Broker {
         record: &mut Record,
     ) -> Result<Answer, Failure> {
         let EraseRequest { target, purpose, never_again, rows } = request;
+        let list = self.erasures.as_ref();
+        let options = ErasureOptions { never_again: *never_again, with_rows: *rows, list };
         record.purpose = Some(purpose.clone());
         let purpose = Some(purpose);
         let ask = Ask { caller, verb: Verb::Erase, field: None, token: None, subject: None, purpose };
@@ -220,17 +225,17 @@ impl Broker {
                 let ask = Ask { verb: Verb::EraseUser, subject: Some(&subject), ..ask };
                 let entry = self.ask(&ask, record).await?;
                 let user_id = user_id.as_str();
-                (entry, self.database.erase_user(entry, user_id, *never_again, *rows, deadline).await)
+                (entry, self.database.erase_user(entry, user_id, options, deadline).await)
             }
             Target::Token(token) => {
                 let entry = self.ask(&Ask { token: Some(*token), ..ask }, record).await?;
-                (entry, self.database.erase(entry, token, *never_again, *rows, deadline).await)
+                (entry, self.database.erase(entry, token, options, deadline).await)
             }
             Target::Value(value) => {
                 let token = self.mask(value.field, &value.text).await?;
                 let ask = Ask { field: Some(value.field), token: Some(token), ..ask };
                 let entry = self.ask(&ask, record).await?;
-                (entry, self.database.erase(entry, &token, *never_again, *rows, deadline).await)
+                (entry, self.database.erase(entry, &token, options, deadline).await)
             }
         };
         match erased {

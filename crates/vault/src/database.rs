@@ -1,13 +1,15 @@
-//! The database: the five functions that `login_vault` may execute. Each call is a transaction of its own, which is
-//! committed when the call returns.
+//! The database: the functions that `login_vault` may execute. Each call is a transaction of its own, which is
+//! committed when the call returns. An erasure is committed after it is in the erasure list, if there is one.
 
 use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Object, Pool, PoolError};
+use login_etl::aws::bucket::BucketError;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::{Deadline, DeadlinePassed};
+use login_etl::erasures::ErasureList;
 use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
@@ -16,14 +18,18 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
+use self::listed::{Listing, NotListed};
 use crate::audit::{Ask, Outcome};
 use crate::token::{Field, Token};
+
+mod listed;
 
 const ASK: &str = include_str!("database/ask.sql");
 const TAKE: &str = include_str!("database/take.sql");
 const TELL: &str = include_str!("database/tell.sql");
 const ERASE: &str = include_str!("database/erase.sql");
 const ERASE_USER: &str = include_str!("database/erase_user.sql");
+const LIST: &str = include_str!("database/list.sql");
 
 /// Stands for the schema of the functions.
 const SCHEMA: &str = "{schema}";
@@ -51,6 +57,9 @@ pub enum DatabaseError {
     /// Postgres refused the statement: a bug of this program, or a missing privilege.
     #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
     Refused(SqlState),
+    /// The erasure was not written to the erasure list, so it was not done.
+    #[error("nothing was erased: {0}")]
+    NotListed(BucketError),
     /// The answer has an unexpected type or value: the functions are of another version.
     #[error("the answer of Postgres cannot be read")]
     Unreadable,
@@ -103,6 +112,17 @@ pub struct Erased {
     pub rows: i64,
 }
 
+/// How to erase.
+#[derive(Clone, Copy, Debug)]
+pub struct ErasureOptions<'l> {
+    /// Whether later values are kept out, too.
+    pub never_again: bool,
+    /// Whether to erase the tokens in the rows of `user_logins`, too.
+    pub with_rows: bool,
+    /// The list that has each erasure before the database commits it, if there is one.
+    pub list: Option<&'l ErasureList>,
+}
+
 /// Whether to repeat a statement on a new connection if the connection of the last request turns out to be dead.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
@@ -128,6 +148,7 @@ impl DatabaseError {
             Self::Unavailable(error) => error.error_type(),
             Self::Silent => "DatabaseTimedOut",
             Self::NoEntry => "AuditEntryUnusable",
+            Self::NotListed(_) => "ErasureListUnavailable",
             Self::Refused(_) | Self::Unreadable => "DatabaseRefused",
         }
     }
@@ -221,19 +242,20 @@ impl Database {
         &self,
         entry: i64,
         token: &Token,
-        never_again: bool,
-        with_rows: bool,
+        options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, with_rows, .. } = options;
         let parameters: &Parameters<'_> =
             &[(&entry, Type::INT8), (&never_again, Type::BOOL), (&with_rows, Type::BOOL)];
-        let row = self.row(ERASE, parameters, deadline, Repeat::IfDisconnected).await?;
-        let read = || {
+        let read = |row: &Row| {
             let erased: bool = row.try_get(0).ok()?;
             let tokens = if erased { vec![token.to_text()] } else { Vec::new() };
-            Some(Erased { tokens, shared: Vec::new(), rows: row.try_get(1).ok()? })
+            let erased = Erased { tokens, shared: Vec::new(), rows: row.try_get(1).ok()? };
+            // Also a token without a value here: a backup may have one.
+            Some((erased, vec![token.to_text()]))
         };
-        read().ok_or(DatabaseError::Unreadable)
+        self.erase_by(ERASE, parameters, entry, options, read, deadline).await
     }
 
     /// Erases the values that only this user has, and writes the outcome into the entry.
@@ -245,25 +267,64 @@ impl Database {
         &self,
         entry: i64,
         user_id: &str,
-        never_again: bool,
-        with_rows: bool,
+        options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, with_rows, .. } = options;
         let parameters: &Parameters<'_> = &[
             (&entry, Type::INT8),
             (&user_id, Type::TEXT),
             (&never_again, Type::BOOL),
             (&with_rows, Type::BOOL),
         ];
-        let row = self.row(ERASE_USER, parameters, deadline, Repeat::IfDisconnected).await?;
-        let read = || {
-            Some(Erased {
-                tokens: row.try_get(0).ok()?,
-                shared: row.try_get(1).ok()?,
-                rows: row.try_get(2).ok()?,
-            })
+        let read = |row: &Row| {
+            let tokens: Vec<String> = row.try_get(0).ok()?;
+            let erased =
+                Erased { tokens: tokens.clone(), shared: row.try_get(1).ok()?, rows: row.try_get(2).ok()? };
+            Some((erased, tokens))
         };
-        read().ok_or(DatabaseError::Unreadable)
+        self.erase_by(ERASE_USER, parameters, entry, options, read, deadline).await
+    }
+
+    /// Erases with a statement. `read` also returns the tokens for the erasure list.
+    async fn erase_by(
+        &self,
+        template: &str,
+        parameters: &Parameters<'_>,
+        entry: i64,
+        options: ErasureOptions<'_>,
+        read: impl Fn(&Row) -> Option<(Erased, Vec<String>)>,
+        deadline: Deadline,
+    ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, with_rows, list } = options;
+        let Some(list) = list else {
+            let row = self.row(template, parameters, deadline, Repeat::IfDisconnected).await?;
+            return read(&row).map(|(erased, _)| erased).ok_or(DatabaseError::Unreadable);
+        };
+        let erase = template.replace(SCHEMA, &self.schema);
+        let note = LIST.replace(SCHEMA, &self.schema);
+        let listing = Listing { list, note: &note, entry, never_again, with_rows };
+        for is_last in [false, true] {
+            let connection = self.connection(deadline).await?;
+            let is_reused = Object::metrics(&connection).recycle_count > 0;
+            // Out of the pool: no other request may find the open transaction of a request that was dropped.
+            let mut connection = Object::take(connection);
+            match listed::erase(&mut connection, &erase, parameters, &listing, &read, deadline).await {
+                Ok(erased) => return Ok(erased),
+                // The connection died since the last request.
+                Err(NotListed::NotBegun(_)) if is_reused && !is_last => {}
+                Err(NotListed::NotBegun(Some(error)) | NotListed::Refused(error)) => {
+                    return Err(Failure::Answered(connection.store_error(&error)).into());
+                }
+                Err(NotListed::NotBegun(None) | NotListed::Late) => {
+                    return Err(DatabaseError::Unavailable(StoreError::TimedOut));
+                }
+                Err(NotListed::Unreadable) => return Err(DatabaseError::Unreadable),
+                Err(NotListed::NotPut(error)) => return Err(DatabaseError::NotListed(error)),
+                Err(NotListed::MaybeCommitted) => return Err(DatabaseError::Silent),
+            }
+        }
+        Err(DatabaseError::Unavailable(StoreError::TimedOut))
     }
 
     /// Runs a statement that returns one row. A connection that died since the last request is replaced, and the

@@ -1,6 +1,6 @@
 //! The settings, read once from environment variables. Errors name the variable, never its value.
 
-use login_etl::config::{DatabaseSettings, SALT_SECRET_ID, SettingError};
+use login_etl::config::{self, DatabaseSettings, ErasureBucket, SALT_SECRET_ID, SettingError};
 
 /// The settings of the broker.
 #[derive(Debug)]
@@ -9,6 +9,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     /// The name or ARN of the salt's secret.
     pub salt_secret_id: String,
+    /// The bucket with the erasure list, if there is one.
+    pub erasure_bucket: Option<ErasureBucket>,
 }
 
 impl Settings {
@@ -21,7 +23,8 @@ impl Settings {
         let salt_secret_id = environment(SALT_SECRET_ID).map(|id| id.trim().to_owned());
         let salt_secret_id = salt_secret_id.filter(|id| !id.is_empty());
         let salt_secret_id = salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?;
-        Ok(Self { database: DatabaseSettings::read(environment)?, salt_secret_id })
+        let erasure_bucket = config::erasure_bucket(&environment);
+        Ok(Self { database: DatabaseSettings::read(environment)?, salt_secret_id, erasure_bucket })
     }
 }
 

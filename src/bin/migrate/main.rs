@@ -3,7 +3,8 @@
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create tables and
 //! roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with many tokens.
 //! With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export, with
-//! `VAULT_PUBLIC_KEY` the vault. With `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a
+//! `VAULT_PUBLIC_KEY` the vault. With `VAULT_ERASURE_BUCKET` it first repeats the erasures that a restored backup does
+//! not have. With `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a
 //! rotation drop nothing, because a locked ledger must not fail them. A `Delete` request of CloudFormation changes
 //! nothing.
 
@@ -18,13 +19,15 @@ use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, Resour
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
     self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SettingError, Settings,
-    VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
+    VAULT_ERASURE_BUCKET, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
+use login_etl::erasures::ErasureList;
 use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::partitions::{self, DroppedLogins};
+use login_etl::schema::vault::replay::{self, Replayed};
 use login_etl::schema::vault::{self, Folded, ROWS_PER_STEP, VAULT_LOGIN};
 use login_etl::schema::{self, Finding, READER_LOGIN, RoleLogin, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
@@ -91,6 +94,8 @@ async fn main() -> ExitCode {
 async fn start_and_migrate() -> Outcome {
     start()?;
     migrate(Prune::Yes).await?;
+    replay_erasures(Deadline::within(UNLIMITED)).await?;
+    let_reader_in().await?;
     if config::export(environment)? {
         prepare_export().await?;
     }
@@ -130,10 +135,15 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::Deployment(request) => deploy(&request, deadline).await.map(|()| Value::Null),
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
+            // Without it, nothing is folded, and nobody gets a login. The rest of the run does not depend on it.
+            let replayed = replay_within(deadline).await;
+            if let Err(error) = &replayed {
+                error!(target: LOG_TARGET, error = %error, "the erasure list was not replayed");
+            }
             report_users_with_many_tokens(context, deadline).await;
             let folded = match config::vault_public_key(environment)? {
-                Some(key) => fold_within(&key, context, deadline).await,
-                None => Ok(()),
+                Some(key) if replayed.is_ok() => fold_within(&key, context, deadline).await,
+                _ => Ok(()),
             };
             if let Err(error) = &folded {
                 error!(target: LOG_TARGET, error = %error, "the vault was not folded");
@@ -147,6 +157,7 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
             // Last, because a day stays until its roll-up is closed.
             deadline.timeout(Box::pin(drop_old_logins())).await??;
             // After the rest of the run: nothing else repeats this error, and the values would pile up.
+            replayed?;
             folded.map(|()| Value::Null)
         }
         MigrateEvent::Rotate => prepare_within(deadline).await.map(|()| Value::Null),
@@ -172,6 +183,12 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::AcceptVaultKey(key) => {
             let changed = deadline.timeout(Box::pin(accept_vault_key(key))).await??;
             Ok(json!({ "changed": changed }))
+        }
+        MigrateEvent::ReplayErasures => {
+            let replayed = deadline.timeout(Box::pin(replay_erasures(deadline))).await??;
+            let Replayed { listed, erasures, tokens, rows, .. } =
+                replayed.ok_or(SettingError::Missing(VAULT_ERASURE_BUCKET))?;
+            Ok(json!({ "listed": listed, "erasures": erasures, "tokens": tokens, "rows": rows }))
         }
     }
 }
@@ -215,16 +232,44 @@ async fn migrate(prune: Prune) -> Outcome {
     for Finding { problem, remedy } in migrated.warnings.into_iter().chain(missing_days) {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    if let Some(secret_id) = config::secret_id(environment, READER_SECRET_ID) {
-        let problem = "the username in the secret is not login_analyst";
-        let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
-        schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
-    }
     info!(target: LOG_TARGET, "the schema is up to date");
     if prune == Prune::Yes {
         schema::prune(connection.client_mut(), &schema).await?;
     }
     Ok(())
+}
+
+/// Repeats the erasures of the erasure list that the database does not have. Returns what was replayed, and `None`
+/// without a list. An erasure that is left out is an error, after the others were replayed.
+async fn replay_erasures(deadline: Deadline) -> Outcome<Option<Replayed>> {
+    let Some(bucket) = config::erasure_bucket(environment) else { return Ok(None) };
+    let secrets = Secrets::from_env().await;
+    let list = ErasureList::new(&secrets, &bucket);
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets).await?;
+    let replayed = replay::replay(connection.client_mut(), &schema, &list, deadline).await?;
+    let Replayed { listed, erasures, tokens, rows, left } = &replayed;
+    info!(target: LOG_TARGET, listed, erasures, tokens, rows, left = left.len(), "the erasure list is replayed");
+    Ok(Some(replayed.complete()?))
+}
+
+/// Replays, and then lets those in who may read the logins.
+async fn replay_within(deadline: Deadline) -> Outcome {
+    deadline.timeout(Box::pin(replay_erasures(deadline))).await??;
+    deadline.timeout(Box::pin(let_reader_in())).await?
+}
+
+/// Sets the login of the analysts, after the erasures that a restored backup does not have.
+async fn let_reader_in() -> Outcome {
+    let Some(secret_id) = config::secret_id(environment, READER_SECRET_ID) else { return Ok(()) };
+    let secrets = Secrets::from_env().await;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    let problem = "the username in the secret is not login_analyst";
+    let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
+    Ok(schema::set_reader_login(connection.client_mut(), &schema, &password).await?)
 }
 
 /// Drops the logins that `LOGIN_RETENTION_DAYS` no longer keeps.
@@ -245,6 +290,7 @@ async fn drop_old_logins() -> Outcome {
 /// Brings everything up to date except the counts, which may take long.
 async fn prepare_within(deadline: Deadline) -> Outcome {
     migrate_within(deadline, Prune::No).await?;
+    replay_within(deadline).await?;
     if config::analysts(environment)? {
         deadline.timeout(Box::pin(prepare_analysts())).await??;
     }

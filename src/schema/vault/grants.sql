@@ -14,7 +14,9 @@ BEGIN
         SELECT pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO login_vault', pg_proc.oid::pg_catalog.regprocedure)
         FROM pg_catalog.pg_proc
         WHERE pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(pg_catalog.current_schema()))
-            AND proname IN ('vault_ask', 'vault_take', 'vault_tell', 'vault_erase', 'vault_erase_user', 'vault_salt')
+            AND proname IN (
+                'vault_ask', 'vault_take', 'vault_tell', 'vault_erase', 'vault_erase_user', 'vault_salt', 'vault_list'
+            )
             AND NOT pg_catalog.has_function_privilege('login_vault', pg_proc.oid, 'EXECUTE')
     LOOP
         EXECUTE statement;
