@@ -10,6 +10,7 @@ mod bodies;
 mod connection;
 mod documents;
 mod events;
+mod erasure_list;
 mod existing_databases;
 mod iam;
 mod lake;

@@ -304,27 +304,16 @@ impl Database {
         let erase = template.replace(SCHEMA, &self.schema);
         let note = LIST.replace(SCHEMA, &self.schema);
         let listing = Listing { list, note: &note, entry, never_again, with_rows };
-        for is_last in [false, true] {
-            let connection = self.connection(deadline).await?;
-            let is_reused = Object::metrics(&connection).recycle_count > 0;
-            // Out of the pool: no other request may find the open transaction of a request that was dropped.
-            let mut connection = Object::take(connection);
-            match listed::erase(&mut connection, &erase, parameters, &listing, &read, deadline).await {
-                Ok(erased) => return Ok(erased),
-                // The connection died since the last request.
-                Err(NotListed::NotBegun(_)) if is_reused && !is_last => {}
-                Err(NotListed::NotBegun(Some(error)) | NotListed::Refused(error)) => {
-                    return Err(Failure::Answered(connection.store_error(&error)).into());
-                }
-                Err(NotListed::NotBegun(None) | NotListed::Late) => {
-                    return Err(DatabaseError::Unavailable(StoreError::TimedOut));
-                }
-                Err(NotListed::Unreadable) => return Err(DatabaseError::Unreadable),
-                Err(NotListed::NotPut(error)) => return Err(DatabaseError::NotListed(error)),
-                Err(NotListed::MaybeCommitted) => return Err(DatabaseError::Silent),
-            }
-        }
-        Err(DatabaseError::Unavailable(StoreError::TimedOut))
+        // Out of the pool: no other request may find the open transaction of a request that was dropped.
+        let mut connection = Object::take(self.connection(deadline).await?);
+        let erased = listed::erase(&mut connection, &erase, parameters, &listing, read, deadline).await;
+        erased.map_err(|failure| match failure {
+            NotListed::Refused(error) => Failure::Answered(connection.store_error(&error)).into(),
+            NotListed::Late => DatabaseError::Unavailable(StoreError::TimedOut),
+            NotListed::Unreadable => DatabaseError::Unreadable,
+            NotListed::NotPut(error) => DatabaseError::NotListed(error),
+            NotListed::MaybeCommitted => DatabaseError::Silent,
+        })
     }
 
     /// Runs a statement that returns one row. A connection that died since the last request is replaced, and the

@@ -18,8 +18,6 @@ use login_etl::store::connect::Connection;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, IsolationLevel, Row, Transaction};
 
-/// How long the beginning of a transaction may take. A connection that died does not answer.
-const BEGIN_TIME_LIMIT: Duration = Duration::from_secs(3);
 /// The time that is left for S3, whose three attempts take 7 s, and for the commit.
 const RESERVE: Duration = Duration::from_secs(8);
 
@@ -35,9 +33,7 @@ pub(super) struct Listing<'l> {
 
 /// Why nothing was erased, or may not have been.
 pub(super) enum NotListed {
-    /// The transaction did not begin: another connection may do it.
-    NotBegun(Option<Error>),
-    /// Postgres refused a statement.
+    /// Postgres refused a statement, or the connection ended.
     Refused(Error),
     /// Nothing came in time, before the object was written.
     Late,
@@ -66,8 +62,7 @@ pub(super) async fn erase<E>(
 ) -> Result<E, NotListed> {
     let begin = connection.client_mut().build_transaction();
     let begin = begin.isolation_level(IsolationLevel::ReadCommitted).read_only(false).start();
-    let begun = Deadline::within(BEGIN_TIME_LIMIT.min(deadline.left())).timeout(begin).await;
-    let transaction = begun.map_err(|_| NotListed::NotBegun(None))?.map_err(|error| NotListed::NotBegun(Some(error)))?;
+    let transaction = deadline.timeout(begin).await.map_err(|_| NotListed::Late)??;
 
     let work = async || -> Result<E, NotListed> {
         limit(&transaction, deadline.left().saturating_sub(RESERVE)).await?;

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backup;
 mod bad_input;
+mod erasure_list;
 mod erasures;
 mod kms_failures;
 mod kms_stub;
