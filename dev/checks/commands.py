@@ -108,6 +108,11 @@ TESTED = {
     "login-etl --env prod token": (VAULT_COMMANDS, '"token", "--field", "ip"'),
     "login-etl --env prod reveal": (VAULT_COMMANDS, '"reveal", TOKEN'),
     "login-etl --env prod erase": (VAULT_COMMANDS, '"erase", TOKEN'),
+    "login-etl --env prod vault replay": ("tests/e2e/test_vault.py", '"vault", "replay"'),
+    "SQL: A new key each quarter": (
+        "crates/vault/tests/it/keys.rs",
+        'statements("A new key each quarter")',
+    ),
     "SQL: Reveal a value": ("tests/e2e/test_vault.py", 'documented.sql("Reveal a value")'),
     "make simulate": ("tests/checks/test_simulate.py", '# "make simulate" runs this program'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),

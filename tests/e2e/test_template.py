@@ -386,7 +386,8 @@ def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -
 
     # Each of these properties lets CloudFormation run migrate.
     before, after = (one["Schema"]["Properties"] for one in (off, on))
-    assert {name for name in after if after[name] != before.get(name)} == {"Vault", "VaultSecret"}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"Vault", "VaultSecret", "ErasureBucket"}
     public_key = {"Fn::GetAtt": ["VaultPublicKey", "PublicKey"]}
     assert after["Vault"] == public_key
     assert _variables(on["IngestFunction"])["VAULT_PUBLIC_KEY"] == public_key
@@ -395,6 +396,9 @@ def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -
     own = {"Fn::GetAtt": ["VaultKey", "Arn"]}
     key = {"Fn::If": ["CreatesVaultKey", own, {"Ref": "VaultKeyArn"}]}
     assert migrate["VAULT_KMS_KEY"] == vault["VAULT_KMS_KEY"] == key
+    list_of_stack, list_before = {"Ref": "ErasureBucket"}, {"Ref": "VaultErasureBucket"}
+    erasures = {"Fn::If": ["CreatesErasureBucket", list_of_stack, list_before]}
+    assert migrate["VAULT_ERASURE_BUCKET"] == vault["VAULT_ERASURE_BUCKET"] == erasures
     for function in ("IngestFunction", "MigrateFunction"):
         assert not any(name.startswith("VAULT") for name in _variables(off[function]))
     secret = resources["VaultSecret"]["Properties"]["GenerateSecretString"]
@@ -751,6 +755,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "VAULT_PUBLIC_KEY",
             "VAULT_KMS_KEY",
             "VAULT_SECRET_ID",
+            "VAULT_ERASURE_BUCKET",
             "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
@@ -765,6 +770,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "DATABASE_USER",
             "DATABASE_SECRET_ID",
             "VAULT_KMS_KEY",
+            "VAULT_ERASURE_BUCKET",
         },
         "ApiFunction": {
             "DATABASE_AUTHENTICATION",

@@ -120,6 +120,24 @@ pub(crate) enum StackCommand {
     /// called smoke-….
     #[command(verbatim_doc_comment)]
     Smoke(SmokeArguments),
+    /// Look after the vault
+    Vault {
+        #[command(subcommand)]
+        command: VaultCommand,
+    },
+}
+
+/// The commands that look after the vault.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Repeat the erasures that a restored database does not have
+    ///
+    /// Reads the erasure list, and erases what the list has and the database does
+    /// not: sealed values and, where the erasure included them, tokens in the rows.
+    /// Do this before anybody reads a restored database. It may be repeated. Exits
+    /// with 1 if an erasure could not be repeated, and names it.
+    #[command(verbatim_doc_comment)]
+    Replay,
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod output;
 mod page;
 mod queue;
 mod redrive;
+mod replay;
 mod reveal;
 mod rotate;
 mod salt;
@@ -36,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, StackCommand};
+use crate::arguments::{Arguments, Command, StackCommand, VaultCommand};
 use crate::error::{Error, Outcome};
 use crate::output::Printer;
 use crate::signals::Signals;
@@ -93,6 +94,9 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
         }
         StackCommand::Smoke(arguments) => {
             signals.interrupt(smoke::smoke(&stack, arguments, printer, yes)).await
+        }
+        StackCommand::Vault { command: VaultCommand::Replay } => {
+            signals.interrupt(replay::replay(&stack, printer)).await
         }
     }
 }

@@ -7,6 +7,7 @@ mod backup;
 mod bad_input;
 mod erasure_list;
 mod erasures;
+mod keys;
 mod kms_failures;
 mod kms_stub;
 mod localstack;

@@ -88,6 +88,13 @@ impl Vault {
         Self { name: name.clone(), admin, secrets: secrets.clone(), server, public_key: *public_key }
     }
 
+    /// Accepts a newer key, to which values are sealed from now on.
+    pub(crate) async fn accept(&mut self, public_key: Point, kms_key: &str) {
+        let key = STANDARD.encode(public_key.to_spki()).parse().unwrap();
+        schema::vault::accept_key(&mut self.admin, "public", &key, kms_key).await.unwrap();
+        self.public_key = public_key;
+    }
+
     pub(crate) fn url(&self) -> String {
         let (name, port) = (&self.name, self.server.get_ports()[0]);
         format!("postgresql://{name}:{name}@localhost:{port}/{name}?sslmode=disable")
@@ -138,7 +145,8 @@ impl Vault {
     pub(crate) async fn insert_in_inbox(&self, stream: &Stream, sealed: &[Sealed]) {
         let body: Vec<u8> = sealed.iter().flat_map(Sealed::entry).collect();
         let length = i32::try_from(body.len() / sealed.len()).unwrap();
-        let sql = "INSERT INTO vault_inbox (key_id, enc, entry_length, body) VALUES (1, $1, $2, $3)";
+        let sql = "INSERT INTO vault_inbox (key_id, enc, entry_length, body) 
+            SELECT id, $1, $2, $3 FROM vault_keys WHERE is_current";
         self.admin.execute(sql, &[&stream.encapsulated, &length, &body]).await.unwrap();
     }
 
