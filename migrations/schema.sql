@@ -1315,6 +1315,30 @@ BEGIN
 END
 $$;
 
+-- Refuses tokens that this transaction has not erased for this entry of the audit.
+CREATE FUNCTION vault_check_erasing(entry bigint, tokens text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (
+            SELECT FROM public.vault_audit AS audit
+            WHERE audit.id = entry
+                AND audit.verb IN ('erase', 'erase-user')
+                AND audit.db_user = session_user
+                AND audit.taken_at >= now()
+        )
+        OR EXISTS (
+            SELECT FROM unnest(tokens) AS wanted
+            WHERE NOT EXISTS (
+                SELECT FROM public.vault_erased AS erasure
+                WHERE erasure.token = decode(wanted, 'hex') AND erasure.erased_at >= now()
+            )
+        )
+    THEN
+        RAISE EXCEPTION 'there is no such entry in the audit' USING ERRCODE = 'LE004';
+    END IF;
+END
+$$;
+
 -- Notes that the erasure of an entry, in this transaction, is in the erasure list, and returns the key and the
 -- content of its object. The caller writes the object before it commits: the list then has each erasure of the
 -- database. An erasure that is only in the list is replayed.
@@ -1322,28 +1346,33 @@ CREATE FUNCTION vault_list(
     entry bigint, tokens text[], OUT object_key text, OUT erased_at text, OUT salt_fingerprint text
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    erased timestamp;
 BEGIN
-    SELECT max(erasure.erased_at) AT TIME ZONE 'UTC'
-    INTO erased
-    FROM public.vault_erased AS erasure
-    WHERE erasure.token IN (SELECT decode(listed, 'hex') FROM unnest(tokens) AS listed)
-        AND erasure.erased_at >= now()
-        AND EXISTS (
-            SELECT FROM public.vault_audit AS audit
-            WHERE audit.id = entry
-                AND audit.verb IN ('erase', 'erase-user')
-                AND audit.db_user = session_user
-                AND audit.taken_at >= now()
-        );
-    IF erased IS NULL THEN
-        RAISE EXCEPTION 'there is no such entry in the audit' USING ERRCODE = 'LE004';
-    END IF;
-    erased_at := to_char(erased, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+    PERFORM public.vault_check_erasing(entry, tokens);
+    erased_at := to_char(
+        (
+            SELECT max(erasure.erased_at)
+            FROM public.vault_erased AS erasure
+            WHERE erasure.token IN (SELECT decode(listed, 'hex') FROM unnest(tokens) AS listed)
+        ) AT TIME ZONE 'UTC',
+        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+    );
     object_key := format('erasures/%s-%s-%s.json', erased_at, entry, gen_random_uuid());
     salt_fingerprint := (SELECT fingerprint FROM public.salt_fingerprint);
     INSERT INTO public.vault_listed VALUES (object_key);
+END
+$$;
+
+-- Removes tokens that this transaction has erased from user_logins, too, and returns the number of rows. It is a
+-- step of its own, because it may take longer than the caller waits: the object is in the list before.
+CREATE FUNCTION vault_erase_rows(entry bigint, tokens text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    cleared bigint;
+BEGIN
+    PERFORM public.vault_check_erasing(entry, tokens);
+    cleared := public.vault_clear_rows(tokens);
+    UPDATE public.vault_audit AS audit SET outcome = 'done' WHERE audit.id = entry AND cleared > 0;
+    RETURN cleared;
 END
 $$;
 
@@ -1473,7 +1502,9 @@ REVOKE ALL ON FUNCTION vault_clear_rows(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase(bigint, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_erase_user(bigint, text, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_salt() FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_check_erasing(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_list(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_erase_rows(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_clear_rows(text[], date) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_replay(jsonb) FROM PUBLIC;
 

@@ -1,7 +1,7 @@
 //! The three requests to S3 that the erasure list needs, signed with the SDK's own signer. `aws-sdk-s3` can do far more,
 //! but is far larger, and the package of the ingest function would depend on it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -108,9 +108,11 @@ impl Bucket {
     ///
     /// [`BucketError`].
     pub async fn list(&self, prefix: &str, after: &str) -> Result<Keys, BucketError> {
-        let (prefix, after) = (utf8_percent_encode(prefix, IN_QUERY), utf8_percent_encode(after, IN_QUERY));
-        let url =
-            format!("{}/?encoding-type=url&list-type=2&prefix={prefix}&start-after={after}", self.url);
+        let prefix = utf8_percent_encode(prefix, IN_QUERY);
+        let mut url = format!("{}/?encoding-type=url&list-type=2&prefix={prefix}", self.url);
+        if !after.is_empty() {
+            let _ = write!(url, "&start-after={}", utf8_percent_encode(after, IN_QUERY));
+        }
         let answer = self.send("ListObjectsV2", "GET", &url, b"").await?;
         read_keys(&String::from_utf8_lossy(&answer)).ok_or_else(|| BucketError {
             operation: "ListObjectsV2",
@@ -142,8 +144,10 @@ impl Bucket {
 
     async fn attempt(&self, method: &'static str, url: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let provider = self.sdk.credentials_provider();
-        let provider = provider.ok_or_else(|| Failure::Final("the AWS SDK finds no credentials".to_owned()))?;
-        let credentials = provider.provide_credentials().await.map_err(|error| Failure::Temporary(error.to_string()))?;
+        let provider =
+            provider.ok_or_else(|| Failure::Final("the AWS SDK finds no credentials".to_owned()))?;
+        let credentials =
+            provider.provide_credentials().await.map_err(|error| Failure::Temporary(error.to_string()))?;
         let region = self.sdk.region().map_or("", AsRef::as_ref);
         let headers = sign_request(method, url, &[], body, credentials, region, SystemTime::now());
 
@@ -151,23 +155,28 @@ impl Bucket {
         let unsendable = |_| Failure::Final("the name of the bucket cannot be part of a URL".to_owned());
         request.set_method(method).map_err(unsendable)?;
         request.set_uri(url).map_err(unsendable)?;
-        for (name, value) in headers.ok_or_else(|| Failure::Final("the request cannot be signed".to_owned()))? {
+        for (name, value) in
+            headers.ok_or_else(|| Failure::Final("the request cannot be signed".to_owned()))?
+        {
             request.headers_mut().insert(name, value);
         }
         let connector = self.connector.get_or_init(|| {
             HttpsConnector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build()
         });
         let response = connector.call(request).await;
-        let response = response.map_err(|error| Failure::Temporary(format!("S3 is out of reach: {error}")))?;
+        let response =
+            response.map_err(|error| Failure::Temporary(format!("S3 is out of reach: {error}")))?;
         let status = response.status().as_u16();
         let answer = ByteStream::new(response.into_body()).collect().await;
-        let answer = answer.map_err(|_| Failure::Temporary("the answer ended early".to_owned()))?.into_bytes();
+        let answer =
+            answer.map_err(|_| Failure::Temporary("the answer ended early".to_owned()))?.into_bytes();
         if status < 300 {
             return Ok(answer);
         }
         // The message is dropped: it may be long. The code names the cause.
         let text = String::from_utf8_lossy(&answer);
-        let cause = format!("status {status}, {}", element(&text, "Code").unwrap_or("an error without a code"));
+        let cause =
+            format!("status {status}, {}", element(&text, "Code").unwrap_or("an error without a code"));
         Err(if status >= 500 || status == 429 { Failure::Temporary(cause) } else { Failure::Final(cause) })
     }
 }
@@ -213,7 +222,8 @@ fn sign_request(
         .settings(settings)
         .build()
         .unwrap_or_else(|_| unreachable!("all required parameters are set"));
-    let request = SignableRequest::new(method, url, headers.iter().copied(), SignableBody::Bytes(body)).ok()?;
+    let request =
+        SignableRequest::new(method, url, headers.iter().copied(), SignableBody::Bytes(body)).ok()?;
     let (instructions, _) = sign(request, &params.into()).ok()?.into_parts();
     Some(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
@@ -283,7 +293,8 @@ mod tests {
             <IsTruncated>true</IsTruncated><Contents><Key>erasures/2026-11-27T12%3A31%3A01.000001Z-7-a.json</Key>\
             <Size>1</Size></Contents><Contents><Key>erasures/a+b%26.json</Key></Contents></ListBucketResult>";
 
-        let keys = vec!["erasures/2026-11-27T12:31:01.000001Z-7-a.json".to_owned(), "erasures/a b&.json".to_owned()];
+        let keys =
+            vec!["erasures/2026-11-27T12:31:01.000001Z-7-a.json".to_owned(), "erasures/a b&.json".to_owned()];
         assert_eq!(read_keys(answer), Some(Keys { keys, has_more: true }));
         assert_eq!(read_keys("<html>"), None);
         assert_eq!(

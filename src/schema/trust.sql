@@ -82,7 +82,8 @@ our_object AS (
         'check_salt', 'decide_salt', 'write_logins', 'write_fifo_logins', 'write_logins_row_by_row', 'check_vault_key',
         'vault_write_logins', 'vault_write_fifo_logins', 'vault_write_logins_row_by_row', 'vault_lock', 'vault_find',
         'vault_fold', 'vault_ask', 'vault_use', 'vault_flush', 'vault_take', 'vault_tell', 'vault_forget',
-        'vault_clear_rows', 'vault_erase', 'vault_erase_user', 'vault_salt', 'vault_list', 'vault_replay'
+        'vault_clear_rows', 'vault_erase', 'vault_erase_user', 'vault_salt', 'vault_check_erasing', 'vault_list',
+        'vault_erase_rows', 'vault_replay'
     )
     UNION
     SELECT pg_proc.oid::regprocedure::text, proowner

@@ -51,8 +51,7 @@ impl List {
     ) -> String {
         let tokens: Vec<_> = tokens.iter().map(|byte| hex(*byte)).collect();
         let key = format!("erasures/{erased_at}-7-{}.json", tokens.concat().len());
-        let erasure =
-            Erasure::new(erased_at.to_owned(), tokens, never_again, rows, Some(salt.to_owned()));
+        let erasure = Erasure::new(erased_at.to_owned(), tokens, never_again, rows, Some(salt.to_owned()));
         self.list.put(&key, &erasure).await.unwrap();
         key
     }
@@ -95,9 +94,13 @@ async fn missing_erasures_are_replayed_once() {
 
     assert_eq!(first, replayed(2, 2, 3, 4));
     assert_eq!(second, replayed(2, 0, 0, 0));
-    assert_eq!([state(&vault, 1).await, state(&vault, 2).await, state(&vault, 10).await], ["sealed", "erased", "erased"]);
+    assert_eq!(
+        [state(&vault, 1).await, state(&vault, 2).await, state(&vault, 10).await],
+        ["sealed", "erased", "erased"]
+    );
     assert_eq!(vault.folded().await, [1]);
-    let left = "SELECT count(masked_ip), count(masked_device_id), (SELECT sum(octet_length(body)) FROM vault_inbox)
+    let left =
+        "SELECT count(masked_ip), count(masked_device_id), (SELECT sum(octet_length(body)) FROM vault_inbox)
         FROM user_logins";
     let left = vault.database.admin.query_one(left, &[]).await.unwrap();
     assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1), left.get::<_, i64>(2)), (2, 0, 99));
@@ -225,10 +228,21 @@ async fn only_an_erasing_transaction_notes_its_object() {
     transaction.query_one("SELECT vault_erase($1, false, false)", &[&entry]).await.unwrap();
     let row = transaction.query_one(note, &[&entry, &tokens]).await.unwrap();
     transaction.commit().await.unwrap();
-    let noted: String = vault.database.admin.query_one("SELECT object_key FROM vault_listed", &[]).await.unwrap().get(0);
+    let other_token = vec![hex(2)];
+    let noted: String =
+        vault.database.admin.query_one("SELECT object_key FROM vault_listed", &[]).await.unwrap().get(0);
+    let clear = "SELECT vault_erase_rows($1, $2)";
     for session in [&vault.broker, &other] {
-        assert_eq!(sqlstate(session.query_one(note, &[&entry, &tokens]).await), "LE004");
+        for statement in [note, clear] {
+            assert_eq!(sqlstate(session.query_one(statement, &[&entry, &tokens]).await), "LE004");
+        }
     }
+    // Only what this entry erases.
+    let entry_of_rows = ask(&vault.broker, "erase", 1).await.unwrap();
+    let transaction = vault.broker.transaction().await.unwrap();
+    transaction.query_one("SELECT vault_erase($1, false, false)", &[&entry_of_rows]).await.unwrap();
+    assert_eq!(sqlstate(transaction.query_one(clear, &[&entry_of_rows, &other_token]).await), "LE004");
+    drop(transaction);
 
     let (key, erased_at): (&str, &str) = (row.get(0), row.get(1));
     assert_eq!((key, row.get::<_, &str>(2)), (&*noted, "salt"));
@@ -236,7 +250,12 @@ async fn only_an_erasing_transaction_notes_its_object() {
     let is_kept = "SELECT erased_at = $1::text::timestamptz FROM vault_erased WHERE token = $2";
     let is_kept = vault.database.admin.query_one(is_kept, &[&erased_at, &&token(1)[..]]).await.unwrap();
     assert!(is_kept.get::<_, bool>(0));
-    for statement in ["SELECT vault_replay('[]')", "SELECT FROM vault_listed", "SELECT vault_clear_rows('{}', 'now')"] {
+    for statement in [
+        "SELECT vault_replay('[]')",
+        "SELECT FROM vault_listed",
+        "SELECT vault_clear_rows('{}', 'now')",
+        "SELECT vault_check_erasing(1, '{}')",
+    ] {
         assert_eq!(sqlstate(vault.broker.batch_execute(statement).await), "42501", "{statement}");
     }
 }
@@ -303,10 +322,12 @@ async fn reader_waits_for_the_replay() {
     let list = List::create(&vault).await;
     list.bucket.put("erasures/a", b"").await.unwrap();
     let url = superuser_url(&vault.database.name);
-    let secret = crate::programs::create_secret(r#"{"username":"login_analyst","password":"after-replay"}"#).await;
+    let secret =
+        crate::programs::create_secret(r#"{"username":"login_analyst","password":"after-replay"}"#).await;
     let settings =
         [("DATABASE_URL", &*url), ("READER_SECRET_ID", &secret), ("VAULT_ERASURE_BUCKET", &list.name)];
-    let reader = superuser().user("login_analyst").password("after-replay").dbname(&vault.database.name).clone();
+    let reader =
+        superuser().user("login_analyst").password("after-replay").dbname(&vault.database.name).clone();
 
     let refused = run(env!("CARGO_BIN_EXE_migrate"), &settings);
     let before = reader.connect(tokio_postgres::NoTls).await.is_ok();

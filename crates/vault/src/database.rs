@@ -140,6 +140,13 @@ enum Failure {
     Silent,
 }
 
+impl ErasureOptions<'_> {
+    /// Whether the erasure of the values also erases in the rows. With a list, that is a step of its own.
+    fn with_rows_at_once(&self) -> bool {
+        self.with_rows && self.list.is_none()
+    }
+}
+
 impl DatabaseError {
     /// Returns the stable name of the error.
     #[must_use]
@@ -245,7 +252,8 @@ impl Database {
         options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
-        let ErasureOptions { never_again, with_rows, .. } = options;
+        let ErasureOptions { never_again, .. } = options;
+        let with_rows = options.with_rows_at_once();
         let parameters: &Parameters<'_> =
             &[(&entry, Type::INT8), (&never_again, Type::BOOL), (&with_rows, Type::BOOL)];
         let read = |row: &Row| {
@@ -270,7 +278,8 @@ impl Database {
         options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
-        let ErasureOptions { never_again, with_rows, .. } = options;
+        let ErasureOptions { never_again, .. } = options;
+        let with_rows = options.with_rows_at_once();
         let parameters: &Parameters<'_> = &[
             (&entry, Type::INT8),
             (&user_id, Type::TEXT),
@@ -303,17 +312,17 @@ impl Database {
         };
         let erase = template.replace(SCHEMA, &self.schema);
         let note = LIST.replace(SCHEMA, &self.schema);
-        let listing = Listing { list, note: &note, entry, never_again, with_rows };
+        let listing = Listing { list, note: &note, schema: &self.schema, entry, never_again, with_rows };
         // Out of the pool: no other request may find the open transaction of a request that was dropped.
-        let mut connection = Object::take(self.connection(deadline).await?);
-        let erased = listed::erase(&mut connection, &erase, parameters, &listing, read, deadline).await;
-        erased.map_err(|failure| match failure {
-            NotListed::Refused(error) => Failure::Answered(connection.store_error(&error)).into(),
-            NotListed::Late => DatabaseError::Unavailable(StoreError::TimedOut),
-            NotListed::Unreadable => DatabaseError::Unreadable,
-            NotListed::NotPut(error) => DatabaseError::NotListed(error),
-            NotListed::MaybeCommitted => DatabaseError::Silent,
-        })
+        let connection = Object::take(self.connection(deadline).await?);
+        match listed::erase(connection.client(), &erase, parameters, &listing, read, deadline).await {
+            Ok((erased, rows)) => Ok(Erased { rows, ..erased }),
+            Err(NotListed::Refused(error)) => Err(Failure::Answered(connection.store_error(&error)).into()),
+            Err(NotListed::Late) => Err(DatabaseError::Unavailable(StoreError::TimedOut)),
+            Err(NotListed::Unreadable) => Err(DatabaseError::Unreadable),
+            Err(NotListed::NotPut(error)) => Err(DatabaseError::NotListed(error)),
+            Err(NotListed::Unfinished) => Err(DatabaseError::Silent),
+        }
     }
 
     /// Runs a statement that returns one row. A connection that died since the last request is replaced, and the

@@ -19,7 +19,8 @@ use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, Resour
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
     self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SettingError, Settings,
-    VAULT_ERASURE_BUCKET, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
+    VAULT_ERASURE_BUCKET, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID,
+    WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
 use login_etl::erasures::ErasureList;

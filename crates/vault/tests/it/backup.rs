@@ -48,7 +48,12 @@ impl Folder {
     /// Returns a program of Postgres.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(Path::new(&variable("TEST_POSTGRES_BIN")).join(name));
-        command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").env("PGPASSWORD", PASSWORD).current_dir(&self.path);
+        command
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .env("PGPASSWORD", PASSWORD)
+            .current_dir(&self.path);
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
@@ -64,8 +69,13 @@ impl Folder {
     async fn start(&self, data: &str) -> Server {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let port_setting = format!("port={port}");
-        let settings =
-            [&*port_setting, "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "autovacuum=off"];
+        let settings = [
+            &*port_setting,
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "autovacuum=off",
+        ];
         let mut command = self.program("postgres");
         command.args(["-D", data]).args(settings.iter().flat_map(|setting| ["-c", setting]));
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -171,7 +181,8 @@ async fn restored_backup_reveals_nothing_erased() {
     let list = List::create(&vault).await;
 
     // Values that are folded, and values in the inbox. Each of the first three is erased in another way.
-    let folded = vault.write(&[(Field::Ip, "192.0.2.1"), (Field::Ip, "192.0.2.2"), (Field::Ip, "192.0.2.8")]).await;
+    let folded =
+        vault.write(&[(Field::Ip, "192.0.2.1"), (Field::Ip, "192.0.2.2"), (Field::Ip, "192.0.2.8")]).await;
     vault.execute("SELECT vault_fold(100)").await;
     let in_inbox = vault.write(&[(Field::DeviceId, "device 3"), (Field::Ip, "192.0.2.9")]).await;
     let erased = [folded[0], folded[1], in_inbox[0]];
@@ -182,7 +193,10 @@ async fn restored_backup_reveals_nothing_erased() {
         .zip(["bob", "bob", "ann", "eve", "eve"])
         .map(|(token, user)| {
             let column = if *token == in_inbox[0] { "masked_device_id" } else { "masked_ip" };
-            format!("INSERT INTO user_logins (user_id, {column}, create_date) VALUES ('{user}', '{}', now())", token.to_text())
+            format!(
+                "INSERT INTO user_logins (user_id, {column}, create_date) VALUES ('{user}', '{}', now())",
+                token.to_text()
+            )
         })
         .collect();
     vault.execute(&rows.join(";")).await;
@@ -194,7 +208,8 @@ async fn restored_backup_reveals_nothing_erased() {
     assert_eq!(ciphertexts.len(), 3);
 
     let port = server.port.to_string();
-    let base_backup = ["-D", "restored", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", "fast", "--no-sync"];
+    let base_backup =
+        ["-D", "restored", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", "fast", "--no-sync"];
     folder.run("pg_basebackup", &base_backup);
     let broker = vault.broker_with_list(&list.bucket, &endpoint(), &kms.sdk().await);
     for target in [
@@ -223,7 +238,8 @@ async fn restored_backup_reveals_nothing_erased() {
     restored.execute("SELECT vault_fold(100)").await;
     assert_eq!(statuses(&restored, &kms, &erased).await, [410; 3]);
     assert_eq!(statuses(&restored, &kms, &kept).await, [200; 2]);
-    let left = "SELECT token FROM user_logins, LATERAL (VALUES (masked_ip), (masked_device_id)) AS tokens (token)
+    let left =
+        "SELECT token FROM user_logins, LATERAL (VALUES (masked_ip), (masked_device_id)) AS tokens (token)
         WHERE token IS NOT NULL ORDER BY 1";
     let left = texts(&restored.admin, left).await;
     let mut kept_texts: Vec<_> = kept.iter().map(Token::to_text).collect();
@@ -234,7 +250,9 @@ async fn restored_backup_reveals_nothing_erased() {
     // What the files still hold: dead rows until a vacuum has rewritten the tables, and the log until it is reused.
     restored.execute("CHECKPOINT").await;
     let before_vacuum = folder.parts_with("restored", &ciphertexts);
-    for statement in ["VACUUM FULL vault_sealed", "VACUUM FULL vault_inbox", "VACUUM FULL user_logins", "CHECKPOINT"] {
+    for statement in
+        ["VACUUM FULL vault_sealed", "VACUUM FULL vault_inbox", "VACUUM FULL user_logins", "CHECKPOINT"]
+    {
         restored.execute(statement).await;
     }
     let after_vacuum = folder.parts_with("restored", &ciphertexts);
@@ -244,5 +262,8 @@ async fn restored_backup_reveals_nothing_erased() {
 }
 
 fn decode(hex: &str) -> Vec<u8> {
-    hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }

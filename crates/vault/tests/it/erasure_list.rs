@@ -177,3 +177,39 @@ async fn late_erasure_is_neither_listed_nor_done() {
     assert_eq!(list.objects().await, []);
     assert_eq!(post(&broker, "/reveal", &reveal_body(&tokens[0])).await.status, 200);
 }
+
+/// A large table takes longer than the caller waits. The list has the erasure meanwhile.
+#[tokio::test]
+async fn slow_rows_are_erased_without_an_answer() {
+    let kms = KmsStub::start(Behaviour::Derive).await;
+    let vault = Vault::create(kms.public_key, KEY).await;
+    let list = List::create(&vault).await;
+    let token = token_of(Field::Ip, "192.0.2.1").to_text();
+    let slow = format!(
+        "INSERT INTO user_logins (user_id, masked_ip, create_date) VALUES ('ann', '{token}', now());
+         CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(10); RETURN NEW; END';
+         CREATE TRIGGER sleep BEFORE UPDATE ON user_logins FOR EACH ROW EXECUTE FUNCTION sleep()"
+    );
+    vault.execute(&slow).await;
+    let broker = vault.broker_with_list(&list.bucket, &endpoint(), &kms.sdk().await);
+    let body = erase_body(json!({ "token": token, "rows": true })).to_string();
+
+    let unknown = send_within(Duration::from_secs(9), &broker, event("/erase", &body)).await;
+    drop(broker);
+
+    let problem = serde_json::to_value(Problem::erasure_unknown().of_entry(1)).unwrap();
+    assert_eq!((unknown.status, unknown.body), (503, problem));
+    let objects = list.objects().await;
+    assert_eq!((objects.len(), &objects[0].1["rows"]), (1, &json!(true)));
+    for _ in 0..100 {
+        if vault.audit().await[0]["outcome"] == "done" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The value was unknown; the rows make it an erasure.
+    assert_eq!(vault.audit().await[0]["outcome"], "done");
+    let left = "SELECT count(masked_ip), (SELECT count(*) FROM vault_listed) FROM user_logins";
+    let left = vault.admin.query_one(left, &[]).await.unwrap();
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (0, 1));
+}

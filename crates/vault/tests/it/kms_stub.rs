@@ -1,7 +1,7 @@
 //! A KMS that answers as a test says. The tests in `localstack` have a KMS that is not ours.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
