@@ -581,16 +581,14 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         cluster = parameters["DatabaseResourceId"]
     if key := parameters["DatabaseSecretKeyArn"]:
         found["KeyOfOwnerSecret"] = key
-    if key := parameters["VaultKeyArn"]:
-        found["OlderVaultKey"] = key
+    found |= _of_older_vault(parameters)
     for secret in ("ApiSecret", "ExportSecret"):
         if secret in found:
             found[f"KeyOf{secret}"] = found["SecretsKey"]
     if "ExportBucket" in found:
         file = "user_logins/dt=2026-11-22/part-00000.parquet"
         found["ExportedFile"] = f"{found['ExportBucket']}/{file}"
-    older = f"arn:aws:s3:::{parameters['VaultErasureBucket']}"
-    if bucket := found.get("ErasureBucket") or (parameters["VaultErasureBucket"] and older):
+    if bucket := found.get("ErasureBucket") or found.get("OlderErasureBucket"):
         found["ErasureList"] = bucket
         found["Erasure"] = f"{bucket}/erasures/2026-11-27T12:31:01.000001Z-7-{'0' * 36}.json"
     if parameters["DatabaseAuthentication"] == "iam":
@@ -604,6 +602,16 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
     for service, resource in OTHERS.items():
         place = "::" if service == "s3" else f"{start}:"
         found[f"another {service}"] = f"arn:aws:{service}:{place}{resource}"
+    return found
+
+
+def _of_older_vault(parameters: dict[str, str]) -> dict[str, str]:
+    """Name the ARNs of a vault that the stack takes over."""
+    found = {}
+    if key := parameters["VaultKeyArn"]:
+        found["OlderVaultKey"] = key
+    if parameters["Vault"] == "true" and (bucket := parameters["VaultErasureBucket"]):
+        found["OlderErasureBucket"] = f"arn:aws:s3:::{bucket}"
     return found
 
 

@@ -262,7 +262,7 @@ mod tests {
         let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", secret, None, None, "example");
         let url = format!("https://examplebucket.s3.amazonaws.com/{path}");
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_hours(380_376);
         let signed = sign_request(method, &url, headers, body, credentials, "us-east-1", at).unwrap();
         let (_, authorization) = signed.iter().find(|(name, _)| name == "authorization").unwrap();
         authorization.rsplit_once("Signature=").unwrap().1.to_owned()

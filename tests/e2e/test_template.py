@@ -87,7 +87,9 @@ def test_table_of_contents_matches_the_section_banners() -> None:
     assert [line.removeprefix("#   ") for line in contents.splitlines()] == banners
 
 
-def test_every_parameter_is_documented_with_its_default(default: dict[str, Any]) -> None:
+def test_every_parameter_is_documented_with_its_default(
+    default: dict[str, Any],
+) -> None:
     section = (ROOT / "docs" / "configuration.md").read_text().split("## Template parameters")[1]
     rows = re.findall(r"^\| `(\w+)` \| (?:`(.+)`)? ?\|", section, re.MULTILINE)
 
@@ -126,7 +128,13 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
     returns_after_s = sum(
         default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
     )
-    on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
+    on_failures = {
+        "Errors",
+        "Throttles",
+        "database_error",
+        "batch_failed",
+        "used_percent",
+    }
     watching = [
         alarm
         for alarm in _alarms(resources).values()
@@ -144,7 +152,10 @@ def test_messages_are_kept_for_14_days(resources: dict[str, Any]) -> None:
     queues = [resources[name]["Properties"] for name in ("LoginQueue", "DeadLetterQueue")]
 
     # SQS's maximum. Without this property SQS deletes waiting logins after 4 days.
-    assert [queue["MessageRetentionPeriod"] for queue in queues] == [14 * DAY_S, 14 * DAY_S]
+    assert [queue["MessageRetentionPeriod"] for queue in queues] == [
+        14 * DAY_S,
+        14 * DAY_S,
+    ]
     assert queues[1]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
 
 
@@ -273,7 +284,9 @@ def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) ->
         assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier", "BucketName"})
 
 
-def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
+def test_stored_data_is_encrypted_with_the_stacks_keys(
+    resources: dict[str, Any],
+) -> None:
     settings = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
         "AWS::SecretsManager::Secret": "KmsKeyId",
@@ -292,7 +305,9 @@ def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]
         assert resources[key]["Properties"]["EnableKeyRotation"] is True
 
 
-def test_exported_files_are_encrypted_private_and_kept(resources: dict[str, Any]) -> None:
+def test_exported_files_are_encrypted_private_and_kept(
+    resources: dict[str, Any],
+) -> None:
     bucket = resources["ExportBucket"]
 
     kept = bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]
@@ -371,16 +386,27 @@ def test_stack_without_export_has_nothing_of_it(resources: dict[str, Any]) -> No
 def test_key_of_vault_agrees_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     key = resources["VaultKey"]
 
-    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == (
+        "RetainExceptOnCreate",
+        "Retain",
+    )
     properties = key["Properties"]
     # KMS rotates no such key, and deletes it 30 days after a request at the earliest.
     assert properties.keys() == {"Description", "KeySpec", "KeyUsage", "KeyPolicy"}
-    assert (properties["KeySpec"], properties["KeyUsage"]) == ("ECC_NIST_P256", "KEY_AGREEMENT")
+    assert (properties["KeySpec"], properties["KeyUsage"]) == (
+        "ECC_NIST_P256",
+        "KEY_AGREEMENT",
+    )
 
 
 def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -> None:
     off, on = (
-        _resolve(resources, HasVault=has_vault, HasVaultSecret=has_vault, HasKmsEndpoint=has_vault)
+        _resolve(
+            resources,
+            HasVault=has_vault,
+            HasVaultSecret=has_vault,
+            HasKmsEndpoint=has_vault,
+        )
         for has_vault in (False, True)
     )
 
@@ -471,7 +497,12 @@ def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -
         for statement in decrypting
     ]
 
-    assert sorted(services) == ["secretsmanager", "secretsmanager", "secretsmanager", "sqs"]
+    assert sorted(services) == [
+        "secretsmanager",
+        "secretsmanager",
+        "secretsmanager",
+        "sqs",
+    ]
 
 
 def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
@@ -530,12 +561,17 @@ def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> Non
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]) -> None:
+def test_created_database_requires_tls_and_is_retained(
+    resources: dict[str, Any],
+) -> None:
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
     cluster = resources["DatabaseCluster"]
 
     assert parameters["rds.force_ssl"] == "1"
-    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == (
+        "Snapshot",
+        "Snapshot",
+    )
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
     created = _resolve(cluster["Properties"], RestoresDatabase=False)
     assert created["StorageEncrypted"] is True
@@ -543,7 +579,9 @@ def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]
     assert "SnapshotIdentifier" not in created
 
 
-def test_restored_database_takes_owner_from_its_snapshot(resources: dict[str, Any]) -> None:
+def test_restored_database_takes_owner_from_its_snapshot(
+    resources: dict[str, Any],
+) -> None:
     restored = _resolve(resources["DatabaseCluster"]["Properties"], RestoresDatabase=True)
 
     assert restored["SnapshotIdentifier"] == {"Ref": "DatabaseSnapshot"}
@@ -564,7 +602,9 @@ def test_first_deployment_creates_no_protected_database(
     assert default["DatabaseDeletionProtection"] == "false"
 
 
-def test_idle_sessions_end_only_where_database_pauses(resources: dict[str, Any]) -> None:
+def test_idle_sessions_end_only_where_database_pauses(
+    resources: dict[str, Any],
+) -> None:
     group = resources["DatabaseParameters"]["Properties"]
 
     pausing, awake = (
@@ -575,7 +615,9 @@ def test_idle_sessions_end_only_where_database_pauses(resources: dict[str, Any])
     assert "idle_session_timeout" not in awake
 
 
-def test_migrate_reaches_aws_in_every_created_network(resources: dict[str, Any]) -> None:
+def test_migrate_reaches_aws_in_every_created_network(
+    resources: dict[str, Any],
+) -> None:
     needed = [
         name
         for name, resource in resources.items()
@@ -627,13 +669,28 @@ def test_parameters_that_replace_data_are_documented(template: dict[str, Any]) -
     assert {"DatabaseName", "DatabaseSnapshot", "VpcCidr"} < replacing
 
 
-def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, Any]) -> None:
+def test_stack_policy_protects_everything_that_holds_data(
+    resources: dict[str, Any],
+) -> None:
     allow, deny = json.loads((ROOT / "deploy" / "stack-policy.json").read_text())["Statement"]
 
-    assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
-    assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
+    assert (allow["Effect"], allow["Action"], allow["Resource"]) == (
+        "Allow",
+        "Update:*",
+        "*",
+    )
+    assert (deny["Effect"], deny["Action"]) == (
+        "Deny",
+        ["Update:Replace", "Update:Delete"],
+    )
     # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
-    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "VaultSecret"}
+    passwords = {
+        "WriterSecret",
+        "ReaderSecret",
+        "ApiSecret",
+        "ExportSecret",
+        "VaultSecret",
+    }
     assert set(deny["Resource"]) == {
         f"LogicalResourceId/{name}"
         for name, resource in resources.items()
@@ -641,7 +698,9 @@ def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, A
     }
 
 
-def test_cloudformation_waits_longer_than_migrate_runs(resources: dict[str, Any]) -> None:
+def test_cloudformation_waits_longer_than_migrate_runs(
+    resources: dict[str, Any],
+) -> None:
     longest = resources["MigrateFunction"]["Properties"]["Timeout"]
 
     assert resources["Schema"]["Properties"]["ServiceTimeout"] > longest

@@ -174,7 +174,13 @@ def test_unknown_erasures_are_replayed(
 def test_login_of_vault_reads_no_table(sealed: Database) -> None:
     password = json.loads(_secret(sealed))["password"]
 
-    for table in ("user_logins", "vault_sealed", "vault_inbox", "vault_audit", "vault_keys"):
+    for table in (
+        "user_logins",
+        "vault_sealed",
+        "vault_inbox",
+        "vault_audit",
+        "vault_keys",
+    ):
         with (
             psycopg.connect(sealed.postgres.url("login_vault", password, DATABASE)) as session,
             pytest.raises(psycopg.errors.InsufficientPrivilege),

@@ -21,7 +21,7 @@ const LOGINS: [Login<'static>; 2] =
 /// An empty erasure list for a database.
 struct List {
     name: String,
-    list: ErasureList,
+    erasures: ErasureList,
     bucket: Bucket,
 }
 
@@ -32,8 +32,8 @@ impl List {
         let bucket = Bucket::new(secrets.sdk_config().clone(), &name, None);
         // The path of an object without a key is that of the bucket: this creates it.
         bucket.put("", b"").await.unwrap();
-        let list = ErasureList::new(&secrets, &ErasureBucket { name: name.clone(), endpoint: None });
-        Self { name, list, bucket }
+        let erasures = ErasureList::new(&secrets, &ErasureBucket { name: name.clone(), endpoint: None });
+        Self { name, erasures, bucket }
     }
 
     /// Writes an erasure of the salt of the tests. Returns its key.
@@ -52,13 +52,13 @@ impl List {
         let tokens: Vec<_> = tokens.iter().map(|byte| hex(*byte)).collect();
         let key = format!("erasures/{erased_at}-7-{}.json", tokens.concat().len());
         let erasure = Erasure::new(erased_at.to_owned(), tokens, never_again, rows, Some(salt.to_owned()));
-        self.list.put(&key, &erasure).await.unwrap();
+        self.erasures.put(&key, &erasure).await.unwrap();
         key
     }
 
     async fn replay(&self, vault: &mut Vault) -> Replayed {
         let deadline = Deadline::within(Duration::from_mins(1));
-        replay::replay(&mut vault.database.admin, "public", &self.list, deadline).await.unwrap()
+        replay::replay(&mut vault.database.admin, "public", &self.erasures, deadline).await.unwrap()
     }
 }
 
@@ -205,7 +205,7 @@ async fn all_pages_of_the_list_are_replayed() {
     let put = async |number: u32| {
         let key = format!("erasures/2026-11-27T12:00:00.{number:06}Z-{number}-x.json");
         let erasure = Erasure::new("2026-11-27T12:00:00.000000Z".into(), vec![hex(1)], false, false, None);
-        list.list.put(&key, &erasure).await.unwrap();
+        list.erasures.put(&key, &erasure).await.unwrap();
     };
     stream::iter(0..1001).map(put).buffer_unordered(32).collect::<Vec<()>>().await;
 

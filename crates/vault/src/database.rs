@@ -315,7 +315,9 @@ impl Database {
         let listing = Listing { list, note: &note, schema: &self.schema, entry, never_again, with_rows };
         // Out of the pool: no other request may find the open transaction of a request that was dropped.
         let connection = Object::take(self.connection(deadline).await?);
-        match listed::erase(connection.client(), &erase, parameters, &listing, read, deadline).await {
+        let erased = listed::erase(connection.client(), &erase, parameters, &listing, read, deadline);
+        // Boxed, as the handshake.
+        match Box::pin(erased).await {
             Ok((erased, rows)) => Ok(Erased { rows, ..erased }),
             Err(NotListed::Refused(error)) => Err(Failure::Answered(connection.store_error(&error)).into()),
             Err(NotListed::Late) => Err(DatabaseError::Unavailable(StoreError::TimedOut)),

@@ -91,7 +91,7 @@ async fn put(
     Listing { list, note, entry, never_again, with_rows, .. }: &Listing<'_>,
 ) -> Result<(), NotListed> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(entry, Type::INT8), (&tokens, Type::TEXT_ARRAY)];
-    let row = client.query_typed_one(*note, &parameters).await?;
+    let row = client.query_typed_one(note, &parameters).await?;
     let read = || Some((row.try_get(0).ok()?, row.try_get(1).ok()?, row.try_get(2).ok()?));
     let (key, erased_at, salt_fingerprint): (String, String, Option<String>) =
         read().ok_or(NotListed::Unreadable)?;

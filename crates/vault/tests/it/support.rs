@@ -61,7 +61,7 @@ pub(crate) struct Sealed {
 impl Vault {
     /// Creates a database whose current key is this one, and a secret with the salt.
     pub(crate) async fn create(public_key: Point, kms_key: &str) -> Self {
-        Self::create_on(superuser(), public_key, kms_key).await
+        Box::pin(Self::create_on(superuser(), public_key, kms_key)).await
     }
 
     /// As [`create`](Self::create), on another server.
