@@ -259,7 +259,7 @@ def stacks(template: Json) -> Iterator[Stack]:
     for deployment in deployments(template):
         resources = resolve(template, deployment, memory)["Resources"]
         others = ("ExportKey", "ExportBucketPolicy", "VaultKey", "NetworkPolicy")
-        others += ("ErasureBucketPolicy",)
+        others += ("VaultErasureBucketPolicy",)
         judged = (*ROLES, *SENDING, *PEOPLE, *others)
         named = {name: resources.get(name) for name in judged}
         if (text := json.dumps(named)) not in seen:
@@ -280,7 +280,7 @@ def findings(template: Json) -> Iterator[str]:
             yield from _of_readers(stack)
         if "VaultKey" in stack.resources:
             yield from _of_vault_key(stack)
-        if "ErasureBucket" in stack.resources:
+        if "VaultErasureBucket" in stack.resources:
             yield from _of_erasures(stack)
         for policy in PEOPLE.keys() & stack.resources.keys():
             yield from _of_people(stack, policy)
@@ -464,7 +464,7 @@ def _of_erasures(stack: Stack) -> Iterator[str]:
         f"a reader ({arn})": (arn, [parse_policy_document(EVERYTHING)])
         for arn in _listed(stack, "VaultErasureReaders")
     }
-    policy = _policy(stack, "ErasureBucketPolicy")
+    policy = _policy(stack, "VaultErasureBucketPolicy")
     for (caller, (arn, policies)), one in product(callers.items(), OF_ERASURES):
         action, name, allowed = one
         # A reader of the account may manage the bucket, if its own policies allow it.
@@ -478,7 +478,7 @@ def _of_erasures(stack: Stack) -> Iterator[str]:
             if does != (bool(should) and secure):
                 how = "with TLS" if secure else "without TLS"
                 verb = "may" if does else "may not"
-                yield f"ErasureBucketPolicy: {caller} {verb} {action} on {name} {how}"
+                yield f"VaultErasureBucketPolicy: {caller} {verb} {action} on {name} {how}"
 
 
 def _of_people(stack: Stack, name: str) -> Iterator[str]:
@@ -588,7 +588,7 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
     if "ExportBucket" in found:
         file = "user_logins/dt=2026-11-22/part-00000.parquet"
         found["ExportedFile"] = f"{found['ExportBucket']}/{file}"
-    if bucket := found.get("ErasureBucket") or found.get("OlderErasureBucket"):
+    if bucket := found.get("VaultErasureBucket") or found.get("OlderErasureBucket"):
         found["ErasureList"] = bucket
         found["Erasure"] = f"{bucket}/erasures/2026-11-27T12:31:01.000001Z-7-{'0' * 36}.json"
     if parameters["DatabaseAuthentication"] == "iam":
@@ -610,7 +610,7 @@ def _of_older_vault(parameters: dict[str, str]) -> dict[str, str]:
     found = {}
     if key := parameters["VaultKeyArn"]:
         found["OlderVaultKey"] = key
-    if parameters["Vault"] == "true" and (bucket := parameters["VaultErasureBucket"]):
+    if parameters["Vault"] == "true" and (bucket := parameters["VaultErasureBucketName"]):
         found["OlderErasureBucket"] = f"arn:aws:s3:::{bucket}"
     return found
 

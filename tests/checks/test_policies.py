@@ -190,18 +190,18 @@ def _read_no_salt(template: Json) -> None:
 
 
 def _list_erasures_of_others(template: Json) -> None:
-    statements = _statements(template, "ErasureBucketPolicy")
-    statements.remove(_statement(template, "ErasureBucketPolicy", "RefuseOtherWriters"))
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "RefuseOtherWriters"))
 
 
 def _let_erasures_be_read(template: Json) -> None:
-    statements = _statements(template, "ErasureBucketPolicy")
-    statements.remove(_statement(template, "ErasureBucketPolicy", "RefuseOtherReaders"))
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "RefuseOtherReaders"))
 
 
 def _let_erasures_be_deleted(template: Json) -> None:
-    statements = _statements(template, "ErasureBucketPolicy")
-    statements.remove(_statement(template, "ErasureBucketPolicy", "NobodyDeletes"))
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "NobodyDeletes"))
 
 
 def _let_the_vault_read_erasures(template: Json) -> None:

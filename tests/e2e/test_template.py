@@ -278,8 +278,9 @@ def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) ->
 
     # The next stack of this name could not create a second resource of the same name.
     of_export = {"ExportKey", "ExportBucket", "ExportBucketPolicy"}
-    others = {"VaultKey", "Key", "SecretsKey", "Salt", "DatabaseCluster"}
-    assert set(outliving) == of_export | others
+    of_vault = {"VaultKey", "VaultErasureBucket", "VaultErasureBucketPolicy"}
+    others = {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    assert set(outliving) == of_export | of_vault | others
     for properties in outliving.values():
         assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier", "BucketName"})
 
@@ -413,7 +414,7 @@ def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -
     # Each of these properties lets CloudFormation run migrate.
     before, after = (one["Schema"]["Properties"] for one in (off, on))
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"Vault", "VaultSecret", "ErasureBucket"}
+    assert changed == {"Vault", "VaultSecret", "VaultErasures"}
     public_key = {"Fn::GetAtt": ["VaultPublicKey", "PublicKey"]}
     assert after["Vault"] == public_key
     assert _variables(on["IngestFunction"])["VAULT_PUBLIC_KEY"] == public_key
@@ -422,7 +423,7 @@ def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -
     own = {"Fn::GetAtt": ["VaultKey", "Arn"]}
     key = {"Fn::If": ["CreatesVaultKey", own, {"Ref": "VaultKeyArn"}]}
     assert migrate["VAULT_KMS_KEY"] == vault["VAULT_KMS_KEY"] == key
-    list_of_stack, list_before = {"Ref": "ErasureBucket"}, {"Ref": "VaultErasureBucket"}
+    list_of_stack, list_before = {"Ref": "VaultErasureBucket"}, {"Ref": "VaultErasureBucketName"}
     erasures = {"Fn::If": ["CreatesErasureBucket", list_of_stack, list_before]}
     assert migrate["VAULT_ERASURE_BUCKET"] == vault["VAULT_ERASURE_BUCKET"] == erasures
     for function in ("IngestFunction", "MigrateFunction"):
@@ -473,9 +474,11 @@ def test_each_route_of_vault_is_signed_and_single(resources: dict[str, Any]) -> 
 def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> None:
     of_vault = {name for name in resources if name.startswith("Vault")}
 
-    assert len(of_vault) == 23
+    assert len(of_vault) == 25
     others = {
         "VaultKey": "CreatesVaultKey",
+        "VaultErasureBucket": "CreatesErasureBucket",
+        "VaultErasureBucketPolicy": "CreatesErasureBucket",
         "VaultSecret": "HasVaultSecret",
         "VaultRequestsQuery": "HasVaultQueries",
     }
@@ -483,7 +486,7 @@ def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> Non
         assert resources[name]["Condition"] == others.get(name, "HasVault")
     # The dashboard has its variables, which are then empty.
     others = {name: resources[name] for name in resources.keys() - of_vault - {"Dashboard"}}
-    off = dict.fromkeys(("HasVault", "HasVaultSecret"), False)
+    off = dict.fromkeys(("HasVault", "HasVaultSecret", "CreatesErasureBucket"), False)
     assert "Vault" not in json.dumps(_resolve(others, **off)).replace("HasVault", "")
 
 
@@ -515,9 +518,13 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
         name: endpoint["PolicyDocument"]["Statement"] for name, endpoint in endpoints.items()
     }
 
-    to_cloudformation, optional = allowed.pop("S3Endpoint")
-    condition, to_bucket, nothing = optional["Fn::If"]
-    assert (condition, nothing) == ("HasExport", NO_VALUE)
+    to_cloudformation, *optional = allowed.pop("S3Endpoint")
+    conditions, (to_bucket, to_erasures), nothing = zip(
+        *(one["Fn::If"] for one in optional), strict=True
+    )
+    assert (conditions, {*map(str, nothing)}) == (("HasExport", "HasVault"), {str(NO_VALUE)})
+    assert to_erasures["Action"] == ["s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+    assert to_erasures["Condition"] == to_bucket["Condition"]
     assert to_bucket["Action"] == ["s3:AbortMultipartUpload", "s3:PutObject"]
     assert to_bucket["Resource"] == {"Fn::Sub": "${ExportBucket.Arn}/*"}
     assert set(to_bucket["Condition"]["StringEquals"]) == {
