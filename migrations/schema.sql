@@ -1,4 +1,4 @@
--- Schema as of V13__vault_audit
+-- Schema as of V14__erasure_list
 --
 -- The whole schema, as all migrations together leave it. This file is for reading: `migrate` does not
 -- run it. A test compares it with the migrations, so it cannot go stale; README.md says how to update it.
@@ -679,6 +679,12 @@ COMMENT ON TABLE vault_erased IS
     'Tokens whose sealed value was erased. What was written before stays out of vault_sealed';
 COMMENT ON COLUMN vault_erased.never_again IS 'Whether later values are kept out too';
 
+-- In the order of S3, which compares bytes. No row is ever deleted: the list keeps its objects, too.
+CREATE TABLE vault_listed (
+    object_key text COLLATE "C" PRIMARY KEY
+);
+COMMENT ON TABLE vault_listed IS 'The objects of the erasure list whose erasures this database has';
+
 -- No free text: it would become a copy of what it describes.
 CREATE TABLE vault_audit (
     id             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1178,8 +1184,8 @@ BEGIN
 END
 $$;
 
--- Removes tokens from user_logins and from what is derived from it, and returns the number of rows that had one.
-CREATE FUNCTION vault_clear_rows(tokens text[]) RETURNS bigint
+-- As vault_clear_rows(text[]), without the rows of the days after `until`: they were written after the erasure.
+CREATE FUNCTION vault_clear_rows(tokens text[], until date) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     prefix constant text := CASE WHEN 'public' = 'public' THEN '' ELSE 'public' || '_' END;
@@ -1214,7 +1220,7 @@ BEGIN
         SET
             masked_ip = CASE WHEN masked_ip = ANY (tokens) THEN NULL ELSE masked_ip END,
             masked_device_id = CASE WHEN masked_device_id = ANY (tokens) THEN NULL ELSE masked_device_id END
-        WHERE masked_ip = ANY (tokens) OR masked_device_id = ANY (tokens)
+        WHERE (masked_ip = ANY (tokens) OR masked_device_id = ANY (tokens)) AND (create_date::date > until) IS NOT TRUE
         RETURNING create_date::date AS day
     )
     SELECT coalesce(sum(days.rows), 0), coalesce(array_agg(day) FILTER (
@@ -1237,12 +1243,23 @@ BEGIN
         -- A ring has the name of one of its devices. The next roll-up finds the rings anew.
         EXECUTE format('DELETE FROM %s.rings WHERE ring = ANY ($1)', analytics) USING tokens;
         EXECUTE format('DELETE FROM %s.ring_members WHERE ring = ANY ($1)', analytics) USING tokens;
+        -- Later days may have rows of the tokens, whose counts were just deleted.
         EXECUTE format(
-            'UPDATE %s.day SET ledger_entries = NULL, closed = false WHERE day = ANY ($1) AND NOT merged', analytics
-        ) USING changed_days;
+            'UPDATE %s.day SET ledger_entries = NULL, closed = false '
+            'WHERE (day = ANY ($1) OR day > $2) AND NOT merged',
+            analytics
+        ) USING changed_days, until;
         EXECUTE format('UPDATE %s.state SET run = run + 1', analytics);
     END IF;
     RETURN changed_rows;
+END
+$$;
+
+-- Removes tokens from user_logins and from what is derived from it, and returns the number of rows that had one.
+CREATE FUNCTION vault_clear_rows(tokens text[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN public.vault_clear_rows(tokens, 'infinity');
 END
 $$;
 
@@ -1449,6 +1466,165 @@ BEGIN
         JOIN public.vault_honey AS honey ON honey.token = audit.token
         WHERE audit.id = vault_is_honey.entry AND audit.db_user = session_user AND audit.taken_at IS NOT NULL
     );
+
+END
+$$;
+
+-- Refuses tokens that this transaction has not erased for this entry of the audit.
+CREATE FUNCTION vault_check_erasing(entry bigint, tokens text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (
+            SELECT FROM public.vault_audit AS audit
+            WHERE audit.id = entry
+                AND audit.verb IN ('erase', 'erase-user')
+                AND audit.db_user = session_user
+                AND audit.taken_at >= now()
+        )
+        OR EXISTS (
+            SELECT FROM unnest(tokens) AS wanted
+            WHERE NOT EXISTS (
+                SELECT FROM public.vault_erased AS erasure
+                WHERE erasure.token = decode(wanted, 'hex') AND erasure.erased_at >= now()
+            )
+        )
+    THEN
+        RAISE EXCEPTION 'there is no such entry in the audit' USING ERRCODE = 'LE004';
+    END IF;
+END
+$$;
+
+-- Notes that the erasure of an entry, in this transaction, is in the erasure list, and returns the key and the
+-- content of its object. The caller writes the object before it commits: the list then has each erasure of the
+-- database. An erasure that is only in the list is replayed.
+CREATE FUNCTION vault_list(
+    entry bigint, tokens text[], OUT object_key text, OUT erased_at text, OUT salt_fingerprint text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM public.vault_check_erasing(entry, tokens);
+    erased_at := to_char(
+        (
+            SELECT max(erasure.erased_at)
+            FROM public.vault_erased AS erasure
+            WHERE erasure.token IN (SELECT decode(listed, 'hex') FROM unnest(tokens) AS listed)
+        ) AT TIME ZONE 'UTC',
+        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+    );
+    object_key := format('erasures/%s-%s-%s.json', erased_at, entry, gen_random_uuid());
+    salt_fingerprint := (SELECT fingerprint FROM public.salt_fingerprint);
+    INSERT INTO public.vault_listed VALUES (object_key);
+END
+$$;
+
+-- Removes tokens that this transaction has erased from user_logins, too, and returns the number of rows. It is a
+-- step of its own, because it may take longer than the caller waits: the object is in the list before.
+CREATE FUNCTION vault_erase_rows(entry bigint, tokens text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    cleared bigint;
+BEGIN
+    PERFORM public.vault_check_erasing(entry, tokens);
+    cleared := public.vault_clear_rows(tokens);
+    UPDATE public.vault_audit AS audit SET outcome = 'done' WHERE audit.id = entry AND cleared > 0;
+    RETURN cleared;
+END
+$$;
+
+-- Repeats erasures of the erasure list, each as of its own time, and notes their objects. `listed` is an array of
+-- objects with the keys object_key, erased_at, tokens, never_again, rows and salt_fingerprint. Erasures that the
+-- database has are left out. The objects of another salt are returned instead: their tokens say nothing here.
+CREATE FUNCTION vault_replay(
+    listed jsonb, OUT erasures bigint, OUT tokens bigint, OUT rows bigint, OUT of_other_salts text[]
+)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    accepted constant text := (SELECT fingerprint FROM public.salt_fingerprint);
+    missing jsonb;
+    forgotten bytea[];
+    cleared record;
+BEGIN
+    PERFORM public.vault_lock();
+
+    SELECT
+        coalesce(jsonb_agg(object) FILTER (WHERE NOT is_other), '[]'),
+        coalesce(array_agg(object ->> 'object_key') FILTER (WHERE is_other), '{}')
+    INTO missing, of_other_salts
+    FROM (
+        SELECT object, coalesce(object ->> 'salt_fingerprint' <> accepted, false) AS is_other
+        FROM jsonb_array_elements(listed) AS object
+        WHERE NOT EXISTS (
+            SELECT FROM public.vault_listed AS known WHERE known.object_key = object ->> 'object_key'
+        )
+    ) AS objects;
+    erasures := jsonb_array_length(missing);
+
+    -- A later erasure has removed the values already. What was sealed after it stays.
+    WITH erasure AS MATERIALIZED (
+        SELECT decode(token, 'hex') AS token, max((object ->> 'erased_at')::timestamptz) AS erased_at,
+            bool_or((object ->> 'never_again')::boolean) AS never_again
+        FROM jsonb_array_elements(missing) AS object
+        CROSS JOIN LATERAL jsonb_array_elements_text(object -> 'tokens') AS token
+        GROUP BY token
+    ),
+    noted AS (
+        INSERT INTO public.vault_erased AS before (token, erased_at, never_again)
+        SELECT token, erased_at, never_again FROM erasure ORDER BY token
+        ON CONFLICT (token) DO UPDATE SET
+            erased_at = greatest(before.erased_at, excluded.erased_at),
+            never_again = before.never_again OR excluded.never_again
+        WHERE before.erased_at < excluded.erased_at OR excluded.never_again > before.never_again
+        RETURNING token
+    )
+    SELECT coalesce(array_agg(token), '{}') INTO forgotten FROM noted;
+    tokens := cardinality(forgotten);
+
+    DELETE FROM public.vault_sealed WHERE token = ANY (forgotten);
+
+    IF tokens > 0 THEN
+        WITH scrubbed AS MATERIALIZED (
+            SELECT place, string_agg(entry, '' ORDER BY start) FILTER (WHERE NOT is_erased) AS body
+            FROM (
+                SELECT place, start, substr(body, start + 1, entry_length) AS entry, EXISTS (
+                    SELECT FROM public.vault_erased AS erasure
+                    WHERE erasure.token = substr(body, start + 4, 32)
+                        AND (never_again OR written_at <= erasure.erased_at)
+                ) AS is_erased
+                FROM (
+                    -- The concatenation reads the body once.
+                    SELECT ctid AS place, entry_length, written_at, body || ''::bytea AS body
+                    FROM public.vault_inbox
+                    OFFSET 0
+                ) AS whole
+                CROSS JOIN LATERAL generate_series(0, octet_length(body) - 1, entry_length) AS start
+            ) AS entries
+            GROUP BY place
+            HAVING bool_or(is_erased)
+        ),
+        emptied AS (
+            DELETE FROM public.vault_inbox USING scrubbed WHERE ctid = place AND scrubbed.body IS NULL
+        )
+        UPDATE public.vault_inbox SET body = scrubbed.body
+        FROM scrubbed
+        WHERE ctid = place AND scrubbed.body IS NOT NULL;
+    END IF;
+
+    rows := 0;
+    FOR cleared IN
+        -- The clocks of SQS, which dates a login, and of Postgres may differ a little.
+        SELECT (((object ->> 'erased_at')::timestamptz + INTERVAL '15 minutes') AT TIME ZONE 'UTC')::date AS until,
+            array_agg(DISTINCT token) AS of_rows
+        FROM jsonb_array_elements(missing) AS object
+        CROSS JOIN LATERAL jsonb_array_elements_text(object -> 'tokens') AS token
+        WHERE (object ->> 'rows')::boolean
+        GROUP BY until
+    LOOP
+        rows := rows + public.vault_clear_rows(cleared.of_rows, cleared.until);
+    END LOOP;
+
+    INSERT INTO public.vault_listed (object_key)
+    SELECT object ->> 'object_key' FROM jsonb_array_elements(missing) AS object
+    ON CONFLICT DO NOTHING;
 END
 $$;
 
@@ -1486,6 +1662,11 @@ REVOKE ALL ON FUNCTION vault_key_states(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_sample(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_plant(bigint, bytea[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vault_is_honey(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_check_erasing(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_list(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_erase_rows(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_clear_rows(text[], date) FROM PUBLIC;
+REVOKE ALL ON FUNCTION vault_replay(jsonb) FROM PUBLIC;
 
 -- Without written_at: an erasure relies on it.
 GRANT INSERT (key_id, enc, entry_length, body) ON vault_inbox TO login_writer;

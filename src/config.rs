@@ -60,10 +60,15 @@ pub const VAULT_PUBLIC_KEY: &str = "VAULT_PUBLIC_KEY";
 pub const VAULT_KMS_KEY: &str = "VAULT_KMS_KEY";
 /// The name or ARN of the secret with the password that `migrate` sets for `login_vault`.
 pub const VAULT_SECRET_ID: &str = "VAULT_SECRET_ID";
+/// The bucket with the erasure list of the vault; without it, a restored backup brings erased values back.
+pub const VAULT_ERASURE_BUCKET: &str = "VAULT_ERASURE_BUCKET";
 /// After how many days `migrate` drops logins, at least 16; without it, logins stay.
 pub const LOGIN_RETENTION_DAYS: &str = "LOGIN_RETENTION_DAYS";
 /// How `login_writer` may log in after `migrate`: with a `password`, or by `iam`.
 pub const WRITER_AUTHENTICATION: &str = "WRITER_AUTHENTICATION";
+
+/// The AWS SDK's own variable for the address of S3. Emulators have one.
+const S3_ENDPOINT: &str = "AWS_ENDPOINT_URL_S3";
 
 /// The log filter: a level, or pairs of a module path and a level. It overrides `AWS_LAMBDA_LOG_LEVEL`.
 pub const RUST_LOG: &str = "RUST_LOG";
@@ -193,6 +198,15 @@ pub enum SettingError {
     /// `VAULT_PUBLIC_KEY` cannot be used.
     #[error("{VAULT_PUBLIC_KEY} {0}")]
     VaultKey(#[from] NotAVaultKey),
+}
+
+/// The bucket with the erasure list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasureBucket {
+    /// The name.
+    pub name: String,
+    /// Replaces the address of S3, and `AWS_ENDPOINT_URL`.
+    pub endpoint: Option<String>,
 }
 
 /// How a role logs in.
@@ -362,6 +376,12 @@ pub fn vault_public_key(
 /// [`SettingError::Missing`].
 pub fn vault_kms_key(environment: impl Fn(&str) -> Option<String>) -> Result<String, SettingError> {
     environment(VAULT_KMS_KEY).and_then(not_blank).ok_or(SettingError::Missing(VAULT_KMS_KEY))
+}
+
+/// Returns the bucket in [`VAULT_ERASURE_BUCKET`]; `None` if there is no erasure list.
+pub fn erasure_bucket(environment: impl Fn(&str) -> Option<String>) -> Option<ErasureBucket> {
+    let name = environment(VAULT_ERASURE_BUCKET).and_then(not_blank)?;
+    Some(ErasureBucket { name, endpoint: environment(S3_ENDPOINT).and_then(not_blank) })
 }
 
 /// Returns the number of days in [`LOGIN_RETENTION_DAYS`]; `None` if `migrate` drops no logins.

@@ -18,6 +18,7 @@ pub mod analytics;
 pub mod aws;
 pub mod config;
 pub mod deadline;
+pub mod erasures;
 pub mod error;
 pub mod fingerprint_event;
 pub mod handler;

@@ -113,6 +113,11 @@ TESTED = {
     "login-etl --env prod vault agree": (VAULT_COMMANDS, '"vault", "agree"'),
     "login-etl --env prod vault verify": (VAULT_COMMANDS, '"vault", "verify"'),
     "login-etl --env prod vault honey": (VAULT_COMMANDS, '"vault", "honey"'),
+    "login-etl --env prod vault replay": ("tests/e2e/test_vault.py", '"vault", "replay"'),
+    "SQL: A new key each quarter": (
+        "crates/vault/tests/it/keys.rs",
+        'statements("A new key each quarter")',
+    ),
     "SQL: Reveal a value": ("tests/e2e/test_vault.py", 'documented.sql("Reveal a value")'),
     "make simulate": ("tests/checks/test_simulate.py", '# "make simulate" runs this program'),
     "python -m dev.costs": ("dev/checks/documents.py", "costs.tables()"),

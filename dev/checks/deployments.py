@@ -48,6 +48,8 @@ EXAMPLES = {
     "SourceArns": f"arn:aws:sns:{_HERE}:topic,arn:aws:events:{_HERE}:rule/rule",
     "StackName": STACK,
     "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+    "VaultErasureBucketName": "erasures-of-an-older-stack",
+    "VaultErasureReaders": f"{_ELSEWHERE}:role/auditor,arn:aws:iam::{ACCOUNT}:user/auditor",
     "VaultKeyArn": f"arn:aws:kms:{_HERE}:key/of-an-older-stack",
 }
 

@@ -113,6 +113,8 @@ ROLES = {
         Grant(
             ("kms:Decrypt",), ("SecretsKey", "OwnerKey", "KeyOfOwnerSecret"), via=SECRETS_MANAGER
         ),
+        Grant(("s3:GetObject",), ("Erasure",)),
+        Grant(("s3:ListBucket",), ("ErasureList",)),
         Grant(WRITE_LOGS, ("MigrateLogGroup",)),
         TRACES,
     ),
@@ -143,6 +145,7 @@ ROLES = {
         Grant(("kms:Decrypt",), ("SecretsKey",), via=SECRETS_MANAGER),
         *(Grant(OPENING, ("OlderVaultKey",), via=via) for via in THROUGH),
         Grant(("rds-db:connect",), ("login_vault",)),
+        Grant(("s3:PutObject",), ("Erasure",)),
         Grant(WRITE_LOGS, ("VaultLogGroup",)),
         TRACES,
     ),
@@ -173,6 +176,23 @@ READING_FILES = (
     ("s3:GetObjectVersionForReplication", "ExportedFile"),
     ("s3:ListBucket", "ExportBucket"),
     ("s3:GetBucketLocation", "ExportBucket"),
+)
+
+# What the policy of the erasure list decides: an action, the resource, and who may do it beside the
+# readers.
+OF_ERASURES = (
+    ("s3:PutObject", "Erasure", {"VaultRole"}),
+    ("s3:PutObjectTagging", "Erasure", set()),
+    ("s3:ReplicateObject", "Erasure", set()),
+    ("s3:GetObject", "Erasure", {"MigrateRole", "a reader"}),
+    ("s3:GetObjectVersion", "Erasure", set()),
+    ("s3:GetObjectVersionForReplication", "Erasure", set()),
+    ("s3:ListBucket", "ErasureList", {"MigrateRole", "a reader", "an administrator"}),
+    ("s3:GetBucketLocation", "ErasureList", {"a reader", "an administrator"}),
+    ("s3:PutBucketPolicy", "ErasureList", {"an administrator"}),
+    ("s3:PutLifecycleConfiguration", "ErasureList", set()),
+    ("s3:DeleteObject", "Erasure", set()),
+    ("s3:DeleteObjectVersion", "Erasure", set()),
 )
 
 # The keys in the context of a call of a function URL:
@@ -242,6 +262,7 @@ def stacks(template: Json) -> Iterator[Stack]:
     for deployment in deployments(template):
         resources = resolve(template, deployment, memory)["Resources"]
         others = ("ExportKey", "ExportBucketPolicy", "VaultKey", "NetworkPolicy")
+        others += ("VaultErasureBucketPolicy",)
         judged = (*ROLES, *SENDING, *PEOPLE, *others)
         named = {name: resources.get(name) for name in judged}
         if (text := json.dumps(named)) not in seen:
@@ -262,6 +283,8 @@ def findings(template: Json) -> Iterator[str]:
             yield from _of_readers(stack)
         if "VaultKey" in stack.resources:
             yield from _of_vault_key(stack)
+        if "VaultErasureBucket" in stack.resources:
+            yield from _of_erasures(stack)
         for policy in PEOPLE.keys() & stack.resources.keys():
             yield from _of_people(stack, policy)
         for role, resource in stack.resources.items():
@@ -432,6 +455,35 @@ def _of_vault_key(stack: Stack) -> Iterator[str]:
             yield f"VaultKey: {caller} {'may' if does else 'may not'} {action}"
 
 
+def _of_erasures(stack: Stack) -> Iterator[str]:
+    """Check that the vault alone writes erasures, and that nobody deletes one.
+
+    Those who may read them are migrate and the callers of VaultErasureReaders.
+    """
+    roles = [name for name, one in stack.resources.items() if one["Type"] == "AWS::IAM::Role"]
+    callers = {name: (stack.arns[name], _policies(stack, name)) for name in roles}
+    callers["an administrator"] = UNLISTED_READER, [parse_policy_document(EVERYTHING)]
+    callers |= {
+        f"a reader ({arn})": (arn, [parse_policy_document(EVERYTHING)])
+        for arn in _listed(stack, "VaultErasureReaders")
+    }
+    policy = _policy(stack, "VaultErasureBucketPolicy")
+    for (caller, (arn, policies)), one in product(callers.items(), OF_ERASURES):
+        action, name, allowed = one
+        # A reader of the account may manage the bucket, if its own policies allow it.
+        is_reader = caller.startswith("a reader")
+        should = caller in allowed or (is_reader and {"a reader", "an administrator"} & allowed)
+        for secure in (True, False):
+            context = _context(arn, action, stack.arns[name], {}, secure=secure)
+            decided = evaluate_resource_policy(policy, context).decision
+            by_itself = evaluate(context, policies).decision
+            does = decided != "Deny" and "Allow" in (decided, by_itself)
+            if does != (bool(should) and secure):
+                how = "with TLS" if secure else "without TLS"
+                verb = "may" if does else "may not"
+                yield f"VaultErasureBucketPolicy: {caller} {verb} {action} on {name} {how}"
+
+
 def _of_people(stack: Stack, name: str) -> Iterator[str]:
     """Check that a policy for people allows one API, or one route, and its address only."""
     policy = [parse_policy_document(_policy(stack, name))]
@@ -532,8 +584,7 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
         cluster = parameters["DatabaseResourceId"]
     if key := parameters["DatabaseSecretKeyArn"]:
         found["KeyOfOwnerSecret"] = key
-    if key := parameters["VaultKeyArn"]:
-        found["OlderVaultKey"] = key
+    found |= _of_older_vault(parameters)
     found |= {"SaltToResalt": found["Salt"]} if parameters["Resalt"] else {}
     for secret in ("ApiSecret", "ExportSecret"):
         if secret in found:
@@ -541,6 +592,9 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
     if "ExportBucket" in found:
         file = "user_logins/dt=2026-11-22/part-00000.parquet"
         found["ExportedFile"] = f"{found['ExportBucket']}/{file}"
+    if bucket := found.get("VaultErasureBucket") or found.get("OlderErasureBucket"):
+        found["ErasureList"] = bucket
+        found["Erasure"] = f"{bucket}/erasures/2026-11-27T12:31:01.000001Z-7-{'0' * 36}.json"
     if parameters["DatabaseAuthentication"] == "iam":
         for user in ("login_writer", "login_api", "login_export", "login_vault", "login_owner"):
             found[user] = f"arn:aws:rds-db:{start}:dbuser:{cluster}/{user}"
@@ -552,6 +606,16 @@ def _arns(template: Json, deployment: Deployment) -> dict[str, str]:
     for service, resource in OTHERS.items():
         place = "::" if service == "s3" else f"{start}:"
         found[f"another {service}"] = f"arn:aws:{service}:{place}{resource}"
+    return found
+
+
+def _of_older_vault(parameters: dict[str, str]) -> dict[str, str]:
+    """Name the ARNs of a vault that the stack takes over."""
+    found = {}
+    if key := parameters["VaultKeyArn"]:
+        found["OlderVaultKey"] = key
+    if parameters["Vault"] == "true" and (bucket := parameters["VaultErasureBucketName"]):
+        found["OlderErasureBucket"] = f"arn:aws:s3:::{bucket}"
     return found
 
 

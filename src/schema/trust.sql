@@ -44,7 +44,7 @@ our_table (oid) AS (
         'user_logins', 'processed_messages', 'processed_fifo_messages', 'salt_fingerprint',
         'login_etl_migrations', 'refinery_schema_history',
         'vault_keys', 'vault_inbox', 'vault_streams', 'vault_sealed', 'vault_erased', 'vault_audit',
-        'vault_honey'
+        'vault_honey', 'vault_listed'
     )
     UNION
     SELECT below.oid
@@ -84,7 +84,8 @@ our_object AS (
         'vault_write_logins', 'vault_write_fifo_logins', 'vault_write_logins_row_by_row', 'vault_lock', 'vault_find',
         'vault_fold', 'vault_ask', 'vault_use', 'vault_flush', 'vault_take', 'vault_tell', 'vault_forget',
         'vault_clear_rows', 'vault_erase', 'vault_erase_user', 'vault_salt', 'vault_entries', 'vault_key_states',
-        'vault_sample', 'vault_plant', 'vault_is_honey'
+        'vault_sample', 'vault_plant', 'vault_is_honey', 'vault_check_erasing', 'vault_list', 'vault_erase_rows',
+        'vault_replay'
     )
     UNION
     SELECT pg_proc.oid::regprocedure::text, proowner

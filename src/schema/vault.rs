@@ -15,6 +15,8 @@ use super::trust::{self, Ours};
 use crate::config::VaultPublicKey;
 use crate::deadline::Deadline;
 
+pub mod replay;
+
 const PREFLIGHT: &str = include_str!("vault/preflight.sql");
 const CREATE_ROLE: &str = include_str!("vault/create_role.sql");
 const GRANTS: &str = include_str!("vault/grants.sql");

@@ -89,7 +89,10 @@ def _decrypt_without_a_service(template: Json) -> None:
 
 def _trust_another_service(template: Json) -> None:
     policy = template["Resources"]["MigrateRole"]["Properties"]["AssumeRolePolicyDocument"]
-    policy["Statement"][0]["Principal"]["Service"] = ["lambda.amazonaws.com", "ec2.amazonaws.com"]
+    policy["Statement"][0]["Principal"]["Service"] = [
+        "lambda.amazonaws.com",
+        "ec2.amazonaws.com",
+    ]
 
 
 def _read_a_table(template: Json) -> None:
@@ -186,6 +189,30 @@ def _read_no_salt(template: Json) -> None:
     del resources[0]
 
 
+def _list_erasures_of_others(template: Json) -> None:
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "RefuseOtherWriters"))
+
+
+def _let_erasures_be_read(template: Json) -> None:
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "RefuseOtherReaders"))
+
+
+def _let_erasures_be_deleted(template: Json) -> None:
+    statements = _statements(template, "VaultErasureBucketPolicy")
+    statements.remove(_statement(template, "VaultErasureBucketPolicy", "NobodyDeletes"))
+
+
+def _let_the_vault_read_erasures(template: Json) -> None:
+    statement = _statement(template, "VaultRole", "ListErasures")
+    statement["Action"] = ["s3:PutObject", "s3:GetObject"]
+
+
+def _find_no_erasures(template: Json) -> None:
+    _statement(template, "MigrateRole", "FindErasures")["Effect"] = "Deny"
+
+
 def _take_no_sources(template: Json) -> None:
     for name in ("Key", "QueuePolicy"):
         statements = _statements(template, name)
@@ -195,11 +222,23 @@ def _take_no_sources(template: Json) -> None:
 
 
 FAULTS = [
-    (_name_no_service_in_the_queue, "QueuePolicy: sns.amazonaws.com may not sqs:SendMessage"),
-    (_name_no_service_in_the_key, "Key: events.amazonaws.com may not kms:GenerateDataKey"),
+    (
+        _name_no_service_in_the_queue,
+        "QueuePolicy: sns.amazonaws.com may not sqs:SendMessage",
+    ),
+    (
+        _name_no_service_in_the_key,
+        "Key: events.amazonaws.com may not kms:GenerateDataKey",
+    ),
     (_admit_every_topic, "QueuePolicy: sns.amazonaws.com may sqs:SendMessage"),
-    (_encrypt_every_log, "Key: logs.eu-central-1.amazonaws.com may kms:Encrypt for another logs"),
-    (_encrypt_no_log, "Key: logs.eu-central-1.amazonaws.com may not kms:Encrypt for Ingest"),
+    (
+        _encrypt_every_log,
+        "Key: logs.eu-central-1.amazonaws.com may kms:Encrypt for another logs",
+    ),
+    (
+        _encrypt_no_log,
+        "Key: logs.eu-central-1.amazonaws.com may not kms:Encrypt for Ingest",
+    ),
     (
         _invoke_the_function_directly,
         "AnalystsPolicy: its holders may lambda:InvokeFunction on ApiFunction",
@@ -213,27 +252,62 @@ FAULTS = [
     (_open_nothing, "VaultKey: VaultRole may not kms:DeriveSharedSecret"),
     (_let_ingest_open, "VaultKey: IngestRole may kms:GetPublicKey"),
     (_give_ingest_all_keys, "VaultKey: IngestRole may kms:Decrypt"),
-    (_erase_by_every_route, "VaultTokenPolicy: its holders may execute-api:Invoke on POST /erase"),
-    (_reveal_no_value, "VaultReaderPolicy: its holders may not execute-api:Invoke on POST /reveal"),
-    (_read_no_salt, "VaultRole: the function's code may not secretsmanager:GetSecretValue on Salt"),
+    (
+        _erase_by_every_route,
+        "VaultTokenPolicy: its holders may execute-api:Invoke on POST /erase",
+    ),
+    (
+        _reveal_no_value,
+        "VaultReaderPolicy: its holders may not execute-api:Invoke on POST /reveal",
+    ),
+    (
+        _read_no_salt,
+        "VaultRole: the function's code may not secretsmanager:GetSecretValue on Salt",
+    ),
     (
         _log_in_as_the_writer,
         "the function's code may secretsmanager:GetSecretValue on WriterSecret",
     ),
     (_take_no_sources, "there is no parameter SourceArns"),
-    (_read_every_secret, "the function's code may secretsmanager:GetSecretValue on another"),
+    (
+        _read_every_secret,
+        "the function's code may secretsmanager:GetSecretValue on another",
+    ),
     (_read_messages, "the function's code may sqs:ReceiveMessage on LoginQueue"),
     (_send_messages, "the function's code may sqs:SendMessage on LoginQueue"),
     (_return_no_message, "may not sqs:ChangeMessageVisibility on LoginQueue"),
     (_decrypt_without_a_service, "may kms:Decrypt on SecretsKey (through None)"),
     (_trust_another_service, "MigrateRole: ec2.amazonaws.com may assume it"),
     (_read_a_table, "policies.py does not know the service dynamodb"),
-    (_write_every_bucket, "ExportRole: the function's code may s3:PutObject on another s3"),
-    (_read_exported_files, "ExportRole: the function's code may s3:GetObject on ExportedFile"),
+    (
+        _write_every_bucket,
+        "ExportRole: the function's code may s3:PutObject on another s3",
+    ),
+    (
+        _read_exported_files,
+        "ExportRole: the function's code may s3:GetObject on ExportedFile",
+    ),
     (_export_as_the_writer, "may secretsmanager:GetSecretValue on WriterSecret"),
-    (_admit_other_readers, "role/administrator may s3:GetObject on ExportedFile with TLS"),
+    (
+        _admit_other_readers,
+        "role/administrator may s3:GetObject on ExportedFile with TLS",
+    ),
     (_read_without_tls, "role/reader may s3:GetObject on ExportedFile without TLS"),
     (_decrypt_no_files, "role/reader may not kms:Decrypt (through s3"),
+    (_list_erasures_of_others, "an administrator may s3:PutObject on Erasure with TLS"),
+    (_let_erasures_be_read, "an administrator may s3:GetObject on Erasure with TLS"),
+    (
+        _let_erasures_be_deleted,
+        "an administrator may s3:DeleteObject on Erasure with TLS",
+    ),
+    (
+        _let_the_vault_read_erasures,
+        "VaultRole: the function's code may s3:GetObject on Erasure",
+    ),
+    (
+        _find_no_erasures,
+        "MigrateRole: the function's code may not s3:ListBucket on ErasureList",
+    ),
     (_add_a_role, "policies.py does not say what this role needs"),
 ]
 

@@ -87,7 +87,9 @@ def test_table_of_contents_matches_the_section_banners() -> None:
     assert [line.removeprefix("#   ") for line in contents.splitlines()] == banners
 
 
-def test_every_parameter_is_documented_with_its_default(default: dict[str, Any]) -> None:
+def test_every_parameter_is_documented_with_its_default(
+    default: dict[str, Any],
+) -> None:
     section = (ROOT / "docs" / "configuration.md").read_text().split("## Template parameters")[1]
     rows = re.findall(r"^\| `(\w+)` \| (?:`(.+)`)? ?\|", section, re.MULTILINE)
 
@@ -126,7 +128,13 @@ def test_lone_failing_batch_raises_and_keeps_an_alarm(
     returns_after_s = sum(
         default[name] for name in ("VisibilityTimeout", "FunctionTimeout", "BatchingWindow")
     )
-    on_failures = {"Errors", "Throttles", "database_error", "batch_failed", "used_percent"}
+    on_failures = {
+        "Errors",
+        "Throttles",
+        "database_error",
+        "batch_failed",
+        "used_percent",
+    }
     watching = [
         alarm
         for alarm in _alarms(resources).values()
@@ -144,7 +152,10 @@ def test_messages_are_kept_for_14_days(resources: dict[str, Any]) -> None:
     queues = [resources[name]["Properties"] for name in ("LoginQueue", "DeadLetterQueue")]
 
     # SQS's maximum. Without this property SQS deletes waiting logins after 4 days.
-    assert [queue["MessageRetentionPeriod"] for queue in queues] == [14 * DAY_S, 14 * DAY_S]
+    assert [queue["MessageRetentionPeriod"] for queue in queues] == [
+        14 * DAY_S,
+        14 * DAY_S,
+    ]
     assert queues[1]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue"
 
 
@@ -267,13 +278,16 @@ def test_what_outlives_the_stack_has_no_fixed_name(resources: dict[str, Any]) ->
 
     # The next stack of this name could not create a second resource of the same name.
     of_export = {"ExportKey", "ExportBucket", "ExportBucketPolicy"}
-    others = {"VaultKey", "Key", "SecretsKey", "Salt", "DatabaseCluster"}
-    assert set(outliving) == of_export | others
+    of_vault = {"VaultKey", "VaultErasureBucket", "VaultErasureBucketPolicy"}
+    others = {"Key", "SecretsKey", "Salt", "DatabaseCluster"}
+    assert set(outliving) == of_export | of_vault | others
     for properties in outliving.values():
         assert properties.keys().isdisjoint({"Name", "DBClusterIdentifier", "BucketName"})
 
 
-def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]) -> None:
+def test_stored_data_is_encrypted_with_the_stacks_keys(
+    resources: dict[str, Any],
+) -> None:
     settings = {
         "AWS::SQS::Queue": "KmsMasterKeyId",
         "AWS::SecretsManager::Secret": "KmsKeyId",
@@ -292,7 +306,9 @@ def test_stored_data_is_encrypted_with_the_stacks_keys(resources: dict[str, Any]
         assert resources[key]["Properties"]["EnableKeyRotation"] is True
 
 
-def test_exported_files_are_encrypted_private_and_kept(resources: dict[str, Any]) -> None:
+def test_exported_files_are_encrypted_private_and_kept(
+    resources: dict[str, Any],
+) -> None:
     bucket = resources["ExportBucket"]
 
     kept = bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]
@@ -371,22 +387,34 @@ def test_stack_without_export_has_nothing_of_it(resources: dict[str, Any]) -> No
 def test_key_of_vault_agrees_and_outlives_the_stack(resources: dict[str, Any]) -> None:
     key = resources["VaultKey"]
 
-    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == (
+        "RetainExceptOnCreate",
+        "Retain",
+    )
     properties = key["Properties"]
     # KMS rotates no such key, and deletes it 30 days after a request at the earliest.
     assert properties.keys() == {"Description", "KeySpec", "KeyUsage", "KeyPolicy"}
-    assert (properties["KeySpec"], properties["KeyUsage"]) == ("ECC_NIST_P256", "KEY_AGREEMENT")
+    assert (properties["KeySpec"], properties["KeyUsage"]) == (
+        "ECC_NIST_P256",
+        "KEY_AGREEMENT",
+    )
 
 
 def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -> None:
     off, on = (
-        _resolve(resources, HasVault=has_vault, HasVaultSecret=has_vault, HasKmsEndpoint=has_vault)
+        _resolve(
+            resources,
+            HasVault=has_vault,
+            HasVaultSecret=has_vault,
+            HasKmsEndpoint=has_vault,
+        )
         for has_vault in (False, True)
     )
 
     # Each of these properties lets CloudFormation run migrate.
     before, after = (one["Schema"]["Properties"] for one in (off, on))
-    assert {name for name in after if after[name] != before.get(name)} == {"Vault", "VaultSecret"}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"Vault", "VaultSecret", "VaultErasures"}
     public_key = {"Fn::GetAtt": ["VaultPublicKey", "PublicKey"]}
     assert after["Vault"] == public_key
     assert _variables(on["IngestFunction"])["VAULT_PUBLIC_KEY"] == public_key
@@ -395,6 +423,9 @@ def test_vault_starts_with_its_public_key_and_login(resources: dict[str, Any]) -
     own = {"Fn::GetAtt": ["VaultKey", "Arn"]}
     key = {"Fn::If": ["CreatesVaultKey", own, {"Ref": "VaultKeyArn"}]}
     assert migrate["VAULT_KMS_KEY"] == vault["VAULT_KMS_KEY"] == key
+    list_of_stack, list_before = {"Ref": "VaultErasureBucket"}, {"Ref": "VaultErasureBucketName"}
+    erasures = {"Fn::If": ["CreatesErasureBucket", list_of_stack, list_before]}
+    assert migrate["VAULT_ERASURE_BUCKET"] == vault["VAULT_ERASURE_BUCKET"] == erasures
     for function in ("IngestFunction", "MigrateFunction"):
         assert not any(name.startswith("VAULT") for name in _variables(off[function]))
     secret = resources["VaultSecret"]["Properties"]["GenerateSecretString"]
@@ -446,9 +477,11 @@ def test_each_route_of_vault_is_signed_and_single(resources: dict[str, Any]) -> 
 def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> None:
     of_vault = {name for name in resources if name.startswith("Vault")}
 
-    assert len(of_vault) == 31
+    assert len(of_vault) == 33
     others = {
         "VaultKey": "CreatesVaultKey",
+        "VaultErasureBucket": "CreatesErasureBucket",
+        "VaultErasureBucketPolicy": "CreatesErasureBucket",
         "VaultSecret": "HasVaultSecret",
         "VaultRequestsQuery": "HasVaultQueries",
     }
@@ -456,7 +489,7 @@ def test_stack_without_vault_has_nothing_of_it(resources: dict[str, Any]) -> Non
         assert resources[name]["Condition"] == others.get(name, "HasVault")
     # The dashboard has its variables, which are then empty.
     others = {name: resources[name] for name in resources.keys() - of_vault - {"Dashboard"}}
-    off = dict.fromkeys(("HasVault", "HasVaultSecret"), False)
+    off = dict.fromkeys(("HasVault", "HasVaultSecret", "CreatesErasureBucket"), False)
     assert "Vault" not in json.dumps(_resolve(others, **off)).replace("HasVault", "")
 
 
@@ -470,7 +503,12 @@ def test_functions_decrypt_through_one_service_only(resources: dict[str, Any]) -
         for statement in decrypting
     ]
 
-    assert sorted(services) == ["secretsmanager", "secretsmanager", "secretsmanager", "sqs"]
+    assert sorted(services) == [
+        "secretsmanager",
+        "secretsmanager",
+        "secretsmanager",
+        "sqs",
+    ]
 
 
 def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
@@ -483,9 +521,13 @@ def test_endpoints_lead_to_this_account_only(resources: dict[str, Any]) -> None:
         name: endpoint["PolicyDocument"]["Statement"] for name, endpoint in endpoints.items()
     }
 
-    to_cloudformation, optional = allowed.pop("S3Endpoint")
-    condition, to_bucket, nothing = optional["Fn::If"]
-    assert (condition, nothing) == ("HasExport", NO_VALUE)
+    to_cloudformation, *optional = allowed.pop("S3Endpoint")
+    conditions, (to_bucket, to_erasures), nothing = zip(
+        *(one["Fn::If"] for one in optional), strict=True
+    )
+    assert (conditions, {*map(str, nothing)}) == (("HasExport", "HasVault"), {str(NO_VALUE)})
+    assert to_erasures["Action"] == ["s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+    assert to_erasures["Condition"] == to_bucket["Condition"]
     assert to_bucket["Action"] == ["s3:AbortMultipartUpload", "s3:PutObject"]
     assert to_bucket["Resource"] == {"Fn::Sub": "${ExportBucket.Arn}/*"}
     assert set(to_bucket["Condition"]["StringEquals"]) == {
@@ -529,12 +571,17 @@ def test_queues_refuse_connections_without_tls(resources: dict[str, Any]) -> Non
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]) -> None:
+def test_created_database_requires_tls_and_is_retained(
+    resources: dict[str, Any],
+) -> None:
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
     cluster = resources["DatabaseCluster"]
 
     assert parameters["rds.force_ssl"] == "1"
-    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == (
+        "Snapshot",
+        "Snapshot",
+    )
     assert cluster["Properties"]["ManageMasterUserPassword"] is True
     created = _resolve(cluster["Properties"], RestoresDatabase=False)
     assert created["StorageEncrypted"] is True
@@ -542,7 +589,9 @@ def test_created_database_requires_tls_and_is_retained(resources: dict[str, Any]
     assert "SnapshotIdentifier" not in created
 
 
-def test_restored_database_takes_owner_from_its_snapshot(resources: dict[str, Any]) -> None:
+def test_restored_database_takes_owner_from_its_snapshot(
+    resources: dict[str, Any],
+) -> None:
     restored = _resolve(resources["DatabaseCluster"]["Properties"], RestoresDatabase=True)
 
     assert restored["SnapshotIdentifier"] == {"Ref": "DatabaseSnapshot"}
@@ -563,7 +612,9 @@ def test_first_deployment_creates_no_protected_database(
     assert default["DatabaseDeletionProtection"] == "false"
 
 
-def test_idle_sessions_end_only_where_database_pauses(resources: dict[str, Any]) -> None:
+def test_idle_sessions_end_only_where_database_pauses(
+    resources: dict[str, Any],
+) -> None:
     group = resources["DatabaseParameters"]["Properties"]
 
     pausing, awake = (
@@ -574,7 +625,9 @@ def test_idle_sessions_end_only_where_database_pauses(resources: dict[str, Any])
     assert "idle_session_timeout" not in awake
 
 
-def test_migrate_reaches_aws_in_every_created_network(resources: dict[str, Any]) -> None:
+def test_migrate_reaches_aws_in_every_created_network(
+    resources: dict[str, Any],
+) -> None:
     needed = [
         name
         for name, resource in resources.items()
@@ -626,13 +679,28 @@ def test_parameters_that_replace_data_are_documented(template: dict[str, Any]) -
     assert {"DatabaseName", "DatabaseSnapshot", "VpcCidr"} < replacing
 
 
-def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, Any]) -> None:
+def test_stack_policy_protects_everything_that_holds_data(
+    resources: dict[str, Any],
+) -> None:
     allow, deny = json.loads((ROOT / "deploy" / "stack-policy.json").read_text())["Statement"]
 
-    assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
-    assert (deny["Effect"], deny["Action"]) == ("Deny", ["Update:Replace", "Update:Delete"])
+    assert (allow["Effect"], allow["Action"], allow["Resource"]) == (
+        "Allow",
+        "Update:*",
+        "*",
+    )
+    assert (deny["Effect"], deny["Action"]) == (
+        "Deny",
+        ["Update:Replace", "Update:Delete"],
+    )
     # The passwords are not among them: a switch to IAM deletes one, and migrate sets new ones.
-    passwords = {"WriterSecret", "ReaderSecret", "ApiSecret", "ExportSecret", "VaultSecret"}
+    passwords = {
+        "WriterSecret",
+        "ReaderSecret",
+        "ApiSecret",
+        "ExportSecret",
+        "VaultSecret",
+    }
     assert set(deny["Resource"]) == {
         f"LogicalResourceId/{name}"
         for name, resource in resources.items()
@@ -640,7 +708,9 @@ def test_stack_policy_protects_everything_that_holds_data(resources: dict[str, A
     }
 
 
-def test_cloudformation_waits_longer_than_migrate_runs(resources: dict[str, Any]) -> None:
+def test_cloudformation_waits_longer_than_migrate_runs(
+    resources: dict[str, Any],
+) -> None:
     longest = resources["MigrateFunction"]["Properties"]["Timeout"]
 
     assert resources["Schema"]["Properties"]["ServiceTimeout"] > longest
@@ -754,6 +824,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "VAULT_PUBLIC_KEY",
             "VAULT_KMS_KEY",
             "VAULT_SECRET_ID",
+            "VAULT_ERASURE_BUCKET",
             "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
@@ -768,6 +839,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "DATABASE_USER",
             "DATABASE_SECRET_ID",
             "VAULT_KMS_KEY",
+            "VAULT_ERASURE_BUCKET",
         },
         "ApiFunction": {
             "DATABASE_AUTHENTICATION",

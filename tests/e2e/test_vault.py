@@ -177,6 +177,23 @@ def test_honey_token_is_unknown_and_measured(sealed: Database, people: dict[str,
         lambda: group,
     )
     assert not any(honey in line for line in _lines(sealed, group))
+def test_unknown_erasures_are_replayed(
+    sealed: Database, people: dict[str, Person], tokens: dict[str, str]
+) -> None:
+    assert people["erase"].run("erase", tokens["c"], *PURPOSE, "--yes").status == 0
+    # As a backup from before: the database knows no erasure.
+    with sealed.postgres.connect(DATABASE) as owner:
+        owner.execute("TRUNCATE vault_listed, vault_erased")
+    assert people["reveal"].run("reveal", tokens["c"], *PURPOSE).status == 4
+
+    replay = ("--stack", sealed.stack.name, "vault", "replay")
+    first = program.run(sealed.emulator, *replay, "--json")
+    second = program.run(sealed.emulator, *replay, "--json")
+
+    assert (first.status, second.status) == (0, 0), first
+    assert first.result["erasures"] == first.result["listed"] == second.result["listed"] > 0
+    assert second.result["erasures"] == 0
+    assert people["reveal"].run("reveal", tokens["c"], *PURPOSE).status == 5
 
 
 def test_login_of_vault_reads_no_table(sealed: Database) -> None:

@@ -9,6 +9,7 @@ mod bad_input;
 mod bodies;
 mod connection;
 mod documents;
+mod erasure_list;
 mod events;
 mod existing_databases;
 mod iam;

@@ -28,7 +28,7 @@ use crate::vault_support::{KEY, OTHER_KEY};
 const UNREACHABLE: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:9/d?sslmode=disable");
 
 /// Runs a program until it ends, with these environment variables and those of the AWS SDK only.
-fn run(program: &str, variables: &[(&str, &str)]) -> Output {
+pub(crate) fn run(program: &str, variables: &[(&str, &str)]) -> Output {
     run_with_arguments(program, &[], variables)
 }
 
@@ -82,7 +82,7 @@ async fn put_secret(name: &str, text: &str) {
 }
 
 /// Returns the URL with which the superuser logs in to a database.
-fn superuser_url(database: &str) -> String {
+pub(crate) fn superuser_url(database: &str) -> String {
     let superuser = variable("TEST_DATABASE_URL");
     let (address, _) = superuser.split_once('?').unwrap();
     let (server, _) = address.rsplit_once('/').unwrap();
@@ -1033,13 +1033,13 @@ fn run_in_lambda(url: &str, event: &str) -> String {
 }
 
 /// What a function did with one event.
-struct Served {
-    response: Value,
-    log: String,
+pub(crate) struct Served {
+    pub(crate) response: Value,
+    pub(crate) log: String,
 }
 
 /// Runs a function until it has responded to one event.
-fn serve_event(executable: &str, variables: &[(&str, &str)], event: &str) -> Served {
+pub(crate) fn serve_event(executable: &str, variables: &[(&str, &str)], event: &str) -> Served {
     let api = RuntimeApi::start();
     let mut function = start(executable, variables, &api);
     api.send(event);

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// back.
     #[command(verbatim_doc_comment)]
     Erase(EraseArguments),
-    /// Watch the vault from outside
+    /// Look after the vault
     #[command(subcommand)]
     Vault(VaultCommand),
     /// Print the completions of a shell
@@ -84,7 +84,7 @@ pub(crate) enum Command {
     },
 }
 
-/// The commands for those who watch the vault.
+/// The commands for those who look after the vault.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VaultCommand {
     /// Compare the vault's audit with CloudTrail, both ways
@@ -107,6 +107,14 @@ pub(crate) enum VaultCommand {
     /// an alarm. Do not plant them in user_logins: analysts count its rows.
     #[command(verbatim_doc_comment)]
     Honey(HoneyArguments),
+    /// Repeat the erasures that a restored database does not have
+    ///
+    /// Reads the erasure list, and erases what the list has and the database does
+    /// not: sealed values and, where the erasure included them, tokens in the rows.
+    /// Do this before anybody reads a restored database. It may be repeated. Exits
+    /// with 1 if an erasure could not be repeated, and names it.
+    #[command(verbatim_doc_comment)]
+    Replay,
 }
 
 /// The commands that look at a stack or change it.

@@ -24,6 +24,7 @@ mod output;
 mod page;
 mod queue;
 mod redrive;
+mod replay;
 mod resalt;
 mod reveal;
 mod rotate;
@@ -93,6 +94,10 @@ async fn run(Arguments { stack, json, yes, command }: Arguments) -> Result<Outco
         }
         Command::Vault(VaultCommand::Honey(arguments)) => {
             return Box::pin(signals.interrupt(honey::honey(&stack, arguments, printer))).await;
+        }
+        Command::Vault(VaultCommand::Replay) => {
+            let stack = Box::pin(signals.interrupt(Stack::find(&stack))).await?;
+            return signals.interrupt(replay::replay(&stack, printer)).await;
         }
         Command::OfStack(command) => command,
     };

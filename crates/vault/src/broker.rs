@@ -7,6 +7,7 @@ use login::pii::Masker;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::SettingError;
 use login_etl::deadline::Deadline;
+use login_etl::erasures::ErasureList;
 use login_etl::store::tls::PendingTls;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::audit::{Ask, Outcome, Verb};
-use crate::database::{Database, DatabaseError, Erased, Sampled, StoredKey, Taken};
+use crate::database::{Database, DatabaseError, Erased, ErasureOptions, Sampled, StoredKey, Taken};
 use crate::entries;
 use crate::event::{Caller, HttpRequest, TooLarge};
 use crate::failure::Failure;
@@ -45,6 +46,7 @@ pub struct Broker {
     salt: Salt,
     /// The KMS key of the function's settings.
     kms_key: Option<String>,
+    erasures: Option<ErasureList>,
 }
 
 /// The answer to [`TokenRequest`].
@@ -91,8 +93,9 @@ impl Broker {
     pub fn new(settings: Settings, secrets: Secrets, kms: Kms) -> Result<Self, SettingError> {
         let tls = PendingTls::start(&settings.database)?;
         let salt = Salt::new(secrets.clone(), settings.salt_secret_id);
+        let erasures = settings.erasure_bucket.map(|bucket| ErasureList::new(&secrets, &bucket));
         let database = Database::new(settings.database, tls, secrets);
-        Ok(Self { database, kms, salt, kms_key: settings.kms_key })
+        Ok(Self { database, kms, salt, kms_key: settings.kms_key, erasures })
     }
 
     /// Connects and fetches the salt before the first request. What fails is done by the first request: at the first
@@ -232,6 +235,8 @@ impl Broker {
         record: &mut Record,
     ) -> Result<Answer, Failure> {
         let EraseRequest { target, purpose, never_again, rows } = request;
+        let list = self.erasures.as_ref();
+        let options = ErasureOptions { never_again: *never_again, with_rows: *rows, list };
         record.purpose = Some(purpose.clone());
         let purpose = Some(purpose);
         let ask = Ask { caller, verb: Verb::Erase, field: None, token: None, subject: None, purpose };
@@ -242,17 +247,17 @@ impl Broker {
                 let ask = Ask { verb: Verb::EraseUser, subject: Some(&subject), ..ask };
                 let entry = self.ask(&ask, record).await?;
                 let user_id = user_id.as_str();
-                (entry, self.database.erase_user(entry, user_id, *never_again, *rows, deadline).await)
+                (entry, self.database.erase_user(entry, user_id, options, deadline).await)
             }
             Target::Token(token) => {
                 let entry = self.ask(&Ask { token: Some(*token), ..ask }, record).await?;
-                (entry, self.database.erase(entry, token, *never_again, *rows, deadline).await)
+                (entry, self.database.erase(entry, token, options, deadline).await)
             }
             Target::Value(value) => {
                 let token = self.mask(value.field, &value.text).await?;
                 let ask = Ask { field: Some(value.field), token: Some(token), ..ask };
                 let entry = self.ask(&ask, record).await?;
-                (entry, self.database.erase(entry, &token, *never_again, *rows, deadline).await)
+                (entry, self.database.erase(entry, &token, options, deadline).await)
             }
         };
         if let (Target::Token(_), Ok(_)) = (target, &erased) {

@@ -1,14 +1,16 @@
 //! The database: the functions that `login_vault` may execute. Each call is a transaction of its own, which is
-//! committed when the call returns.
+//! committed when the call returns. An erasure is committed after it is in the erasure list, if there is one.
 
 use std::fmt;
 use std::time::Duration;
 
 use deadpool::managed::{Object, Pool, PoolError};
 use login::pii::SaltFingerprint;
+use login_etl::aws::bucket::BucketError;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::DatabaseSettings;
 use login_etl::deadline::{Deadline, DeadlinePassed};
+use login_etl::erasures::ErasureList;
 use login_etl::store::connect::Connector;
 use login_etl::store::error::StoreError;
 use login_etl::store::tls::PendingTls;
@@ -19,9 +21,12 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
+use self::listed::{Listing, NotListed};
 use crate::audit::{Ask, Entry, Outcome};
 use crate::requests::AuditRequest;
 use crate::token::{Field, Token};
+
+mod listed;
 
 const ASK: &str = include_str!("database/ask.sql");
 const TAKE: &str = include_str!("database/take.sql");
@@ -34,6 +39,7 @@ const KEYS: &str = include_str!("database/keys.sql");
 const SAMPLE: &str = include_str!("database/sample.sql");
 const PLANT: &str = include_str!("database/plant.sql");
 const IS_HONEY: &str = include_str!("database/is_honey.sql");
+const LIST: &str = include_str!("database/list.sql");
 
 /// Stands for the schema of the functions.
 const SCHEMA: &str = "{schema}";
@@ -62,6 +68,9 @@ pub enum DatabaseError {
     /// Postgres refused the statement: a bug of this program, or a missing privilege.
     #[error("Postgres refused the statement, SQLSTATE {}", .0.code())]
     Refused(SqlState),
+    /// The erasure was not written to the erasure list, so it was not done.
+    #[error("nothing was erased: {0}")]
+    NotListed(BucketError),
     /// The answer has an unexpected type or value: the functions are of another version.
     #[error("the answer of Postgres cannot be read")]
     Unreadable,
@@ -144,6 +153,17 @@ pub struct StoredKey {
     pub sealed: Option<i64>,
 }
 
+/// How to erase.
+#[derive(Clone, Copy, Debug)]
+pub struct ErasureOptions<'l> {
+    /// Whether later values are kept out, too.
+    pub never_again: bool,
+    /// Whether to erase the tokens in the rows of `user_logins`, too.
+    pub with_rows: bool,
+    /// The list that has each erasure before the database commits it, if there is one.
+    pub list: Option<&'l ErasureList>,
+}
+
 /// Whether to repeat a statement on a new connection if the connection of the last request turns out to be dead.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
@@ -161,6 +181,13 @@ enum Failure {
     Silent,
 }
 
+impl ErasureOptions<'_> {
+    /// Whether the erasure of the values also erases in the rows. With a list, that is a step of its own.
+    fn with_rows_at_once(&self) -> bool {
+        self.with_rows && self.list.is_none()
+    }
+}
+
 impl DatabaseError {
     /// Returns the stable name of the error.
     #[must_use]
@@ -169,6 +196,7 @@ impl DatabaseError {
             Self::Unavailable(error) => error.error_type(),
             Self::Silent => "DatabaseTimedOut",
             Self::NoEntry => "AuditEntryUnusable",
+            Self::NotListed(_) => "ErasureListUnavailable",
             Self::Refused(_) | Self::Unreadable => "DatabaseRefused",
         }
     }
@@ -273,19 +301,21 @@ impl Database {
         &self,
         entry: i64,
         token: &Token,
-        never_again: bool,
-        with_rows: bool,
+        options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, .. } = options;
+        let with_rows = options.with_rows_at_once();
         let parameters: &Parameters<'_> =
             &[(&entry, Type::INT8), (&never_again, Type::BOOL), (&with_rows, Type::BOOL)];
-        let row = self.row(ERASE, parameters, deadline, Repeat::IfDisconnected).await?;
-        let read = || {
+        let read = |row: &Row| {
             let erased: bool = row.try_get(0).ok()?;
             let tokens = if erased { vec![token.to_text()] } else { Vec::new() };
-            Some(Erased { tokens, shared: Vec::new(), rows: row.try_get(1).ok()? })
+            let erased = Erased { tokens, shared: Vec::new(), rows: row.try_get(1).ok()? };
+            // Also a token without a value here: a backup may have one.
+            Some((erased, vec![token.to_text()]))
         };
-        read().ok_or(DatabaseError::Unreadable)
+        self.erase_by(ERASE, parameters, entry, options, read, deadline).await
     }
 
     /// Erases the values that only this user has, and writes the outcome into the entry.
@@ -297,25 +327,56 @@ impl Database {
         &self,
         entry: i64,
         user_id: &str,
-        never_again: bool,
-        with_rows: bool,
+        options: ErasureOptions<'_>,
         deadline: Deadline,
     ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, .. } = options;
+        let with_rows = options.with_rows_at_once();
         let parameters: &Parameters<'_> = &[
             (&entry, Type::INT8),
             (&user_id, Type::TEXT),
             (&never_again, Type::BOOL),
             (&with_rows, Type::BOOL),
         ];
-        let row = self.row(ERASE_USER, parameters, deadline, Repeat::IfDisconnected).await?;
-        let read = || {
-            Some(Erased {
-                tokens: row.try_get(0).ok()?,
-                shared: row.try_get(1).ok()?,
-                rows: row.try_get(2).ok()?,
-            })
+        let read = |row: &Row| {
+            let tokens: Vec<String> = row.try_get(0).ok()?;
+            let erased =
+                Erased { tokens: tokens.clone(), shared: row.try_get(1).ok()?, rows: row.try_get(2).ok()? };
+            Some((erased, tokens))
         };
-        read().ok_or(DatabaseError::Unreadable)
+        self.erase_by(ERASE_USER, parameters, entry, options, read, deadline).await
+    }
+
+    /// Erases with a statement. `read` also returns the tokens for the erasure list.
+    async fn erase_by(
+        &self,
+        template: &str,
+        parameters: &Parameters<'_>,
+        entry: i64,
+        options: ErasureOptions<'_>,
+        read: impl Fn(&Row) -> Option<(Erased, Vec<String>)>,
+        deadline: Deadline,
+    ) -> Result<Erased, DatabaseError> {
+        let ErasureOptions { never_again, with_rows, list } = options;
+        let Some(list) = list else {
+            let row = self.row(template, parameters, deadline, Repeat::IfDisconnected).await?;
+            return read(&row).map(|(erased, _)| erased).ok_or(DatabaseError::Unreadable);
+        };
+        let erase = template.replace(SCHEMA, &self.schema);
+        let note = LIST.replace(SCHEMA, &self.schema);
+        let listing = Listing { list, note: &note, schema: &self.schema, entry, never_again, with_rows };
+        // Out of the pool: no other request may find the open transaction of a request that was dropped.
+        let connection = Object::take(self.connection(deadline).await?);
+        let erased = listed::erase(connection.client(), &erase, parameters, &listing, read, deadline);
+        // Boxed, as the handshake.
+        match Box::pin(erased).await {
+            Ok((erased, rows)) => Ok(Erased { rows, ..erased }),
+            Err(NotListed::Refused(error)) => Err(Failure::Answered(connection.store_error(&error)).into()),
+            Err(NotListed::Late) => Err(DatabaseError::Unavailable(StoreError::TimedOut)),
+            Err(NotListed::Unreadable) => Err(DatabaseError::Unreadable),
+            Err(NotListed::NotPut(error)) => Err(DatabaseError::NotListed(error)),
+            Err(NotListed::Unfinished) => Err(DatabaseError::Silent),
+        }
     }
 
     /// Reads at most `most` entries of a time, without their tokens, for an entry.

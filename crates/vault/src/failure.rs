@@ -76,6 +76,7 @@ impl Failure {
             Self::Database(DatabaseError::Unavailable(_) | DatabaseError::Silent) => {
                 Problem::database_unavailable()
             }
+            Self::Database(DatabaseError::NotListed(_)) => Problem::list_unavailable(),
             Self::Database(_) => Problem::bug(),
             Self::ErasureUnknown => Problem::erasure_unknown(),
         }

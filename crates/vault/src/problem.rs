@@ -107,6 +107,13 @@ impl Problem {
         Self { is_temporary: true, ..Self::new(503, kind, title, "try again later") }
     }
 
+    /// The erasure cannot be written to the erasure list.
+    #[must_use]
+    pub fn list_unavailable() -> Self {
+        let (kind, title) = ("urn:login-etl:list-unavailable", "The erasure list is not available");
+        Self { is_temporary: true, ..Self::new(503, kind, title, "nothing was erased; try again later") }
+    }
+
     /// The erasure took too long. Postgres may still finish it.
     #[must_use]
     pub fn erasure_unknown() -> Self {

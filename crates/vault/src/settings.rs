@@ -1,6 +1,6 @@
 //! The settings, read once from environment variables. Errors name the variable, never its value.
 
-use login_etl::config::{DatabaseSettings, SALT_SECRET_ID, SettingError, vault_kms_key};
+use login_etl::config::{self, DatabaseSettings, ErasureBucket, SALT_SECRET_ID, SettingError, vault_kms_key};
 
 /// The settings of the broker.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Settings {
     pub salt_secret_id: String,
     /// The ARN or id of the KMS key whose public key the stack gives to ingest. Only `POST /verify` needs it.
     pub kms_key: Option<String>,
+    /// The bucket with the erasure list, if there is one.
+    pub erasure_bucket: Option<ErasureBucket>,
 }
 
 impl Settings {
@@ -24,7 +26,8 @@ impl Settings {
         let salt_secret_id = salt_secret_id.filter(|id| !id.is_empty());
         let salt_secret_id = salt_secret_id.ok_or(SettingError::Missing(SALT_SECRET_ID))?;
         let kms_key = vault_kms_key(&environment).ok();
-        Ok(Self { database: DatabaseSettings::read(environment)?, salt_secret_id, kms_key })
+        let erasure_bucket = config::erasure_bucket(&environment);
+        Ok(Self { database: DatabaseSettings::read(environment)?, salt_secret_id, kms_key, erasure_bucket })
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum MigrateEvent {
     AcceptVaultKey(Option<(VaultPublicKey, String)>),
     /// `{"action": "resalt"}`: replace the tokens by those of the last salt, as far as the time allows.
     Resalt,
+    /// `{"action": "replay-erasures"}`: repeat the erasures of the erasure list that the database does not have.
+    ReplayErasures,
 }
 
 /// Why an event cannot be read. The texts quote nothing of the event.
@@ -37,7 +39,8 @@ pub(crate) enum MigrateEventError {
     #[error(
         "the event is unknown; known are {{}}, {{\"action\": \"rotate\"}}, {{\"action\": \"roll-up\"}}, \
          {{\"action\": \"status\"}}, {{\"action\": \"accept-salt\", \"fingerprint\": \"…\"}}, \
-         {{\"action\": \"accept-vault-key\"}}, {{\"action\": \"resalt\"}} and the requests of CloudFormation"
+         {{\"action\": \"accept-vault-key\"}}, {{\"action\": \"resalt\"}}, {{\"action\": \"replay-erasures\"}} and \
+         the requests of CloudFormation"
     )]
     Unknown,
     /// The salt's fingerprint has the wrong form.
@@ -57,6 +60,7 @@ enum Action {
     AcceptSalt { fingerprint: String },
     AcceptVaultKey { public_key: Option<String>, kms_key: Option<String> },
     Resalt {},
+    ReplayErasures {},
 }
 
 impl MigrateEvent {
@@ -85,6 +89,7 @@ impl MigrateEvent {
                 (Some(key), Some(kms_key)) => Ok(Self::AcceptVaultKey(Some((key.parse()?, kms_key)))),
                 _ => Err(MigrateEventError::Unknown),
             },
+            Action::ReplayErasures {} => Ok(Self::ReplayErasures),
         }
     }
 }
@@ -107,6 +112,7 @@ mod tests {
             MigrateEvent::Resalt => "resalt".to_owned(),
             MigrateEvent::AcceptSalt(fingerprint) => fingerprint.as_str().to_owned(),
             MigrateEvent::AcceptVaultKey(None) => "accept-vault-key".to_owned(),
+            MigrateEvent::ReplayErasures => "replay-erasures".to_owned(),
             MigrateEvent::AcceptVaultKey(Some((_, kms_key))) => format!("accept-vault-key of {kms_key}"),
         })
     }
@@ -123,6 +129,7 @@ mod tests {
         assert_eq!(name(json!({"action": "rotate"})).as_deref(), Ok("rotate"));
         assert_eq!(name(json!({"action": "roll-up"})).as_deref(), Ok("roll-up"));
         assert_eq!(name(json!({"action": "status"})).as_deref(), Ok("status"));
+        assert_eq!(name(json!({"action": "replay-erasures"})).as_deref(), Ok("replay-erasures"));
         assert_eq!(name(accept_salt).as_deref(), Ok("3b0a1a8fbcb7edc1"));
         assert_eq!(name(json!({"action": "accept-vault-key"})).as_deref(), Ok("accept-vault-key"));
         let other_key = json!({"action": "accept-vault-key", "public_key": VAULT_KEY, "kms_key": "k"});
@@ -162,7 +169,7 @@ mod tests {
 
         assert_eq!(
             text,
-            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"}, {"action": "accept-vault-key"} and the requests of CloudFormation"#
+            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"}, {"action": "accept-vault-key"}, {"action": "replay-erasures"} and the requests of CloudFormation"#
         );
     }
 }

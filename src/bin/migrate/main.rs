@@ -3,7 +3,8 @@
 //! It reads the same settings of the database as the ingest function, but logs in as a role that may create tables and
 //! roles. Lambda runs it for the events in [`event`]. After the daily event it also counts the users with many tokens.
 //! With `ANALYSTS=true` it keeps up the analysts' schema, with `EXPORT=true` the schema of the export, with
-//! `VAULT_PUBLIC_KEY` the vault. With `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a
+//! `VAULT_PUBLIC_KEY` the vault. With `VAULT_ERASURE_BUCKET` it first repeats the erasures that a restored backup does
+//! not have. With `LOGIN_RETENTION_DAYS` the daily run drops old logins. A deployment and a
 //! rotation drop nothing, because a locked ledger must not fail them. A `Delete` request of CloudFormation changes
 //! nothing.
 
@@ -18,14 +19,17 @@ use login_etl::aws::custom_resource::{CustomResourceRequest, RequestType, Resour
 use login_etl::aws::secrets::{SecretError, Secrets};
 use login_etl::config::{
     self, API_SECRET_ID, DatabaseSettings, EXPORT_SECRET_ID, READER_SECRET_ID, SALT_SECRET_ID, SettingError,
-    Settings, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID, WriterRoleLogin,
+    Settings, VAULT_ERASURE_BUCKET, VAULT_PUBLIC_KEY, VAULT_SECRET_ID, VaultPublicKey, WRITER_SECRET_ID,
+    WriterRoleLogin,
 };
 use login_etl::deadline::Deadline;
+use login_etl::erasures::ErasureList;
 use login_etl::error::StartError;
 use login_etl::lake::{self, EXPORT_LOGIN};
 use login_etl::memory;
 use login_etl::partitions::{self, DroppedLogins};
 use login_etl::resalt::{self, Resalted};
+use login_etl::schema::vault::replay::{self, NotReplayed, Replayed};
 use login_etl::schema::vault::{self, Folded, ROWS_PER_STEP, VAULT_LOGIN};
 use login_etl::schema::{self, Finding, READER_LOGIN, RoleLogin, SchemaStatus, WRITER_ROLE, WriterLogin};
 use login_etl::store::connect::{Connection, Connector};
@@ -95,6 +99,8 @@ async fn main() -> ExitCode {
 async fn start_and_migrate() -> Outcome {
     start()?;
     migrate(Prune::Yes).await?;
+    replay_erasures(Deadline::within(UNLIMITED)).await?;
+    let_reader_in().await?;
     if config::export(environment)? {
         prepare_export().await?;
     }
@@ -134,10 +140,15 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::Deployment(request) => deploy(&request, deadline).await.map(|()| Value::Null),
         MigrateEvent::Daily => {
             migrate_within(deadline, Prune::Yes).await?;
+            // Without it, nothing is folded, and nobody gets a login. The rest of the run does not depend on it.
+            let replayed = replay_within(deadline).await;
+            if let Err(error) = &replayed {
+                error!(target: LOG_TARGET, error = %error, "the erasure list was not replayed");
+            }
             report_users_with_many_tokens(context, deadline).await;
             let folded = match config::vault_public_key(environment)? {
-                Some(key) => fold_within(&key, context, deadline).await,
-                None => Ok(()),
+                Some(key) if replayed.is_ok() => fold_within(&key, context, deadline).await,
+                _ => Ok(()),
             };
             if let Err(error) = &folded {
                 error!(target: LOG_TARGET, error = %error, "the vault was not folded");
@@ -151,6 +162,7 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
             // Last, because a day stays until its roll-up is closed.
             deadline.timeout(Box::pin(drop_old_logins())).await??;
             // After the rest of the run: nothing else repeats this error, and the values would pile up.
+            replayed?;
             folded.map(|()| Value::Null)
         }
         MigrateEvent::Rotate => prepare_within(deadline).await.map(|()| Value::Null),
@@ -180,6 +192,12 @@ async fn run(event: MigrateEvent, context: &Context, deadline: Deadline) -> Outc
         MigrateEvent::AcceptVaultKey(key) => {
             let changed = deadline.timeout(Box::pin(accept_vault_key(key))).await??;
             Ok(json!({ "changed": changed }))
+        }
+        MigrateEvent::ReplayErasures => {
+            let replayed = deadline.timeout(Box::pin(replay_erasures(deadline))).await??;
+            let Replayed { listed, erasures, tokens, rows, .. } =
+                replayed.ok_or(SettingError::Missing(VAULT_ERASURE_BUCKET))?;
+            Ok(json!({ "listed": listed, "erasures": erasures, "tokens": tokens, "rows": rows }))
         }
     }
 }
@@ -223,16 +241,49 @@ async fn migrate(prune: Prune) -> Outcome {
     for Finding { problem, remedy } in migrated.warnings.into_iter().chain(missing_days) {
         warn!(target: LOG_TARGET, problem, remedy, "the database may cause failures");
     }
-    if let Some(secret_id) = config::secret_id(environment, READER_SECRET_ID) {
-        let problem = "the username in the secret is not login_analyst";
-        let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
-        schema::set_reader_login(connection.client_mut(), &schema, &password).await?;
-    }
     info!(target: LOG_TARGET, "the schema is up to date");
     if prune == Prune::Yes {
         schema::prune(connection.client_mut(), &schema).await?;
     }
     Ok(())
+}
+
+/// As [`replay_list`]. An erasure that is left out is an error, after the others were replayed.
+async fn replay_erasures(deadline: Deadline) -> Outcome<Option<Replayed>> {
+    Ok(replay_list(deadline).await?.map(Replayed::complete).transpose()?)
+}
+
+/// Repeats the erasures of the erasure list that the database does not have. Returns what was replayed, and `None`
+/// without a list.
+async fn replay_list(deadline: Deadline) -> Outcome<Option<Replayed>> {
+    let Some(bucket) = config::erasure_bucket(environment) else { return Ok(None) };
+    let secrets = Secrets::from_env().await;
+    let list = ErasureList::new(&secrets, &bucket);
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets).await?;
+    let replayed = replay::replay(connection.client_mut(), &schema, &list, deadline).await?;
+    let Replayed { listed, erasures, tokens, rows, left } = &replayed;
+    info!(target: LOG_TARGET, listed, erasures, tokens, rows, left = left.len(), "the erasure list is replayed");
+    Ok(Some(replayed))
+}
+
+/// Replays, and then lets those in who may read the logins.
+async fn replay_within(deadline: Deadline) -> Outcome {
+    deadline.timeout(Box::pin(replay_erasures(deadline))).await??;
+    deadline.timeout(Box::pin(let_reader_in())).await?
+}
+
+/// Sets the login of the analysts, after the erasures that a restored backup does not have.
+async fn let_reader_in() -> Outcome {
+    let Some(secret_id) = config::secret_id(environment, READER_SECRET_ID) else { return Ok(()) };
+    let secrets = Secrets::from_env().await;
+    let settings = DatabaseSettings::read(environment)?;
+    let schema = settings.schema.clone();
+    let mut connection = connect(settings, secrets.clone()).await?;
+    let problem = "the username in the secret is not login_analyst";
+    let password = password_of(&secrets, READER_SECRET_ID, &secret_id, READER_LOGIN, problem).await?;
+    Ok(schema::set_reader_login(connection.client_mut(), &schema, &password).await?)
 }
 
 /// Drops the logins that `LOGIN_RETENTION_DAYS` no longer keeps.
@@ -253,6 +304,7 @@ async fn drop_old_logins() -> Outcome {
 /// Brings everything up to date except the counts, which may take long.
 async fn prepare_within(deadline: Deadline) -> Outcome {
     migrate_within(deadline, Prune::No).await?;
+    replay_within(deadline).await?;
     if config::analysts(environment)? {
         deadline.timeout(Box::pin(prepare_analysts())).await??;
     }
@@ -454,9 +506,14 @@ async fn accept_salt() -> Outcome {
     let settings = Settings::read(environment)?;
     let secrets = Secrets::from_env().await;
     let maskers = secrets.salts(&settings.salt_secret_id).await?.maskers().map_err(StartError::Salt)?;
-    let Some(salt_fingerprint) = maskers.last().map(Masker::salt_fingerprint) else {
+    let mut generations: Vec<_> = maskers.iter().map(Masker::salt_fingerprint).collect();
+    let Some(salt_fingerprint) = generations.pop() else {
         unreachable!("there is a masker for each salt");
     };
+    let accepted = status().await?.accepted_salt;
+    if accepted.is_some_and(|accepted| generations.iter().any(|salt| salt.as_str() == accepted.fingerprint)) {
+        return Err("the secret has the accepted salt and a later salt: run migrate resalt, which replaces the tokens".into());
+    }
     accept_fingerprint(settings.database, secrets, &salt_fingerprint).await.map(drop)
 }
 
@@ -485,7 +542,12 @@ async fn resalt(deadline: Deadline) -> Outcome<Resalted> {
     let schema = settings.schema.clone();
     let secrets = Secrets::from_env().await;
     let salts = secrets.salts(&salt_secret_id).await?;
-    // The second connection is there at once: the server has started.
+    // Afterwards, the tokens in the list would be of another salt. Those that are of a later salt already, after a
+    // restore, are replayed by the next run.
+    if let Some(mut replayed) = replay_list(deadline).await? {
+        replayed.left.retain(|left| left.reason != NotReplayed::OtherSalt);
+        replayed.complete()?;
+    }
     let mut reader = connect(DatabaseSettings::read(environment)?, secrets.clone()).await?;
     let mut writer = connect(settings, secrets).await?;
     let resalted =

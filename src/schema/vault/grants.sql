@@ -16,7 +16,7 @@ BEGIN
         WHERE pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(pg_catalog.current_schema()))
             AND proname IN (
                 'vault_ask', 'vault_take', 'vault_tell', 'vault_erase', 'vault_erase_user', 'vault_salt', 'vault_entries',
-                'vault_key_states', 'vault_sample', 'vault_plant', 'vault_is_honey'
+                'vault_key_states', 'vault_sample', 'vault_plant', 'vault_is_honey', 'vault_list', 'vault_erase_rows'
             )
             AND NOT pg_catalog.has_function_privilege('login_vault', pg_proc.oid, 'EXECUTE')
     LOOP

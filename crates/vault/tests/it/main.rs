@@ -4,9 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod audits;
+mod backup;
 mod bad_input;
+mod erasure_list;
 mod erasures;
 mod honey;
+mod keys;
 mod kms_failures;
 mod kms_stub;
 mod localstack;

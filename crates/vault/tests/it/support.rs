@@ -39,6 +39,8 @@ pub(crate) struct Vault {
     /// A session of the superuser in this database.
     pub(crate) admin: Client,
     pub(crate) secrets: Secrets,
+    /// The address of the server, and the login of its superuser.
+    server: Config,
     public_key: Point,
 }
 
@@ -61,11 +63,15 @@ pub(crate) struct Sealed {
 impl Vault {
     /// Creates a database whose current key is this one, and a secret with the salt.
     pub(crate) async fn create(public_key: Point, kms_key: &str) -> Self {
+        Box::pin(Self::create_on(superuser(), public_key, kms_key)).await
+    }
+
+    /// As [`create`](Self::create), on another server.
+    pub(crate) async fn create_on(server: Config, public_key: Point, kms_key: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vault_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let server = connect(&superuser()).await;
-        server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let mut admin = connect(superuser().dbname(&name)).await;
+        connect(&server).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let mut admin = connect(server.clone().dbname(&name)).await;
         schema::migrate(&mut admin, "public", &WriterLogin::Unchanged).await.unwrap();
         let key = STANDARD.encode(public_key.to_spki()).parse().unwrap();
         schema::vault::create(&mut admin, "public", &key, kms_key).await.unwrap();
@@ -74,11 +80,25 @@ impl Vault {
         let secrets = Secrets::from_env().await;
         let manager = SecretsManager::new(secrets.sdk_config());
         manager.create_secret().name(&name).secret_string(SALT).send().await.unwrap();
-        Self { name, admin, secrets, public_key }
+        Self { name, admin, secrets, server, public_key }
+    }
+
+    /// Returns the database of the same name on a server that is a copy of this one.
+    pub(crate) async fn copy_on(&self, server: Config) -> Self {
+        let Self { name, secrets, public_key, .. } = self;
+        let admin = connect(server.clone().dbname(name)).await;
+        Self { name: name.clone(), admin, secrets: secrets.clone(), server, public_key: *public_key }
+    }
+
+    /// Accepts a newer key, to which values are sealed from now on.
+    pub(crate) async fn accept(&mut self, public_key: Point, kms_key: &str) {
+        let key = STANDARD.encode(public_key.to_spki()).parse().unwrap();
+        schema::vault::accept_key(&mut self.admin, "public", &key, kms_key).await.unwrap();
+        self.public_key = public_key;
     }
 
     pub(crate) fn url(&self) -> String {
-        let (name, port) = (&self.name, superuser().get_ports()[0]);
+        let (name, port) = (&self.name, self.server.get_ports()[0]);
         format!("postgresql://{name}:{name}@localhost:{port}/{name}?sslmode=disable")
     }
 
@@ -88,11 +108,20 @@ impl Vault {
     }
 
     pub(crate) fn broker_at(&self, url: &str, salt_secret_id: &str, kms: &SdkConfig) -> Broker {
-        let settings = Settings::read(|name| match name {
-            "DATABASE_URL" => Some(url.to_owned()),
-            "SALT_SECRET_ID" => Some(salt_secret_id.to_owned()),
-            "VAULT_KMS_KEY" => Some(KEY.to_owned()),
-            _ => None,
+        self.broker_with(&[("DATABASE_URL", url), ("SALT_SECRET_ID", salt_secret_id)], kms)
+    }
+
+    /// Returns a broker with an erasure list, which is in S3 at this address.
+    pub(crate) fn broker_with_list(&self, bucket: &str, s3: &str, kms: &SdkConfig) -> Broker {
+        let (url, salt) = (&*self.url(), &*self.name);
+        let list = [("VAULT_ERASURE_BUCKET", bucket), ("AWS_ENDPOINT_URL_S3", s3)];
+        self.broker_with(&[&[("DATABASE_URL", url), ("SALT_SECRET_ID", salt)], &list[..]].concat(), kms)
+    }
+
+    fn broker_with(&self, variables: &[(&str, &str)], kms: &SdkConfig) -> Broker {
+        let settings = Settings::read(|name| {
+            let set = variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| *value);
+            set.or((name == "VAULT_KMS_KEY").then_some(KEY)).map(ToOwned::to_owned)
         });
         Broker::new(settings.unwrap(), self.secrets.clone(), Kms::new(kms)).unwrap()
     }
@@ -118,7 +147,8 @@ impl Vault {
     pub(crate) async fn insert_in_inbox(&self, stream: &Stream, sealed: &[Sealed]) {
         let body: Vec<u8> = sealed.iter().flat_map(Sealed::entry).collect();
         let length = i32::try_from(body.len() / sealed.len()).unwrap();
-        let sql = "INSERT INTO vault_inbox (key_id, enc, entry_length, body) VALUES (1, $1, $2, $3)";
+        let sql = "INSERT INTO vault_inbox (key_id, enc, entry_length, body) 
+            SELECT id, $1, $2, $3 FROM vault_keys WHERE is_current";
         self.admin.execute(sql, &[&stream.encapsulated, &length, &body]).await.unwrap();
     }
 
