@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::copy::{Reader, copy};
 use super::rewriter::{Tokens, resalt_bytes};
-use super::{Bound, COLUMNS, Run, Source, busy, find_parts};
+use super::run::{Bound, COLUMNS, Run, Source, busy, find_parts};
 use crate::deadline::Deadline;
 use crate::schema::error::is_one_of;
 use crate::schema::vault::{self, ROWS_PER_STEP};

@@ -177,6 +177,8 @@ def test_honey_token_is_unknown_and_measured(sealed: Database, people: dict[str,
         lambda: group,
     )
     assert not any(honey in line for line in _lines(sealed, group))
+
+
 def test_unknown_erasures_are_replayed(
     sealed: Database, people: dict[str, Person], tokens: dict[str, str]
 ) -> None:

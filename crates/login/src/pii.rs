@@ -27,9 +27,9 @@ use std::mem;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use hmac::{HmacReset, KeyInit, Mac};
+use hmac::{HmacReset, Mac};
+use secrecy::SecretString;
 use secrecy::zeroize::Zeroize;
-use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use self::sealer::{NotSealed, SealedValues, Sealer, Value};
@@ -38,16 +38,8 @@ mod salts;
 mod sealed_tokens;
 pub mod sealer;
 
-pub use self::salts::{Resalter, Salts};
-
-/// The least length of a salt in bytes: the length of a SHA-256 hash, as [RFC 2104, section 3][rfc] advises.
-///
-/// [rfc]: https://www.rfc-editor.org/rfc/rfc2104#section-3
-pub const MIN_SALT_BYTES: usize = 32;
-
-/// The least number of different bytes in a salt. It refuses a typed or repeated text such as 32 equal characters,
-/// whose length promises more than it holds. Of random salts of 32 hexadecimal digits, 1 in 28 million has fewer.
-pub const MIN_DIFFERENT_SALT_BYTES: usize = 8;
+pub use self::salts::{MIN_DIFFERENT_SALT_BYTES, MIN_SALT_BYTES, Resalter, Salts, WeakSalt};
+use self::salts::{keyed, keyed_later};
 
 /// A field that is masked.
 pub trait Field: sealed::Field {}
@@ -95,23 +87,6 @@ pub struct SaltFingerprint(String);
 #[error("the fingerprint is not 16 lowercase hexadecimal digits")]
 pub struct NotAFingerprint;
 
-/// The salt is too easy to guess to protect what it masks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WeakSalt {
-    /// The salt is too short.
-    #[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
-    TooShort,
-    /// The salt repeats a few bytes.
-    #[error("the salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
-    TooUniform,
-    /// A later salt is too short.
-    #[error("a later salt has fewer than {MIN_SALT_BYTES} bytes")]
-    LaterTooShort,
-    /// A later salt repeats a few bytes.
-    #[error("a later salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
-    LaterTooUniform,
-}
-
 impl<'a, F: Field> Pii<'a, F> {
     /// Takes a raw value; `None` if the value is blank: a blank value is stored as NULL, not as a token.
     #[must_use]
@@ -149,6 +124,34 @@ impl FromStr for SaltFingerprint {
         let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_fingerprint = text.len() == 16 && text.bytes().all(is_digit);
         if is_fingerprint { Ok(Self(text.to_owned())) } else { Err(NotAFingerprint) }
+    }
+}
+
+impl Salts {
+    /// Returns a masker for each generation, the oldest first: the second masks with the first salt and then with the
+    /// second, and so on.
+    ///
+    /// # Errors
+    ///
+    /// [`WeakSalt`].
+    pub fn maskers(&self) -> Result<Vec<Masker>, WeakSalt> {
+        let first = Masker::new(&self.first)?;
+        let later: Vec<_> = self.later.iter().map(keyed_later).collect::<Result<_, _>>()?;
+        let masker = |count| Masker { later: later[..count].to_vec(), ..first.clone() };
+        Ok((0..=later.len()).map(masker).collect())
+    }
+
+    /// Returns what replaces tokens of the generation with this fingerprint by those of the last generation; `None` if no
+    /// generation has it.
+    ///
+    /// # Errors
+    ///
+    /// [`WeakSalt`].
+    pub fn resalter(&self, from: &SaltFingerprint) -> Result<Option<Resalter>, WeakSalt> {
+        let maskers = self.maskers()?;
+        let generation = maskers.iter().position(|masker| masker.salt_fingerprint() == *from);
+        let later = maskers.last().map(|last| &last.later);
+        Ok(generation.zip(later).map(|(generation, later)| Resalter::new(later[generation..].to_vec())))
     }
 }
 
@@ -264,17 +267,6 @@ impl Masker {
         }
         hash.into()
     }
-}
-
-fn keyed(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
-    let key = salt.expose_secret().as_bytes();
-    if key.len() < MIN_SALT_BYTES {
-        return Err(WeakSalt::TooShort);
-    }
-    if (0..=u8::MAX).filter(|byte| key.contains(byte)).count() < MIN_DIFFERENT_SALT_BYTES {
-        return Err(WeakSalt::TooUniform);
-    }
-    HmacReset::new_from_slice(key).map_err(|_| WeakSalt::TooShort)
 }
 
 impl Sealing {

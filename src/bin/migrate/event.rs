@@ -169,7 +169,7 @@ mod tests {
 
         assert_eq!(
             text,
-            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"}, {"action": "accept-vault-key"}, {"action": "replay-erasures"} and the requests of CloudFormation"#
+            r#"the event is unknown; known are {}, {"action": "rotate"}, {"action": "roll-up"}, {"action": "status"}, {"action": "accept-salt", "fingerprint": "…"}, {"action": "accept-vault-key"}, {"action": "resalt"}, {"action": "replay-erasures"} and the requests of CloudFormation"#
         );
     }
 }

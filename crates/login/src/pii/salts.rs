@@ -2,80 +2,92 @@
 
 use std::fmt;
 
-use hmac::{HmacReset, Mac};
-use secrecy::SecretString;
+use hmac::{HmacReset, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use super::{Masker, SaltFingerprint, WeakSalt, keyed};
+/// The least length of a salt in bytes: the length of a SHA-256 hash, as [RFC 2104, section 3][rfc] advises.
+///
+/// [rfc]: https://www.rfc-editor.org/rfc/rfc2104#section-3
+pub const MIN_SALT_BYTES: usize = 32;
 
-/// The salts of a secret, the first salt first.
-pub struct Salts(Vec<SecretString>);
+/// The least number of different bytes in a salt. It refuses a typed or repeated text such as 32 equal characters,
+/// whose length promises more than it holds. Of random salts of 32 hexadecimal digits, 1 in 28 million has fewer.
+pub const MIN_DIFFERENT_SALT_BYTES: usize = 8;
+
+/// The salts of a secret.
+pub struct Salts {
+    pub(super) first: SecretString,
+    /// The salts after it, in their order.
+    pub(super) later: Vec<SecretString>,
+}
 
 /// Replaces tokens of one generation by those of the last generation.
 pub struct Resalter(Vec<HmacReset<Sha256>>);
+
+/// The salt is too easy to guess to protect what it masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeakSalt {
+    /// The salt is too short.
+    #[error("the salt has fewer than {MIN_SALT_BYTES} bytes")]
+    TooShort,
+    /// The salt repeats a few bytes.
+    #[error("the salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
+    TooUniform,
+    /// A later salt is too short.
+    #[error("a later salt has fewer than {MIN_SALT_BYTES} bytes")]
+    LaterTooShort,
+    /// A later salt repeats a few bytes.
+    #[error("a later salt has fewer than {MIN_DIFFERENT_SALT_BYTES} different bytes")]
+    LaterTooUniform,
+}
 
 impl Salts {
     /// Takes the first salt and the later salts, in their order.
     #[must_use]
     pub fn new(first: SecretString, later: Vec<SecretString>) -> Self {
-        Self([vec![first], later].concat())
-    }
-
-    /// Returns a masker for each generation, the oldest first: the second masks with the first salt and then with the
-    /// second, and so on.
-    ///
-    /// # Errors
-    ///
-    /// [`WeakSalt`].
-    pub fn maskers(&self) -> Result<Vec<Masker>, WeakSalt> {
-        let Some((first, later)) = self.0.split_first() else { return Ok(Vec::new()) };
-        let first = Masker::new(first)?;
-        let later: Vec<_> = later.iter().map(keyed_later).collect::<Result<_, _>>()?;
-        let masker = |count| Masker { later: later[..count].to_vec(), ..first.clone() };
-        Ok((0..=later.len()).map(masker).collect())
-    }
-
-    /// Returns what replaces tokens of the generation with this fingerprint by those of the last generation; `None` if no
-    /// generation has it.
-    ///
-    /// # Errors
-    ///
-    /// [`WeakSalt`].
-    pub fn resalter(&self, from: &SaltFingerprint) -> Result<Option<Resalter>, WeakSalt> {
-        let maskers = self.maskers()?;
-        let generation = maskers.iter().position(|masker| masker.salt_fingerprint() == *from);
-        let later = maskers.last().map(|last| &last.later);
-        Ok(generation.zip(later).map(|(generation, later)| Resalter(later[generation..].to_vec())))
+        Self { first, later }
     }
 }
 
 impl Resalter {
+    /// Takes the keyed hashes of the later salts, in their order.
+    pub(super) fn new(later: Vec<HmacReset<Sha256>>) -> Self {
+        Self(later)
+    }
+
     /// Returns the token of the last generation.
     #[must_use]
     pub fn resalt(&mut self, digits: &[u8; 64]) -> [u8; 64] {
         let mut digits = *digits;
         for hmac in &mut self.0 {
-            digits = next(hmac, &digits);
+            hmac.update(&digits);
+            let Ok(_) = base16ct::lower::encode(&hmac.finalize_reset().into_bytes(), &mut digits) else {
+                unreachable!("32 bytes are 64 digits");
+            };
         }
         digits
     }
 }
 
-fn keyed_later(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
+/// Keys the hash with the UTF-8 bytes of a salt.
+pub(super) fn keyed(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
+    let key = salt.expose_secret().as_bytes();
+    if key.len() < MIN_SALT_BYTES {
+        return Err(WeakSalt::TooShort);
+    }
+    if (0..=u8::MAX).filter(|byte| key.contains(byte)).count() < MIN_DIFFERENT_SALT_BYTES {
+        return Err(WeakSalt::TooUniform);
+    }
+    HmacReset::new_from_slice(key).map_err(|_| WeakSalt::TooShort)
+}
+
+/// As [`keyed`], for a later salt.
+pub(super) fn keyed_later(salt: &SecretString) -> Result<HmacReset<Sha256>, WeakSalt> {
     keyed(salt).map_err(|weak| match weak {
         WeakSalt::TooUniform => WeakSalt::LaterTooUniform,
         _ => WeakSalt::LaterTooShort,
     })
-}
-
-/// Returns the token that a later salt makes of a token.
-pub(super) fn next(hmac: &mut HmacReset<Sha256>, digits: &[u8; 64]) -> [u8; 64] {
-    hmac.update(digits);
-    let mut next = [0; 64];
-    let Ok(_) = base16ct::lower::encode(&hmac.finalize_reset().into_bytes(), &mut next) else {
-        unreachable!("32 bytes are 64 digits");
-    };
-    next
 }
 
 impl fmt::Debug for Salts {
@@ -94,8 +106,8 @@ impl fmt::Debug for Resalter {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{DeviceId, Ip, Pii};
     use super::*;
+    use crate::pii::{DeviceId, Ip, Masker, Pii};
 
     const SALTS: [&str; 3] = [
         "0123456789abcdef0123456789abcdef",
