@@ -43,6 +43,7 @@ SETTINGS = {
     "log_statement": "all",
     "log_error_verbosity": "verbose",
     "deadlock_timeout": "100ms",
+    "track_commit_timestamp": "on",
 }
 
 # Keeps some transactions open for longer, so that more faults hit a transaction.

@@ -6,7 +6,8 @@ Only `Vault` has the private key. It is never written anywhere.
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 from cryptography.exceptions import InvalidTag
@@ -19,16 +20,30 @@ from dev import hpke
 BROKER = "torture_broker"
 FIELDS = {"i": "ip", "d": "device_id"}
 
-# Keeps what each committed batch sealed: an erasure changes vault_inbox, and the fold empties it.
+# Keeps what each committed batch sealed and which messages it wrote: an erasure changes
+# vault_inbox, and the fold empties it.
 WITNESS = """
 CREATE SCHEMA torture;
-CREATE TABLE torture.sealed (LIKE vault_inbox);
-CREATE FUNCTION torture.note() RETURNS trigger
+CREATE TABLE torture.sealed (LIKE vault_inbox, xid xid8 NOT NULL DEFAULT pg_current_xact_id());
+CREATE TABLE torture.written (
+    message_id uuid NOT NULL, xid xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+CREATE FUNCTION torture.note_sealed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ BEGIN INSERT INTO torture.sealed VALUES (NEW.*); RETURN NULL; END $$;
-CREATE TRIGGER note AFTER INSERT ON vault_inbox FOR EACH ROW EXECUTE FUNCTION torture.note();
+CREATE FUNCTION torture.note_written() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ BEGIN INSERT INTO torture.written VALUES (NEW.message_id); RETURN NULL; END $$;
+CREATE TRIGGER note AFTER INSERT ON vault_inbox
+FOR EACH ROW EXECUTE FUNCTION torture.note_sealed();
+CREATE TRIGGER note AFTER INSERT ON processed_messages
+FOR EACH ROW EXECUTE FUNCTION torture.note_written();
 """
-READ_BODIES = "SELECT written_at, enc, entry_length, body FROM {}"
+READ_WRITTEN = """
+SELECT message_id::text, xid::text, pg_xact_commit_timestamp(xid::xid) FROM torture.written
+"""
+READ_INBOX = "SELECT written_at, enc, entry_length, body, NULL FROM vault_inbox"
+READ_WITNESS = "SELECT written_at, enc, entry_length, body, xid::text FROM torture.sealed"
 READ_SEALED = """
 SELECT to_jsonb(vault_sealed) ->> 'sealed_token', encode(token, 'hex'), enc, sequence, field,
     ciphertext
@@ -56,7 +71,16 @@ class Sealed:
     sealed_token: str
     ciphertext: bytes
     # When the transaction of the batch began; only of values in the inbox and of the witness.
-    written_at: Any = None
+    written_at: datetime | None = None
+    # The transaction; only of values of the witness.
+    transaction: str | None = None
+
+
+class Written(NamedTuple):
+    """The transaction that wrote a message, and when it was committed."""
+
+    transaction: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -66,7 +90,7 @@ class Contents:
     inbox: list[Sealed]
     sealed: list[Sealed]
     # When each token was erased, and whether for ever.
-    erased: dict[str, tuple[Any, bool]]
+    erased: dict[str, tuple[datetime, bool]]
 
 
 @dataclass
@@ -128,18 +152,23 @@ def read(owner: psycopg.Connection) -> Contents:
             )
             for old, token, enc, sequence, name, body in owner.execute(READ_SEALED)
         ]
-        inbox = list(_cut_bodies(owner, "vault_inbox"))
+        inbox = list(_cut_bodies(owner, READ_INBOX))
         rows = owner.execute(READ_ERASED).fetchall()
     return Contents(inbox, sealed, {token: (at, for_ever) for token, at, for_ever in rows})
 
 
 def read_witness(owner: psycopg.Connection) -> dict[Place, Sealed]:
     """Read what all committed batches have sealed."""
-    return {sealed.place: sealed for sealed in _cut_bodies(owner, "torture.sealed")}
+    return {sealed.place: sealed for sealed in _cut_bodies(owner, READ_WITNESS)}
 
 
-def _cut_bodies(owner: psycopg.Connection, table: str) -> Iterator[Sealed]:
-    for written_at, enc, length, body in owner.execute(READ_BODIES.format(table)):
+def read_written(owner: psycopg.Connection) -> dict[str, Written]:
+    """Read which transaction wrote each message, by the ids of the messages."""
+    return {id_: Written(*transaction) for id_, *transaction in owner.execute(READ_WRITTEN)}
+
+
+def _cut_bodies(owner: psycopg.Connection, query: str) -> Iterator[Sealed]:
+    for written_at, enc, length, body, transaction in owner.execute(query):
         for start in range(0, len(body), length):
             entry = body[start : start + length]
             token = entry[3:35].hex()
@@ -150,4 +179,5 @@ def _cut_bodies(owner: psycopg.Connection, table: str) -> Iterator[Sealed]:
                 token,
                 entry[35:],
                 written_at,
+                transaction,
             )

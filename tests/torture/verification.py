@@ -109,8 +109,9 @@ def _compare_vault(
     findings = knowledge.findings
     with servers.connect() as owner:
         witness = vault.read_witness(owner)
+        written = vault.read_written(owner)
         after = vault.read(owner)
-    knowledge.check_witness(witness)
+    knowledge.check_witness(witness, written)
     knowledge.check_erased(after)
     knowledge.check_contents(servers.vault, before, witness, tokens_of_rows)
     findings.in_inbox, findings.sealed_again = len(before.inbox), 0
