@@ -78,6 +78,10 @@ async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
     await servers.postgres_proxy.open()
     await servers.secrets_proxy.open()
 
+    def close() -> None:
+        for queue in queues:
+            queue.closed = True
+
     async with asyncio.TaskGroup() as group:
         working = group.create_task(fleet.run(FUNCTIONS))
         # The first batch stores the salt's fingerprint, so faults start after it.
@@ -85,11 +89,7 @@ async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
             if history.now() > DRAIN_S:
                 raise RuntimeError(f"no batch was answered; the logs are in {RESULTS}")
             await asyncio.sleep(0.1)
-        await faults.run(seconds)
-        if servers.resalt_pending:
-            await migrate.finish_resalt()
-        for queue in queues:
-            queue.closed = True
+        await faults.run(seconds, when_over=close)
         await asyncio.wait([working], timeout=DRAIN_S)
         working.cancel()
     history.ended = history.now()

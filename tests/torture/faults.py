@@ -396,8 +396,9 @@ FAULT_GROUPS = [
     ),
     FaultGroup("folds", (0.1, 1), [sealed_values_folded, *[fold_killed] * 2, fold_terminated]),
     FaultGroup("erasures", (0.05, 0.4), [*[value_erased] * 3, *[erasure_terminated] * 2]),
-    FaultGroup("resalts", (2, 5), [salt_added_and_tokens_replaced]),
 ]
+# It may wait for locks after the other faults are over.
+RESALTS = FaultGroup("resalts", (2, 4), [salt_added_and_tokens_replaced])
 
 
 @dataclass
@@ -412,14 +413,19 @@ class Faults:
     seed: str
     effective: Counter[str] = field(default_factory=Counter)
 
-    async def run(self, seconds: float) -> None:
+    async def run(self, seconds: float, when_over: Callable[[], None]) -> None:
         """Run all groups for a time, then close connections that would stay half-open."""
-        async with asyncio.TaskGroup() as group:
-            for faults in FAULT_GROUPS:
-                group.create_task(self._run_group(faults, seconds))
-        # Otherwise only TCP keepalive would find these, after minutes.
-        self.servers.postgres_proxy.close_all()
-        self.servers.secrets_proxy.close_all()
+        async with asyncio.TaskGroup() as last:
+            last.create_task(self._run_group(RESALTS, seconds))
+            async with asyncio.TaskGroup() as group:
+                for faults in FAULT_GROUPS:
+                    group.create_task(self._run_group(faults, seconds))
+            when_over()
+            # Otherwise only TCP keepalive would find these, after minutes.
+            self.servers.postgres_proxy.close_all()
+            self.servers.secrets_proxy.close_all()
+        if self.servers.resalt_pending:
+            await self.migrate.finish_resalt()
 
     async def _run_group(self, group: FaultGroup, seconds: float) -> None:
         rng = random.Random(f"{self.seed} {group.name}")
