@@ -102,7 +102,8 @@ class Knowledge:
         """The erasures that may have erased each value."""
         possible: dict[Value, list[Erasure]] = defaultdict(list)
         for erasure in self.committed:
-            answered = {self.tokens[token].value for token in erasure.tokens}
+            known = (self.tokens.get(token) for token in erasure.tokens)
+            answered = {token.value for token in known if token is not None}
             for value in erasure.values:
                 if not erasure.answered or value in answered:
                     possible[value].append(erasure)
@@ -114,8 +115,11 @@ class Knowledge:
         certain: dict[Value, list[Erasure]] = defaultdict(list)
         for erasure in self.committed:
             for token in erasure.tokens:
-                meaning = self.tokens[token]
-                if meaning.generation != self.generation and token in self._erased:
+                meaning = self.tokens.get(token)
+                if meaning is None:
+                    text = "an erasure names a token of no message"
+                    self.findings.other.append(Violation(text, erasure.message))
+                elif meaning.generation != self.generation and token in self._erased:
                     self.findings.late_erasures += 1
                 else:
                     certain[meaning.value].append(erasure)
