@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from cryptography.hazmat.primitives import hashes, hmac, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from psycopg import sql
 from pyhpke import AEADId, CipherSuite, ContextInterface, KDFId, KEMId, KEMKey, OpenError
 
-from dev import local_system, stack
+from dev import hpke, local_system, stack
 from dev.local_system import DATABASE, Services
 from dev.logins import failed, login, record, token
 from dev.postgres import Postgres
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.without_emulator
 
 SALT = "0123456789abcdef0123456789abcdef"
 SALT_ID = "sealed-values/salt"
-INFO = b"login-etl vault 1"
 FIELDS = {b"i": "ip", b"d": "device_id"}
 ACCEPT_KEY = "INSERT INTO vault_keys (public_key, kms_key) VALUES (%s, 'none')"
 READ_ENTRIES = """
@@ -113,9 +110,11 @@ def test_two_foreign_implementations_open_every_value(vault: Vault) -> None:
         context = _pyhpke(vault.key, encapsulated_key)
         for entry in entries:
             plaintext = context.open(entry.ciphertext, entry.associated_data)
-            opened[entry.token] = (entry.field, _unpad(plaintext))
+            opened[entry.token] = (entry.field, hpke.unpad(plaintext))
         last = entries[-1]
-        assert _unpad(_pyca(vault.key, encapsulated_key, last)) == opened[last.token][1]
+        stream = hpke.Stream(vault.key, encapsulated_key)
+        plaintext = stream.open(last.sequence, last.ciphertext, last.associated_data)
+        assert hpke.unpad(plaintext) == opened[last.token][1]
     assert opened == expected
     assert [len(entries) for entries in streams.values()] == [1000, 1000]
 
@@ -154,47 +153,7 @@ def _cut(entry: bytes) -> Entry:
     )
 
 
-def _unpad(plaintext: bytes) -> str:
-    assert len(plaintext) == 48 or len(plaintext) % 64 == 0
-    value, _, zeros = plaintext.rpartition(b"\x80")
-    assert not zeros.strip(b"\0")
-    return value.decode()
-
-
 def _pyhpke(key: ec.EllipticCurvePrivateKey, encapsulated_key: bytes) -> ContextInterface:
     suite = CipherSuite.new(KEMId.DHKEM_P256_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
     private = KEMKey.from_pyca_cryptography_key(key)
-    return suite.create_recipient_context(encapsulated_key, private, info=INFO)
-
-
-def _pyca(key: ec.EllipticCurvePrivateKey, encapsulated_key: bytes, entry: Entry) -> bytes:
-    """Open a value by ECDH, HKDF and AES-GCM alone, as RFC 9180 composes them.
-
-    The HPKE of this library knows no associated data. The shared secret of ECDH is what KMS
-    computes.
-    """
-    point = serialization.PublicFormat.UncompressedPoint
-    own_key = key.public_key().public_bytes(serialization.Encoding.X962, point)
-    sender = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), encapsulated_key)
-    kem = b"KEM" + (16).to_bytes(2)
-    suite = b"HPKE" + (16).to_bytes(2) + (1).to_bytes(2) + (2).to_bytes(2)
-    extracted = _extract(kem, b"", b"eae_prk", key.exchange(ec.ECDH(), sender))
-    shared_secret = _expand(kem, extracted, b"shared_secret", encapsulated_key + own_key, 32)
-    schedule = b"\0" + _extract(suite, b"", b"psk_id_hash", b"")
-    schedule += _extract(suite, b"", b"info_hash", INFO)
-    secret = _extract(suite, shared_secret, b"secret", b"")
-    base_nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", schedule, 12))
-    nonce = (base_nonce ^ entry.sequence).to_bytes(12)
-    aead = AESGCM(_expand(suite, secret, b"key", schedule, 32))
-    return aead.decrypt(nonce, entry.ciphertext, entry.associated_data)
-
-
-def _extract(suite: bytes, salt: bytes, label: bytes, material: bytes) -> bytes:
-    extract = hmac.HMAC(salt or bytes(32), hashes.SHA256())
-    extract.update(b"HPKE-v1" + suite + label + material)
-    return extract.finalize()
-
-
-def _expand(suite: bytes, secret: bytes, label: bytes, info: bytes, length: int) -> bytes:
-    info = length.to_bytes(2) + b"HPKE-v1" + suite + label + info
-    return HKDFExpand(hashes.SHA256(), length, info).derive(secret)
+    return suite.create_recipient_context(encapsulated_key, private, info=hpke.INFO)

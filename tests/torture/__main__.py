@@ -13,10 +13,12 @@ from typing import Any
 
 from dev import processes
 from dev.terminal import console
-from torture import RESULTS, proxied_servers, report, verification
+from torture import RESULTS, cores, proxied_servers, report, vault, verification
+from torture.erasures import Erasures
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Messages
+from torture.migrate import Migrate
 from torture.proxied_servers import ProxiedServers
 from torture.sqs import History, Queue
 
@@ -64,15 +66,21 @@ async def cancel_on_signal(work: Coroutine[Any, Any, int]) -> int:
 async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
     """Inject faults, stop them, wait until the queues are empty, and verify."""
     history = History()
-    source = Messages(seed, servers.salt)
+    source = Messages(seed, servers.generations.first)
     queues = [
         Queue(source, history, random.Random(f"{seed} standard"), fifo=False),
         Queue(source, history, random.Random(f"{seed} fifo"), fifo=True),
     ]
+    writes_cores = cores.prepare()
     fleet = Fleet(servers, queues, seed)
-    faults = Faults(servers, fleet, history, seed)
+    migrate, erasures = Migrate(servers), Erasures(servers, history)
+    faults = Faults(servers, fleet, migrate, erasures, history, seed)
     await servers.postgres_proxy.open()
     await servers.secrets_proxy.open()
+
+    def close() -> None:
+        for queue in queues:
+            queue.closed = True
 
     async with asyncio.TaskGroup() as group:
         working = group.create_task(fleet.run(FUNCTIONS))
@@ -81,16 +89,19 @@ async def torture(servers: ProxiedServers, seconds: float, seed: str) -> int:
             if history.now() > DRAIN_S:
                 raise RuntimeError(f"no batch was answered; the logs are in {RESULTS}")
             await asyncio.sleep(0.1)
-        await faults.run(seconds)
-        for queue in queues:
-            queue.closed = True
+        await faults.run(seconds, when_over=close)
         await asyncio.wait([working], timeout=DRAIN_S)
         working.cancel()
     history.ended = history.now()
     # In a thread: only a running event loop lets the proxies pass on that connections have ended.
     await asyncio.to_thread(servers.wait_for_writers)
-    findings = verification.verify(servers, history)
+    with servers.connect() as owner:
+        before = vault.read(owner)
+    await migrate.finish_fold()
+    findings = verification.verify(servers, history, erasures.all, before)
     report.show(seed, history, fleet, faults, findings)
+    report.show_vault(migrate, erasures.all, findings.vault, writes_cores=writes_cores)
+    report.show_result(findings)
     return 1 if findings.violations else 0
 
 

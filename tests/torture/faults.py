@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
+from torture.erasures import Erasures
 from torture.functions import Fleet, Function
+from torture.migrate import Kill, Migrate
 from torture.network import Cut, Direction, Proxy
 from torture.proxied_servers import WRITER, ProxiedServers, new_secret
 from torture.sqs import History
@@ -21,6 +23,8 @@ TERMINATE = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usena
 RELOAD = "SELECT pg_reload_conf()"
 # A cut is given up if too few bytes are sent within this time.
 CUT_TIMEOUT_S = 3
+# The least time between two resalts.
+RESALT_S = 60
 THROTTLED = b'{"__type":"ThrottlingException","message":"Rate exceeded"}'
 
 
@@ -30,6 +34,9 @@ class World:
 
     servers: ProxiedServers
     fleet: Fleet
+    migrate: Migrate
+    erasures: Erasures
+    history: History
     rng: random.Random
 
     async def execute(self, *statements: str) -> None:
@@ -215,6 +222,15 @@ async def process_killed(world: World) -> bool:
     return True
 
 
+async def process_aborted(world: World) -> bool:
+    """Let a function abort that may write a core file."""
+    functions = world.fleet.functions
+    started = [name for name in sorted(functions) if functions[name].started]
+    if started:
+        functions[world.rng.choice(started)].abort()
+    return bool(started)
+
+
 async def process_frozen(world: World) -> bool:
     """Freeze a function; another function receives its batch; then thaw it."""
     function = _any_function(world)
@@ -278,7 +294,7 @@ async def salt_changed(world: World) -> bool:
     """Replace the salt, and restore it: a function that started with the wrong salt ends itself."""
     await asyncio.to_thread(world.servers.store_salt, new_secret())
     await _cold_start(world, 0.5, 2)
-    await asyncio.to_thread(world.servers.store_salt, world.servers.salt)
+    await asyncio.to_thread(world.servers.store_salt)
     return True
 
 
@@ -286,6 +302,51 @@ async def _cold_start(world: World, least_s: float, most_s: float) -> None:
     world.servers.secrets_proxy.close_all()
     _any_function(world).kill()
     await world.wait(least_s, most_s)
+
+
+# The vault
+
+
+async def sealed_values_folded(world: World) -> bool:
+    """Fold the vault, without a fault of its own."""
+    return await world.migrate.run()
+
+
+async def fold_killed(world: World) -> bool:
+    """Kill migrate with SIGKILL while it starts, migrates or folds."""
+    return not await world.migrate.run(rng=world.rng, kill=Kill.PROCESS)
+
+
+async def fold_terminated(world: World) -> bool:
+    """Terminate the session of migrate."""
+    return not await world.migrate.run(rng=world.rng, kill=Kill.SESSION)
+
+
+async def value_erased(world: World) -> bool:
+    """Erase a value or the values of a user."""
+    return await world.erasures.erase(world.rng)
+
+
+async def erasure_terminated(world: World) -> bool:
+    """Terminate the session that erases."""
+    return not await world.erasures.erase(world.rng, world.rng.uniform(0, 0.04))
+
+
+async def salt_added_and_tokens_replaced(world: World) -> bool:
+    """Add a later salt, and resalt; the first runs are killed."""
+    servers, migrate = world.servers, world.migrate
+    is_early = len(servers.generations.later) > world.history.now() / RESALT_S
+    if not migrate.can_resalt or (is_early and not servers.resalt_pending):
+        return False
+    if not servers.resalt_pending:
+        await asyncio.to_thread(servers.add_later_salt)
+    for kill in (*world.rng.choices(list(Kill), k=2), None):
+        if await migrate.run("resalt", rng=world.rng, kill=kill):
+            servers.resalt_pending = False
+            return True
+        await world.wait(0, 0.5)
+    # The end of the run resalts until it succeeds.
+    return False
 
 
 @dataclass(frozen=True)
@@ -326,14 +387,18 @@ FAULT_GROUPS = [
             packets_lost,
         ],
     ),
-    FaultGroup("functions", (0.1, 1), [*[process_killed] * 3, process_frozen]),
+    FaultGroup("functions", (0.1, 1), [*[process_killed] * 3, process_aborted, process_frozen]),
     FaultGroup("long freezes", (20, 40), [process_frozen_for_minutes]),
     FaultGroup(
         "secrets",
         (1, 5),
         [secrets_refused, secrets_slow, secrets_lost, secrets_throttled, salt_changed],
     ),
+    FaultGroup("folds", (0.1, 1), [sealed_values_folded, *[fold_killed] * 2, fold_terminated]),
+    FaultGroup("erasures", (0.05, 0.4), [*[value_erased] * 3, *[erasure_terminated] * 2]),
 ]
+# It may wait for locks after the other faults are over.
+RESALTS = FaultGroup("resalts", (2, 4), [salt_added_and_tokens_replaced])
 
 
 @dataclass
@@ -342,22 +407,29 @@ class Faults:
 
     servers: ProxiedServers
     fleet: Fleet
+    migrate: Migrate
+    erasures: Erasures
     history: History
     seed: str
     effective: Counter[str] = field(default_factory=Counter)
 
-    async def run(self, seconds: float) -> None:
+    async def run(self, seconds: float, when_over: Callable[[], None]) -> None:
         """Run all groups for a time, then close connections that would stay half-open."""
-        async with asyncio.TaskGroup() as group:
-            for faults in FAULT_GROUPS:
-                group.create_task(self._run_group(faults, seconds))
-        # Otherwise only TCP keepalive would find these, after minutes.
-        self.servers.postgres_proxy.close_all()
-        self.servers.secrets_proxy.close_all()
+        async with asyncio.TaskGroup() as last:
+            last.create_task(self._run_group(RESALTS, seconds))
+            async with asyncio.TaskGroup() as group:
+                for faults in FAULT_GROUPS:
+                    group.create_task(self._run_group(faults, seconds))
+            when_over()
+            # Otherwise only TCP keepalive would find these, after minutes.
+            self.servers.postgres_proxy.close_all()
+            self.servers.secrets_proxy.close_all()
+        if self.servers.resalt_pending:
+            await self.migrate.finish_resalt()
 
     async def _run_group(self, group: FaultGroup, seconds: float) -> None:
         rng = random.Random(f"{self.seed} {group.name}")
-        world = World(self.servers, self.fleet, rng)
+        world = World(self.servers, self.fleet, self.migrate, self.erasures, self.history, rng)
         while True:
             for fault in rng.sample(group.faults, len(group.faults)):
                 pause_s = rng.uniform(*group.pause_s)

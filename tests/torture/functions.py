@@ -19,7 +19,7 @@ import psutil
 
 from dev import processes
 from dev.stack import PACKAGE
-from torture import RESULTS
+from torture import RESULTS, cores
 from torture.proxied_servers import ProxiedServers
 from torture.sqs import ENDED, TIMED_OUT, Answer, Delivery, Queue
 
@@ -120,6 +120,7 @@ class Function:
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         """Store the settings; `start` starts the process."""
         self.name = name
+        self.started = False
         self.frozen = False
         self.was_frozen = False
         self.runtime = RuntimeApi(LOGS / f"{name}-answers.log")
@@ -139,16 +140,19 @@ class Function:
         self._process = processes.start(
             [BOOTSTRAP],
             log=LOGS / f"{self.name}.log",
-            cwd=RESULTS,
+            cwd=cores.WORKING,
             env=self._environment | lambda_variables,
         )
+        with suppress(psutil.NoSuchProcess):
+            cores.allow(self._process.pid)
         self._exit = asyncio.create_task(self._wait_for_exit())
         polled = asyncio.create_task(self.runtime.polled.wait())
         await asyncio.wait(
             [polled, self._exit], timeout=COLD_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         polled.cancel()
-        return self.runtime.polled.is_set()
+        self.started = self.runtime.polled.is_set()
+        return self.started
 
     async def invoke(self, event: bytes, deadline_s: float, *, kill_late: bool) -> Answer:
         """Send an event; return the answer if it arrives before the deadline.
@@ -181,6 +185,10 @@ class Function:
     def kill(self) -> None:
         """Kill the process."""
         self._signal(signal.SIGKILL)
+
+    def abort(self) -> None:
+        """Let the process abort, as a failed assertion in a C library does."""
+        self._signal(signal.SIGABRT)
 
     def freeze(self) -> None:
         """Freeze the process, as Lambda does between invocations."""

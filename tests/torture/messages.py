@@ -27,9 +27,13 @@ REFUSALS = {
         AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZX001'; END $$;
         CREATE TRIGGER refuse BEFORE INSERT ON user_logins
         FOR EACH ROW WHEN (NEW.locale = 'XY') EXECUTE FUNCTION refuse()""",
+    # At the commit. (A policy refuses too, but the vault refuses row security.)
     "XZ": """
-        ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY refuse ON user_logins FOR INSERT WITH CHECK (locale IS DISTINCT FROM 'XZ')""",
+        CREATE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZX002'; END $$;
+        CREATE CONSTRAINT TRIGGER refuse_late AFTER INSERT ON user_logins
+        DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.locale = 'XZ') EXECUTE FUNCTION refuse_late()""",
 }
 
 # Rows of this locale are accepted, but not inserted.
@@ -75,9 +79,13 @@ class Message:
     body: str | None
     sent_at: datetime
     group: str | None
-    row: tuple[Any, ...] | None
+    # The row with the tokens of the first salt.
+    row: logins.Row | None
+    # The values that are masked, by their fields.
+    values: dict[str, str]
     state: State = State.QUEUED
     visible_at: float = 0.0
+    deleted_at: float | None = None
     reports: int = 0
     # Reports of a message that must not fail: its time ran out, or the function has a fault.
     unexpected_reports: int = 0
@@ -152,15 +160,19 @@ class Messages:
             sent_at=sent_at,
             group=group,
             row=logins.row(login, self._salt, sent_at) if kind is Kind.GOOD else None,
+            values={"ip": login["ip"], "device_id": login["device_id"]},
         )
 
     def _login(self) -> Login:
         rng, number = self._rng, self._made
+        # Some users have an address or a device in common.
+        ip = number if rng.random() < 0.7 else rng.randint(1, number)
+        device = number if rng.random() < 0.9 else rng.randint(1, number)
         return logins.login(
             user_id=f"{USER_ID}{self._seed}-{number}",
             app_version=f"{rng.randrange(10)}.{rng.randrange(10)}.{rng.randrange(10)}",
             device_type=rng.choice(["android", "ios", None]),
-            ip=f"{IP}{number // 250 % 250}.{number % 250}",
+            ip=f"{IP}{ip // 250 % 250}.{ip % 250}",
             locale=rng.choice([None, "RU", "ID"]),
-            device_id=f"{DEVICE_ID}{number:07}",
+            device_id=f"{DEVICE_ID}{device:07}",
         )

@@ -5,7 +5,7 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,7 +19,9 @@ from psycopg import sql
 from dev import local_system, processes
 from dev.local_system import DATABASE, Services
 from torture import RESULTS, messages
+from torture.generations import Generations
 from torture.network import Proxy
+from torture.vault import BROKER, Vault
 
 WRITER = "login_writer"
 LOGS = RESULTS / "servers"
@@ -28,6 +30,9 @@ SESSIONS = f"""
 SELECT pid, state, wait_event_type, wait_event, backend_start::text
 FROM pg_stat_activity WHERE usename = '{WRITER}'
 """
+
+# The name of the sessions of migrate.
+MIGRATE_NAME = "torture-migrate"
 
 # Every password and salt starts with this, and nothing else does: one search finds all of them.
 SECRET = "torture-secret-"
@@ -38,6 +43,7 @@ SETTINGS = {
     "log_statement": "all",
     "log_error_verbosity": "verbose",
     "deadlock_timeout": "100ms",
+    "track_commit_timestamp": "on",
 }
 
 # Keeps some transactions open for longer, so that more faults hit a transaction.
@@ -71,11 +77,14 @@ class ProxiedServers:
 
     services: Services
     name: str
-    salt: str
+    generations: Generations
+    vault: Vault
     secrets_manager: BaseClient
     postgres_proxy: Proxy
     secrets_proxy: Proxy
     active_faults: set[str] = field(default_factory=set)
+    # Whether the secret has a later salt that the database has not accepted yet.
+    resalt_pending: bool = False
     _password: str = ""
 
     @property
@@ -87,6 +96,20 @@ class ProxiedServers:
             "DATABASE_SECRET_ID": f"{self.name}/database",
             "DATABASE_CA_BUNDLE": str(self.services.postgres.certificate_authority),
             "RUST_LOG": "trace",
+            **self.vault.public_key,
+        }
+
+    @property
+    def migrate_environment(self) -> dict[str, str]:
+        """The environment of migrate, which reaches the servers without a proxy."""
+        server = self.services.postgres
+        options = {"sslmode": "require", "application_name": MIGRATE_NAME}
+        return self.services.emulator.environment | {
+            "DATABASE_URL": server.url(database=DATABASE, **options),
+            "DATABASE_CA_BUNDLE": str(server.certificate_authority),
+            "SALT_SECRET_ID": f"{self.name}/salt",
+            "RUST_LOG": "trace",
+            **self.vault.settings,
         }
 
     def connect(self) -> psycopg.Connection:
@@ -94,6 +117,13 @@ class ProxiedServers:
         return self.services.postgres.connect(
             DATABASE, options="-cdefault_transaction_read_only=off"
         )
+
+    def connect_broker(self) -> psycopg.Connection:
+        """Connect as a member of login_vault."""
+        server = self.services.postgres
+        url = server.url(BROKER, self.vault.password, DATABASE, sslmode="require")
+        options = "-cstatement_timeout=5s"
+        return psycopg.connect(url, autocommit=True, connect_timeout=5, options=options)
 
     def execute(self, *statements: str) -> None:
         """Execute statements, each in a transaction of its own."""
@@ -110,7 +140,9 @@ class ProxiedServers:
         """Add an old day, and run migrate, which drops it; return whether it is gone."""
         if not self._has_old_day():
             self.execute(CREATE_OLD_PARTITION)
-        local_system.migrate(self.services.postgres, LOGIN_RETENTION_DAYS="16")
+        # It may fail while other runs of migrate are at work.
+        with suppress(subprocess.CalledProcessError):
+            local_system.migrate(self.services.postgres, LOGIN_RETENTION_DAYS="16")
         return not self._has_old_day()
 
     def _has_old_day(self) -> bool:
@@ -161,9 +193,17 @@ class ProxiedServers:
             SecretId=f"{self.name}/database", SecretString=self._credentials()
         )
 
-    def store_salt(self, salt: str) -> None:
-        """Store a salt in the secret."""
-        self.secrets_manager.put_secret_value(SecretId=f"{self.name}/salt", SecretString=salt)
+    def store_salt(self, secret: str | None = None) -> None:
+        """Store the salts in the secret, or another text."""
+        self.secrets_manager.put_secret_value(
+            SecretId=f"{self.name}/salt", SecretString=secret or self.generations.secret
+        )
+
+    def add_later_salt(self) -> None:
+        """Add a later salt to the secret."""
+        self.generations.later.append(new_secret())
+        self.resalt_pending = True
+        self.store_salt()
 
     def wait_for_writers(self) -> None:
         """Wait until all sessions of functions have ended, so that no row can be added."""
@@ -175,7 +215,10 @@ class ProxiedServers:
 
     def create_secrets(self) -> None:
         """Store the salt and the credentials."""
-        for name, text in (("salt", self.salt), ("database", self._credentials())):
+        for name, text in (
+            ("salt", self.generations.secret),
+            ("database", self._credentials()),
+        ):
             self.secrets_manager.create_secret(Name=f"{self.name}/{name}", SecretString=text)
 
     def delete_secrets(self) -> None:
@@ -208,17 +251,22 @@ def running() -> Iterator[ProxiedServers]:
     services = local_system.start_services(LOGS, SETTINGS)
     try:
         local_system.create_database(services.postgres)
+        vault = Vault(password=new_secret())
+        local_system.migrate(services.postgres, **vault.settings)
         endpoint = urlsplit(services.emulator.endpoint)
         servers = ProxiedServers(
             services,
             name=f"torture-{secrets.token_hex(3)}",
-            salt=new_secret(),
+            generations=Generations(new_secret()),
+            vault=vault,
             secrets_manager=services.emulator.client("secretsmanager"),
             postgres_proxy=Proxy(("127.0.0.1", services.postgres.port), processes.free_port()),
             secrets_proxy=Proxy((endpoint.hostname, endpoint.port), processes.free_port()),
         )
         servers.prepare_full_disk()
         servers.execute(*messages.REFUSALS.values(), messages.SUPPRESSION, SLOW_TRIGGER)
+        with servers.connect() as owner:
+            vault.prepare(owner)
         servers.change_password()
         servers.create_secrets()
         try:

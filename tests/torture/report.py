@@ -7,10 +7,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from dev.terminal import console
+from torture import cores
+from torture.erasures import Erasure
 from torture.faults import Faults
 from torture.functions import Fleet
 from torture.messages import Kind, Message
+from torture.migrate import Migrate
 from torture.sqs import History
+from torture.vault_verification import VaultFindings
 from torture.verification import Findings
 
 # So many violations are printed with their details.
@@ -18,7 +22,7 @@ MAX_PRINTED = 20
 
 
 def show(seed: str, history: History, fleet: Fleet, faults: Faults, findings: Findings) -> None:
-    """Print the counts, the violations and the result."""
+    """Print the counts."""
     kinds = [message.kind for message in history.messages]
     _print(
         "The run",
@@ -54,6 +58,36 @@ def show(seed: str, history: History, fleet: Fleet, faults: Faults, findings: Fi
             highlight=False,
             soft_wrap=True,
         )
+
+
+def show_vault(
+    migrate: Migrate, erasures: list[Erasure], findings: VaultFindings, *, writes_cores: bool
+) -> None:
+    """Print the counts of the vault."""
+    _print(
+        "The vault",
+        {
+            "values that batches sealed": findings.witnessed,
+            "  in the inbox before the last fold": findings.in_inbox,
+            "  in the vault after it": findings.sealed,
+            "values opened": findings.opened,
+            "erasures begun": len(erasures),
+            "  of which committed": findings.committed_erasures,
+            "  of which committed, but not answered": findings.unconfirmed,
+            "  of which too late: the token was replaced": findings.late_erasures,
+            "tokens erased": findings.erased,
+            "  of which for ever": findings.erased_for_ever,
+            "  of which sealed again": findings.sealed_again,
+            "tokens erased from rows": findings.cleared,
+            **{f"runs of migrate: {name}": n for name, n in sorted(migrate.outcomes.items())},
+            "resalts": "tried" if migrate.can_resalt else "this migrate has none",
+            "core files": len(cores.files()) if writes_cores else "this system writes none",
+        },
+    )
+
+
+def show_result(findings: Findings) -> None:
+    """Print the violations and the result."""
     for violation in findings.violations[:MAX_PRINTED]:
         console.print(f"[red]{escape(violation.text)}[/]")
         if violation.message is not None:

@@ -169,6 +169,7 @@ class Queue:
                 self._history.irregularities["not deleted: the receipt handle was old"] += 1
             elif message.state is State.QUEUED:
                 message.state = State.DELETED
+                message.deleted_at = now
 
     def _send(self, count: int) -> None:
         sent = [self._source.make(fifo=self._fifo) for _ in range(count)]

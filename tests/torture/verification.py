@@ -1,15 +1,19 @@
-"""Compares the history with the table, the ledger and the logs."""
+"""Compares the history with the table, the ledger, the vault and the logs."""
 
+import base64
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev.logins import encodings
-from torture import functions
+from torture import cores, functions, migrate, vault
+from torture.erasures import Erasure
 from torture.messages import DEVICE_ID, IP, USER_ID, Kind, Message, State
 from torture.proxied_servers import SECRET, ProxiedServers
 from torture.sqs import History, Violation
+from torture.vault import Contents
+from torture.vault_verification import COLUMNS, Knowledge, VaultFindings
 
 # Logs are searched in blocks of this many bytes.
 BLOCK = 1 << 24
@@ -27,7 +31,9 @@ class Findings:
     lost: list[Violation] = field(default_factory=list)
     duplicated: list[Violation] = field(default_factory=list)
     leaked: list[Violation] = field(default_factory=list)
+    mixed: list[Violation] = field(default_factory=list)
     other: list[Violation] = field(default_factory=list)
+    vault: VaultFindings = field(default_factory=VaultFindings)
     rows: int = 0
     dead: int = 0
     searched_bytes: int = 0
@@ -37,19 +43,29 @@ class Findings:
     @property
     def violations(self) -> list[Violation]:
         """All violations."""
-        return [*self.lost, *self.duplicated, *self.leaked, *self.other]
+        return [*self.lost, *self.duplicated, *self.leaked, *self.mixed, *self.other]
 
     def __str__(self) -> str:
         """Write the numbers of violations in one line."""
         lost, duplicated, leaked = map(len, (self.lost, self.duplicated, self.leaked))
-        line = f"{lost} lost, {duplicated} duplicated, {leaked} leaked"
+        line = f"{lost} lost, {duplicated} duplicated, {leaked} leaked, {len(self.mixed)} mixed"
         return f"{line}, {len(self.other)} other violations" if self.other else line
 
 
-def verify(servers: ProxiedServers, history: History) -> Findings:
-    """Compare and search everything, after the last session of a function has ended."""
+def verify(
+    servers: ProxiedServers, history: History, erasures: list[Erasure], before: Contents
+) -> Findings:
+    """Compare and search everything, after the last session of a function has ended.
+
+    `before` is what the vault had before the last fold.
+    """
     findings = Findings(other=list(history.violations))
-    _compare(servers, history, findings)
+    knowledge = Knowledge(servers, history, erasures)
+    tokens_of_rows = _compare(servers, history, knowledge, findings)
+    _compare_vault(servers, knowledge, before, tokens_of_rows)
+    findings.vault = knowledge.findings
+    for name in ("lost", "leaked", "mixed", "other"):
+        getattr(findings, name).extend(getattr(knowledge.findings, name))
     out_of_time = _read_logs(findings)
     for message in history.messages:
         if message.unexpected_reports > out_of_time[message.id]:
@@ -58,8 +74,10 @@ def verify(servers: ProxiedServers, history: History) -> Findings:
     return findings
 
 
-def _compare(servers: ProxiedServers, history: History, findings: Findings) -> None:
-    """Compare every message with the table and the ledger."""
+def _compare(
+    servers: ProxiedServers, history: History, knowledge: Knowledge, findings: Findings
+) -> set[str]:
+    """Compare every message with the table and the ledger; return the tokens of the table."""
     rows = defaultdict(list)
     for row in servers.query("SELECT * FROM user_logins"):
         rows[row[0]].append(row)
@@ -68,6 +86,9 @@ def _compare(servers: ProxiedServers, history: History, findings: Findings) -> N
     for message in history.messages:
         own_rows, own_entries = rows.pop(message.user_id, []), ledger.pop(message.id, 0)
         _compare_message(message, own_rows, own_entries, findings)
+        if message.kind is Kind.GOOD:
+            for row in own_rows:
+                knowledge.check_row(message, row)
         expected = own_entries if message.group is not None else 0
         if fifo_ledger.pop(message.id, 0) != expected:
             findings.other.append(Violation("the ledgers differ", message))
@@ -77,6 +98,27 @@ def _compare(servers: ProxiedServers, history: History, findings: Findings) -> N
         number = len(ledger) + len(fifo_ledger)
         findings.other.append(Violation(f"{number} ledger entries have no message"))
     findings.dead = sum(message.state is State.DEAD for message in history.messages)
+    unnest = f"SELECT DISTINCT unnest(ARRAY[{', '.join(COLUMNS)}]) FROM user_logins"
+    return {token for (token,) in servers.query(unnest) if token is not None}
+
+
+def _compare_vault(
+    servers: ProxiedServers, knowledge: Knowledge, before: Contents, tokens_of_rows: set[str]
+) -> None:
+    """Compare the vault, before and after the last fold."""
+    findings = knowledge.findings
+    with servers.connect() as owner:
+        witness = vault.read_witness(owner)
+        written = vault.read_written(owner)
+        after = vault.read(owner)
+    knowledge.check_witness(witness, written)
+    knowledge.check_erased(after)
+    knowledge.check_contents(servers.vault, before, witness, tokens_of_rows)
+    findings.in_inbox, findings.sealed_again = len(before.inbox), 0
+    knowledge.check_contents(servers.vault, after, witness, tokens_of_rows)
+    findings.sealed = len(after.sealed)
+    if after.inbox:
+        findings.other.append(Violation("the last fold left values in the inbox"))
 
 
 def _ledger(servers: ProxiedServers, name: str) -> Counter[str]:
@@ -98,8 +140,6 @@ def _compare_message(message: Message, rows: list[tuple], entries: int, findings
         findings.duplicated.append(Violation(f"has {len(rows)} rows", message))
     if rows and not good:
         findings.other.append(Violation(f"{message.kind}, but has a row", message))
-    if good and any(row != message.row for row in rows):
-        findings.other.append(Violation("has a row with wrong values", message))
     if entries != (0 if message.kind.fails else 1):
         text = f"{entries} entries in the ledger, {len(rows)} rows"
         findings.other.append(Violation(text, message))
@@ -125,22 +165,60 @@ def _read_logs(findings: Findings) -> Counter[str]:
 
 def _search(servers: ProxiedServers, findings: Findings) -> None:
     """Search logs, answers and the server's files for raw values and secrets."""
-    needles = {"a secret": SECRET, "a raw address": IP, "a raw device id": DEVICE_ID}
+    texts = {"a secret": SECRET, "a raw address": IP, "a raw device id": DEVICE_ID}
+    needles = {name: [form.encode() for form in encodings(text)] for name, text in texts.items()}
+    private = servers.vault.private_bytes
+    needles["the private key"] = [private, private.hex().encode(), base64.b64encode(private)[:40]]
+    user_id = {"a user id": [form.encode() for form in encodings(USER_ID)]}
     # User ids are stored unmasked, so Postgres may log them with its statements.
     _search_file(servers.services.postgres.log, needles, findings)
+    # Otherwise only the write-ahead log may have the newest rows.
+    servers.execute("CHECKPOINT")
     # Tables, the write-ahead log, temporary files and core dumps.
+    in_clear = False
     for file in servers.services.postgres.directory.rglob("*"):
         if file.is_file():
-            _search_file(file, needles, findings)
-    for log in functions.LOGS.iterdir():
-        _search_file(log, needles | {"a user id": USER_ID}, findings)
+            in_clear |= _search_file(file, needles, findings, expected=USER_ID.encode())
+    if not in_clear:
+        text = "no file of Postgres has a user id, which is not masked: the search finds nothing"
+        findings.other.append(Violation(text))
+    _search_tables(servers, needles | user_id, findings)
+    for file in cores.files():
+        findings.leaked.append(Violation(f"a core file: {file}"))
+    for directory in (functions.LOGS, migrate.LOGS, cores.WORKING):
+        for file in directory.iterdir():
+            _search_file(file, needles | user_id, findings)
 
 
-def _search_file(log: Path, needles: dict[str, str], findings: Findings) -> None:
-    with log.open("rb") as file:
-        while lines := file.readlines(BLOCK):
-            findings.searched_bytes += sum(map(len, lines))
+def _search_tables(
+    servers: ProxiedServers, needles: dict[str, list[bytes]], findings: Findings
+) -> None:
+    """Search the tables of the vault, which do not have user ids either."""
+    tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'vault\\_%'"
+    with servers.connect() as owner:
+        for (table,) in owner.execute(tables).fetchall():
+            with owner.cursor().copy(f"COPY {table} TO STDOUT (FORMAT binary)") as copy:
+                content = b"".join(copy)
+            _search_block(content, f"the table {table}", needles, findings)
+
+
+def _search_file(
+    file: Path, needles: dict[str, list[bytes]], findings: Findings, expected: bytes = b""
+) -> bool:
+    """Search a file; return whether it has the expected bytes."""
+    found = False
+    with file.open("rb") as opened:
+        while lines := opened.readlines(BLOCK):
             block = b"".join(lines)
-            for name, text in needles.items():
-                if any(form.encode() in block for form in encodings(text)):
-                    findings.leaked.append(Violation(f"{name} in {log}, before byte {file.tell()}"))
+            _search_block(block, f"{file}, before byte {opened.tell()}", needles, findings)
+            found = found or expected in block
+    return found
+
+
+def _search_block(
+    block: bytes, place: str, needles: dict[str, list[bytes]], findings: Findings
+) -> None:
+    findings.searched_bytes += len(block)
+    for name, forms in needles.items():
+        if any(form in block for form in forms):
+            findings.leaked.append(Violation(f"{name} in {place}"))
