@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use login::pii::{DeviceId, Masker, Pii};
+use login::pii::{DeviceId, Masker, Pii, Salts};
 use login_etl::aws::login_queue::LoginQueue;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::{DatabaseSource, Settings};
@@ -928,7 +928,7 @@ async fn unknown_migrate_event_changes_nothing() {
 }
 
 #[tokio::test]
-async fn function_returns_fingerprints_of_both_salts() {
+async fn function_returns_fingerprints_of_all_salts() {
     let database = Database::create().await;
     let salt = create_secret(SALT).await;
     let url = database.url();
@@ -942,6 +942,10 @@ async fn function_returns_fingerprints_of_both_salts() {
     put_secret(&salt, "fedcba9876543210fedcba9876543210").await;
     api.send(event);
     let replaced = api.response();
+    let both = format!(r#"{{"salt":"{SALT}","later_salts":["fedcba9876543210fedcba9876543210"]}}"#);
+    put_secret(&salt, &both).await;
+    api.send(event);
+    let with_later = api.response();
     put_secret(&salt, "hunter2").await;
     api.send(event);
     let too_short = api.response();
@@ -950,8 +954,12 @@ async fn function_returns_fingerprints_of_both_salts() {
 
     let of = |salt: &str| Masker::new(&salt.into()).unwrap().salt_fingerprint().as_str().to_owned();
     let (old, new) = (of(SALT), of("fedcba9876543210fedcba9876543210"));
-    assert_eq!(before, json!({"current": old, "in_use": old}));
-    assert_eq!(replaced, json!({"current": new, "in_use": old}));
+    let generations =
+        Salts::new(SALT.into(), vec!["fedcba9876543210fedcba9876543210".into()]).maskers().unwrap();
+    let later = generations[1].salt_fingerprint().as_str().to_owned();
+    assert_eq!(before, json!({"current": old, "in_use": old, "generations": [old]}));
+    assert_eq!(replaced, json!({"current": new, "in_use": old, "generations": [new]}));
+    assert_eq!(with_later, json!({"current": later, "in_use": old, "generations": [old, later]}));
     assert_eq!(too_short["errorType"], "SaltUnavailable");
     assert_eq!(too_short["errorMessage"], "SALT_SECRET_ID: the salt has fewer than 32 bytes");
     assert!(!log.contains("batch "), "{log}");
