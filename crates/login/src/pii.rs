@@ -37,6 +37,7 @@ use self::sealer::{NotSealed, SealedValues, Sealer, Value};
 mod salts;
 mod sealed_tokens;
 pub mod sealer;
+mod sealing_stream;
 
 pub use self::salts::{Resalter, Salts};
 
