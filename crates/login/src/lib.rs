@@ -21,6 +21,7 @@ pub mod event;
 pub mod failures;
 pub mod flat_body;
 mod flatten;
+pub mod hpke;
 mod json_string;
 pub mod mask;
 pub mod message_key;

@@ -37,6 +37,7 @@ use self::sealer::{NotSealed, SealedValues, Sealer, Value};
 mod salts;
 mod sealed_tokens;
 pub mod sealer;
+mod sealing_stream;
 
 pub use self::salts::{MIN_DIFFERENT_SALT_BYTES, MIN_SALT_BYTES, Resalter, Salts, WeakSalt};
 use self::salts::{keyed, keyed_later};

@@ -2,7 +2,7 @@
 //! AES-256-GCM.
 //!
 //! The private key never leaves KMS. KMS does the only step of HPKE that needs it, the Diffie-Hellman exchange; the
-//! steps after it are here. No crate takes the result of an exchange that another party did.
+//! steps after it are in [`login::hpke`].
 //!
 //! Messages that other implementations sealed are opened in the tests, and the vectors of the RFC.
 //!
@@ -11,21 +11,13 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use hkdf::{Hkdf, HkdfExtract};
+use login::hpke::{BaseNonce, KeySchedule};
 use login::pii::sealer::INFO;
 use login_etl::point::Point;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The number of bytes of the x coordinate of a point.
 const COORDINATE_LENGTH: usize = 32;
-
-const VERSION: &[u8] = b"HPKE-v1";
-const MODE_BASE: u8 = 0;
-/// `"KEM" || I2OSP(kem_id, 2)`
-const KEM_SUITE: &[u8] = b"KEM\0\x10";
-/// `"HPKE" || I2OSP(kem_id, 2) || I2OSP(kdf_id, 2) || I2OSP(aead_id, 2)`
-const HPKE_SUITE: &[u8] = b"HPKE\0\x10\0\x01\0\x02";
 
 /// The x coordinate of the point that a Diffie-Hellman exchange gives, as `DeriveSharedSecret` of KMS returns it.
 pub struct SharedCoordinate(Zeroizing<[u8; COORDINATE_LENGTH]>);
@@ -33,7 +25,7 @@ pub struct SharedCoordinate(Zeroizing<[u8; COORDINATE_LENGTH]>);
 /// Opens the messages of one stream: a receiver's context of HPKE.
 pub struct StreamOpener {
     key: LessSafeKey,
-    base_nonce: Zeroizing<[u8; 12]>,
+    base_nonce: BaseNonce,
 }
 
 /// The bytes are not what was sealed with this key, sequence number and associated data.
@@ -72,29 +64,15 @@ impl StreamOpener {
         SharedCoordinate(coordinate): &SharedCoordinate,
         info: &[u8],
     ) -> Self {
-        // DHKEM's Decap, after its DH.
-        let (_, eae) = extract(KEM_SUITE, &[], b"eae_prk", &**coordinate);
-        let kem_context = [&encapsulated.as_bytes()[..], recipient.as_bytes()].concat();
-        let shared_secret = expand::<32>(&eae, KEM_SUITE, b"shared_secret", &kem_context);
-        // KeySchedule, without a pre-shared key.
-        let (psk_id_hash, _) = extract(HPKE_SUITE, &[], b"psk_id_hash", &[]);
-        let (info_hash, _) = extract(HPKE_SUITE, &[], b"info_hash", info);
-        let context = [&[MODE_BASE], &psk_id_hash[..], &info_hash[..]].concat();
-        let (_, secret) = extract(HPKE_SUITE, &*shared_secret, b"secret", &[]);
-        let key = expand::<32>(&secret, HPKE_SUITE, b"key", &context);
+        let KeySchedule { key, base_nonce } =
+            KeySchedule::new(recipient.as_bytes(), encapsulated.as_bytes(), coordinate, info);
         let key = UnboundKey::new(&AES_256_GCM, &*key)
             .unwrap_or_else(|_| unreachable!("a key of AES-256 has 32 bytes"));
-        let base_nonce = expand(&secret, HPKE_SUITE, b"base_nonce", &context);
         Self { key: LessSafeKey::new(key), base_nonce }
     }
 
-    /// `ComputeNonce`: the base, whose last bytes are combined with the sequence number.
     fn nonce(&self, sequence: u16) -> Nonce {
-        let mut nonce = *self.base_nonce;
-        for (byte, sequence) in nonce[10..].iter_mut().zip(sequence.to_be_bytes()) {
-            *byte ^= sequence;
-        }
-        Nonce::assume_unique_for_key(nonce)
+        Nonce::assume_unique_for_key(self.base_nonce.nonce(sequence))
     }
 }
 
@@ -118,30 +96,6 @@ impl fmt::Debug for StreamOpener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StreamOpener")
     }
-}
-
-/// `LabeledExtract`. Returns the key as bytes, and ready to expand.
-fn extract(suite: &[u8], salt: &[u8], label: &[u8], input: &[u8]) -> (Zeroizing<[u8; 32]>, Hkdf<Sha256>) {
-    let mut extract = HkdfExtract::<Sha256>::new(Some(salt));
-    for part in [VERSION, suite, label, input] {
-        extract.input_ikm(part);
-    }
-    let (key, hkdf) = extract.finalize();
-    (Zeroizing::new(key.into()), hkdf)
-}
-
-/// `LabeledExpand`.
-fn expand<const LENGTH: usize>(
-    key: &Hkdf<Sha256>,
-    suite: &[u8],
-    label: &[u8],
-    info: &[u8],
-) -> Zeroizing<[u8; LENGTH]> {
-    let length = u16::try_from(LENGTH).unwrap_or_else(|_| unreachable!("keys are short")).to_be_bytes();
-    let mut output = Zeroizing::new([0; LENGTH]);
-    key.expand_multi_info(&[&length, VERSION, suite, label, info], &mut *output)
-        .unwrap_or_else(|_| unreachable!("keys are short"));
-    output
 }
 
 #[cfg(test)]
@@ -237,7 +191,7 @@ mod tests {
 
         let opener = StreamOpener::with_info(&recipient, &encapsulated, &coordinate, &bytes(&vectors.info));
 
-        assert_eq!(*opener.base_nonce, *bytes(&vectors.base_nonce));
+        assert_eq!(opener.base_nonce.nonce(0), *bytes(&vectors.base_nonce));
         for Encryption { sequence, nonce, aad, pt, ct } in &vectors.encryptions {
             assert_eq!(*opener.nonce(*sequence).as_ref(), *bytes(nonce));
             assert_eq!(*opener.open(*sequence, &bytes(aad), &bytes(ct)).unwrap(), bytes(pt));

@@ -13,7 +13,8 @@
 //! | entry | sequence number (2 bytes, big-endian), field (`i` or `d`), token (32 bytes), ciphertext and tag |
 //!
 //! A stream is one context of HPKE: an encapsulated key, and at most 1,000 values with the sequence numbers from 0. A
-//! [`Body`] is entries of one stream and one length, one after the other. An ordinary entry has 99 bytes.
+//! [`Body`] is entries of one stream and one length, one after the other. An ordinary entry has 99 bytes, and a body of
+//! such entries has at most 80 of them.
 //!
 //! The associated data bind a value to its token: a ciphertext that is moved to another token does not open. The padding
 //! hides the length of ordinary values, which an AEAD shows: `192.0.2.1` is shorter than `198.51.100.200`.
@@ -23,11 +24,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use rustls::crypto::aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256;
-use rustls::crypto::hpke::{Hpke, HpkePublicKey, HpkeSealer};
-use secrecy::zeroize::{Zeroize, Zeroizing};
-
 use super::sealed_tokens::SealedTokens;
+use super::sealing_stream::{SealingStream, TAG_LENGTH};
+use crate::hpke::POINT_LENGTH;
 
 /// The `info` of each stream.
 pub const INFO: &[u8] = b"login-etl vault 1";
@@ -41,16 +40,18 @@ const PADDED_LENGTH: usize = 48;
 const LONG_BLOCK: usize = 64;
 /// Marks the end of the value in a plaintext.
 pub const END_OF_VALUE: u8 = 0x80;
-/// The length of an encapsulated key: an uncompressed point.
-const POINT_LENGTH: usize = 65;
+/// The length of what stands before the ciphertext in an entry.
+const HEADER_LENGTH: usize = 35;
+/// The most bytes of a body, unless one entry has more. A row with such a body fits into a page of Postgres.
+const BODY_LENGTH: usize = 8_000;
 
 /// Seals values to a public key, each token once.
 pub struct Sealer {
-    public_key: HpkePublicKey,
-    stream: Stream,
+    public_key: [u8; POINT_LENGTH],
+    stream: SealingStream,
+    stream_started: SystemTime,
     /// The tokens whose values the vault has.
     tokens: SealedTokens,
-    plaintext: Zeroizing<Vec<u8>>,
     associated_data: Vec<u8>,
 }
 
@@ -60,7 +61,7 @@ pub struct SealedValues {
     bodies: Vec<Body>,
 }
 
-/// Sealed values of one stream and one length.
+/// Some sealed values of one stream and one length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     /// The encapsulated key of the stream: an uncompressed point.
@@ -84,14 +85,6 @@ pub(super) struct Value<'v> {
     pub(super) canonical: &'v str,
 }
 
-struct Stream {
-    encapsulated_key: [u8; POINT_LENGTH],
-    hpke: Box<dyn HpkeSealer>,
-    /// The sequence number of the next value.
-    next: u16,
-    started: SystemTime,
-}
-
 impl Sealer {
     /// Takes the public key: an uncompressed point of P-256.
     ///
@@ -99,12 +92,12 @@ impl Sealer {
     ///
     /// [`NotSealed`] if the bytes are not a point of the curve.
     pub fn new(point: &[u8]) -> Result<Self, NotSealed> {
-        let public_key = HpkePublicKey(point.to_vec());
+        let public_key = point.try_into().map_err(|_| NotSealed)?;
         Ok(Self {
-            stream: Stream::start(&public_key)?,
+            stream: SealingStream::start(&public_key, INFO)?,
+            stream_started: SystemTime::now(),
             public_key,
             tokens: SealedTokens::default(),
-            plaintext: Zeroizing::default(),
             associated_data: Vec::new(),
         })
     }
@@ -117,9 +110,9 @@ impl Sealer {
     ///
     /// [`NotSealed`].
     pub fn begin(&mut self, now: SystemTime) -> Result<(), NotSealed> {
-        let is_old = now.duration_since(self.stream.started).is_ok_and(|age| age > STREAM_LIFETIME);
+        let is_old = now.duration_since(self.stream_started).is_ok_and(|age| age > STREAM_LIFETIME);
         if is_old {
-            self.stream = Stream::start(&self.public_key)?;
+            self.start_stream()?;
         }
         self.tokens.expire(now);
         Ok(())
@@ -130,21 +123,32 @@ impl Sealer {
         if !self.tokens.insert(value.token) {
             return Ok(());
         }
-        if self.stream.next == VALUES_PER_STREAM {
-            self.stream = Stream::start(&self.public_key)?;
+        if self.stream.next() == VALUES_PER_STREAM {
+            self.start_stream()?;
         }
         self.associated_data.clear();
         self.associated_data.extend_from_slice(value.field.as_bytes());
         self.associated_data.push(b':');
         self.associated_data.extend_from_slice(value.token_digits);
-        pad(value.canonical, &mut self.plaintext);
-        let ciphertext = self.stream.hpke.seal(&self.associated_data, &self.plaintext);
-        self.plaintext.zeroize();
-        let ciphertext = ciphertext.map_err(|_| NotSealed)?;
-        let sequence = self.stream.next.to_be_bytes();
-        self.stream.next += 1;
-        let field = &value.field.as_bytes()[..1];
-        sealed.push(self.stream.encapsulated_key, [&sequence, field, value.token, &ciphertext]);
+
+        let padded_length = padded_length(value.canonical.len());
+        let entry_length = HEADER_LENGTH + padded_length + TAG_LENGTH;
+        let entries = sealed.entries(self.stream.encapsulated_key(), entry_length);
+        // Before the plaintext: a buffer that grows leaves a copy behind, which nobody wipes.
+        entries.reserve(entry_length);
+        entries.extend_from_slice(&self.stream.next().to_be_bytes());
+        entries.extend_from_slice(&value.field.as_bytes()[..1]);
+        entries.extend_from_slice(value.token);
+        let start = entries.len();
+        entries.extend_from_slice(value.canonical.as_bytes());
+        entries.push(END_OF_VALUE);
+        entries.resize(start + padded_length, 0);
+        self.stream.seal(&self.associated_data, entries, start)
+    }
+
+    fn start_stream(&mut self) -> Result<(), NotSealed> {
+        self.stream = SealingStream::start(&self.public_key, INFO)?;
+        self.stream_started = SystemTime::now();
         Ok(())
     }
 
@@ -173,27 +177,20 @@ impl SealedValues {
         self.bodies.iter().map(|body| (body.entries.len() / body.entry_length) as u64).sum()
     }
 
-    fn push(&mut self, encapsulated_key: [u8; POINT_LENGTH], entry: [&[u8]; 4]) {
-        let entry_length = entry.iter().map(|part| part.len()).sum();
-        let is_same =
-            |body: &Body| body.entry_length == entry_length && body.encapsulated_key == encapsulated_key;
-        // From the end, where the newest body is. Mostly there is only one body.
-        let index = self.bodies.iter().rposition(is_same).unwrap_or_else(|| {
+    /// Returns the entries of a body that has room for one more.
+    fn entries(&mut self, encapsulated_key: &[u8; POINT_LENGTH], entry_length: usize) -> &mut Vec<u8> {
+        let has_room = |body: &Body| {
+            body.entry_length == entry_length
+                && body.entries.len() + entry_length <= BODY_LENGTH
+                && body.encapsulated_key == *encapsulated_key
+        };
+        // From the end, where the newest body is. Mostly it has room.
+        let index = self.bodies.iter().rposition(has_room).unwrap_or_else(|| {
+            let encapsulated_key = *encapsulated_key;
             self.bodies.push(Body { encapsulated_key, entry_length, entries: Vec::new() });
             self.bodies.len() - 1
         });
-        for part in entry {
-            self.bodies[index].entries.extend_from_slice(part);
-        }
-    }
-}
-
-impl Stream {
-    fn start(public_key: &HpkePublicKey) -> Result<Self, NotSealed> {
-        let (encapsulated_key, hpke) =
-            DH_KEM_P256_HKDF_SHA256_AES_256.setup_sealer(INFO, public_key).map_err(|_| NotSealed)?;
-        let encapsulated_key = encapsulated_key.0.try_into().map_err(|_| NotSealed)?;
-        Ok(Self { encapsulated_key, hpke, next: 0, started: SystemTime::now() })
+        &mut self.bodies[index].entries
     }
 }
 
@@ -202,19 +199,6 @@ impl Stream {
 pub fn padded_length(value: usize) -> usize {
     let length = value + 1;
     if length <= PADDED_LENGTH { PADDED_LENGTH } else { length.next_multiple_of(LONG_BLOCK) }
-}
-
-/// Writes the value to the buffer, in its padded form.
-fn pad(canonical: &str, plaintext: &mut Zeroizing<Vec<u8>>) {
-    let padded = padded_length(canonical.len());
-    plaintext.clear();
-    // At once: a buffer that grows leaves a copy behind, which nobody wipes.
-    if plaintext.capacity() < padded {
-        *plaintext = Zeroizing::new(Vec::with_capacity(padded));
-    }
-    plaintext.extend_from_slice(canonical.as_bytes());
-    plaintext.push(END_OF_VALUE);
-    plaintext.resize(padded, 0);
 }
 
 impl fmt::Debug for Sealer {
@@ -371,8 +355,15 @@ mod tests {
 
         let sealed = masker.take_sealed().unwrap();
 
-        let counts = sealed.bodies().iter().map(|body| body.entries.len() / body.entry_length);
-        assert_eq!(counts.collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        let mut counts = HashMap::new();
+        for body in sealed.bodies() {
+            assert!(body.entries.len() <= 8_000);
+            *counts.entry(body.encapsulated_key).or_insert(0) += body.entries.len() / body.entry_length;
+        }
+        let mut counts: Vec<_> = counts.into_values().collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [500, 1_000, 1_000]);
+        assert_eq!(sealed.bodies().len(), 13 + 13 + 7, "with at most 80 values each");
         assert_eq!(sealed.count(), 2_500);
         assert_eq!(open(&private_key, &sealed).len(), 2_500);
     }
