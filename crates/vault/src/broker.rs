@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use login::pii::Masker;
 use login_etl::aws::secrets::Secrets;
 use login_etl::config::SettingError;
@@ -11,7 +12,6 @@ use login_etl::erasures::ErasureList;
 use login_etl::store::tls::PendingTls;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::audit::{Ask, Outcome, Verb};
@@ -347,7 +347,7 @@ impl Broker {
     /// Whether the key of the function's settings is this key; `None` if KMS does not say it.
     async fn settings_have(&self, current: Option<&StoredKey>) -> Option<bool> {
         let public_key = self.kms.public_key(self.kms_key.as_ref()?).await.ok()?;
-        let sha256 = base16ct::lower::encode_string(&Sha256::digest(public_key.to_spki()));
+        let sha256 = base16ct::lower::encode_string(digest(&SHA256, &public_key.to_spki()).as_ref());
         Some(current.is_some_and(|current| current.sha256 == sha256))
     }
 

@@ -25,6 +25,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::sealed_tokens::SealedTokens;
+pub use super::sealing_stream::NotSealed;
 use super::sealing_stream::{SealingStream, TAG_LENGTH};
 use crate::hpke::POINT_LENGTH;
 
@@ -71,11 +72,6 @@ pub struct Body {
     /// The entries, one after the other.
     pub entries: Vec<u8>,
 }
-
-/// A value could not be sealed: the public key is not a point of the curve, or there is no source of random numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a value could not be sealed to the public key of the vault")]
-pub struct NotSealed;
 
 /// A value to seal, and its token.
 pub(super) struct Value<'v> {

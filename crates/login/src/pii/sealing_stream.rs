@@ -11,11 +11,15 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use secrecy::zeroize::Zeroize;
 
-use super::sealer::NotSealed;
 use crate::hpke::{BaseNonce, KeySchedule, POINT_LENGTH};
 
 /// The length of the tag of a ciphertext.
 pub(super) const TAG_LENGTH: usize = 16;
+
+/// A value could not be sealed: the public key is not a point of the curve, or there is no source of random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a value could not be sealed to the public key of the vault")]
+pub struct NotSealed;
 
 pub(super) struct SealingStream {
     encapsulated_key: [u8; POINT_LENGTH],
@@ -69,16 +73,13 @@ impl SealingStream {
         // Also after an error, because the nonce is used up.
         self.next = self.next.saturating_add(1);
         let tag = self.key.seal_in_place_separate_tag(Aad::from(associated_data), &mut buffer[start..]);
-        match tag {
-            Ok(tag) => {
-                buffer.extend_from_slice(tag.as_ref());
-                Ok(())
-            }
-            Err(Unspecified) => {
-                buffer[start..].zeroize();
-                buffer.truncate(start);
-                Err(NotSealed)
-            }
+        if let Ok(tag) = tag {
+            buffer.extend_from_slice(tag.as_ref());
+            Ok(())
+        } else {
+            buffer[start..].zeroize();
+            buffer.truncate(start);
+            Err(NotSealed)
         }
     }
 }
