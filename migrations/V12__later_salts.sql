@@ -9,8 +9,16 @@ ALTER TABLE vault_sealed ADD COLUMN sealed_token bytea;
 COMMENT ON COLUMN vault_sealed.sealed_token IS
     'The token beside which the value was sealed, if the salt has changed since; otherwise null';
 
+-- A body of at most 8,000 bytes stays in its row. In the TOAST table each 2 KB would be a row and an entry of an index.
+ALTER TABLE vault_inbox SET (toast_tuple_target = 8160);
+-- With the bodies in it, the table is too large to be read for each step of the fold. New entries are always the last.
+CREATE INDEX ON vault_inbox (written_at);
+
 DO $migration$
 BEGIN
+    -- Moves the oldest rows of vault_inbox into vault_sealed, and returns their number. A body of more than 8,000 bytes
+    -- counts as several rows. At most `most_rows` are moved, or more if the last row counts as several. Nothing is
+    -- opened. Of several values of a token, the value of the newest key stays, and of these the first.
     EXECUTE pg_catalog.format($create$
 CREATE OR REPLACE FUNCTION vault_write_logins_row_by_row(
     sent_ats timestamptz[],
@@ -101,9 +109,21 @@ CREATE OR REPLACE FUNCTION vault_fold(most_rows integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off AS $$
 DECLARE
     picked tid[];
+    picked_rows bigint;
 BEGIN
     PERFORM %1$I.vault_lock();
-    picked := ARRAY(SELECT ctid FROM %1$I.vault_inbox ORDER BY written_at LIMIT most_rows);
+    SELECT coalesce(array_agg(place), '{}'), coalesce(sum(rows), 0)
+    INTO picked, picked_rows
+    FROM (
+        SELECT ctid AS place, rows, sum(rows) OVER (ORDER BY written_at, ctid) - rows AS rows_before
+        FROM (
+            SELECT ctid, written_at, (octet_length(body) + 7999) / 8000 AS rows
+            FROM %1$I.vault_inbox
+            ORDER BY written_at
+            LIMIT most_rows
+        ) AS oldest
+    ) AS counted
+    WHERE rows_before < most_rows;
 
     INSERT INTO %1$I.vault_streams (key_id, enc)
     SELECT DISTINCT ON (enc) key_id, enc
@@ -120,16 +140,20 @@ BEGIN
             substr(body, start + 4, 32) AS token,
             substr(body, start + 36, entry_length - 35) AS ciphertext
         FROM (
-            SELECT vault_streams.id AS stream_id, vault_inbox.key_id, accepted_at, written_at, entry_length,
-                -- The concatenation reads the body once. Otherwise each entry would read its part of the body.
-                body || ''::bytea AS body
-            FROM %1$I.vault_inbox
-            JOIN %1$I.vault_keys ON vault_keys.id = vault_inbox.key_id
-            JOIN %1$I.vault_streams ON vault_streams.enc = vault_inbox.enc
-            WHERE vault_inbox.ctid = ANY (picked)
+            -- In the list of columns, because Postgres would keep the numbers of a function in FROM in a store.
+            SELECT whole.*, generate_series(0, octet_length(body) - 1, entry_length) AS start
+            FROM (
+                SELECT vault_streams.id AS stream_id, vault_inbox.key_id, accepted_at, written_at, entry_length,
+                    -- The concatenation reads the body once. Otherwise each entry would read its part of the body.
+                    body || ''::bytea AS body
+                FROM %1$I.vault_inbox
+                JOIN %1$I.vault_keys ON vault_keys.id = vault_inbox.key_id
+                JOIN %1$I.vault_streams ON vault_streams.enc = vault_inbox.enc
+                WHERE vault_inbox.ctid = ANY (picked)
+                OFFSET 0
+            ) AS whole
             OFFSET 0
-        ) AS whole
-        CROSS JOIN LATERAL generate_series(0, octet_length(body) - 1, entry_length) AS start
+        ) AS entry
         -- A writer that does not keep to the format must not stop the fold.
         WHERE get_byte(body, start) < 4 AND get_byte(body, start + 2) IN (ascii('i'), ascii('d'))
     ),
@@ -142,7 +166,7 @@ BEGIN
         FROM (
             SELECT DISTINCT ON (token) *
             FROM cut
-            WHERE (
+            WHERE NOT EXISTS (SELECT FROM %1$I.vault_erased) OR (
                 SELECT erasure.never_again OR cut.written_at <= erasure.erased_at
                 FROM %1$I.vault_erased AS erasure
                 WHERE erasure.token = cut.token
@@ -159,7 +183,7 @@ BEGIN
             SELECT chosen.*
             FROM chosen
             JOIN %1$I.vault_keys ON vault_keys.id = key_before
-            WHERE vault_keys.accepted_at < chosen.accepted_at
+            WHERE key_before IS NOT NULL AND vault_keys.accepted_at < chosen.accepted_at
         ) AS newer
         WHERE sealed.token = newer.token
     )
@@ -167,7 +191,7 @@ BEGIN
     SELECT stream_id, key_id, sequence, field, token, ciphertext FROM chosen WHERE key_before IS NULL;
 
     DELETE FROM %1$I.vault_inbox WHERE ctid = ANY (picked);
-    RETURN cardinality(picked);
+    RETURN picked_rows;
 END
 $$;
     $create$, pg_catalog.current_schema());

@@ -633,9 +633,10 @@ COMMENT ON TABLE vault_keys IS
 COMMENT ON COLUMN vault_keys.public_key IS 'SubjectPublicKeyInfo, in DER';
 COMMENT ON COLUMN vault_keys.accepted_at IS 'When the key became the current key for the last time';
 
--- What the batches seal: a row for each stream and length in a batch. No index, because a row for each value, or an
--- index on random tokens, would make a batch three times slower. vault_fold() empties the table, so a vacuum for its
--- inserts would be useless.
+-- What the batches seal: rows with bodies of one stream and one length. A row for each value, or an index on random
+-- tokens, would make a batch three times slower. vault_fold() empties the table, so a vacuum for its inserts would be
+-- useless. A body of at most 8,000 bytes stays in its row: in the TOAST table each 2 KB would be a row and an entry of
+-- an index.
 CREATE TABLE vault_inbox (
     key_id       smallint    NOT NULL,
     entry_length integer     NOT NULL CHECK (entry_length >= 99),
@@ -643,7 +644,11 @@ CREATE TABLE vault_inbox (
     enc          bytea       NOT NULL CHECK (octet_length(enc) = 65),
     body         bytea       NOT NULL,
     CHECK (octet_length(body) > 0 AND octet_length(body) % entry_length = 0)
-) WITH (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1);
+) WITH (
+    autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1, toast_tuple_target = 8160
+);
+-- With the bodies in it, the table is too large to be read for each step of the fold. New entries are always the last.
+CREATE INDEX ON vault_inbox (written_at);
 ALTER TABLE vault_inbox ALTER COLUMN body SET STORAGE EXTERNAL;
 COMMENT ON TABLE vault_inbox IS 'Sealed values as the batches wrote them, until they are folded into vault_sealed';
 
@@ -919,15 +924,28 @@ BEGIN
 END
 $$;
 
--- Moves at most `most_rows` rows of vault_inbox into vault_sealed, the oldest first, and returns their number.
--- Nothing is opened. Of several values of a token, the value of the newest key stays, and of these the first.
+-- Moves the oldest rows of vault_inbox into vault_sealed, and returns their number. A body of more than 8,000 bytes
+-- counts as several rows. At most `most_rows` are moved, or more if the last row counts as several. Nothing is
+-- opened. Of several values of a token, the value of the newest key stays, and of these the first.
 CREATE FUNCTION vault_fold(most_rows integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off AS $$
 DECLARE
     picked tid[];
+    picked_rows bigint;
 BEGIN
     PERFORM public.vault_lock();
-    picked := ARRAY(SELECT ctid FROM public.vault_inbox ORDER BY written_at LIMIT most_rows);
+    SELECT coalesce(array_agg(place), '{}'), coalesce(sum(rows), 0)
+    INTO picked, picked_rows
+    FROM (
+        SELECT ctid AS place, rows, sum(rows) OVER (ORDER BY written_at, ctid) - rows AS rows_before
+        FROM (
+            SELECT ctid, written_at, (octet_length(body) + 7999) / 8000 AS rows
+            FROM public.vault_inbox
+            ORDER BY written_at
+            LIMIT most_rows
+        ) AS oldest
+    ) AS counted
+    WHERE rows_before < most_rows;
 
     INSERT INTO public.vault_streams (key_id, enc)
     SELECT DISTINCT ON (enc) key_id, enc
@@ -944,16 +962,20 @@ BEGIN
             substr(body, start + 4, 32) AS token,
             substr(body, start + 36, entry_length - 35) AS ciphertext
         FROM (
-            SELECT vault_streams.id AS stream_id, vault_inbox.key_id, accepted_at, written_at, entry_length,
-                -- The concatenation reads the body once. Otherwise each entry would read its part of the body.
-                body || ''::bytea AS body
-            FROM public.vault_inbox
-            JOIN public.vault_keys ON vault_keys.id = vault_inbox.key_id
-            JOIN public.vault_streams ON vault_streams.enc = vault_inbox.enc
-            WHERE vault_inbox.ctid = ANY (picked)
+            -- In the list of columns, because Postgres would keep the numbers of a function in FROM in a store.
+            SELECT whole.*, generate_series(0, octet_length(body) - 1, entry_length) AS start
+            FROM (
+                SELECT vault_streams.id AS stream_id, vault_inbox.key_id, accepted_at, written_at, entry_length,
+                    -- The concatenation reads the body once. Otherwise each entry would read its part of the body.
+                    body || ''::bytea AS body
+                FROM public.vault_inbox
+                JOIN public.vault_keys ON vault_keys.id = vault_inbox.key_id
+                JOIN public.vault_streams ON vault_streams.enc = vault_inbox.enc
+                WHERE vault_inbox.ctid = ANY (picked)
+                OFFSET 0
+            ) AS whole
             OFFSET 0
-        ) AS whole
-        CROSS JOIN LATERAL generate_series(0, octet_length(body) - 1, entry_length) AS start
+        ) AS entry
         -- A writer that does not keep to the format must not stop the fold.
         WHERE get_byte(body, start) < 4 AND get_byte(body, start + 2) IN (ascii('i'), ascii('d'))
     ),
@@ -966,7 +988,7 @@ BEGIN
         FROM (
             SELECT DISTINCT ON (token) *
             FROM cut
-            WHERE (
+            WHERE NOT EXISTS (SELECT FROM public.vault_erased) OR (
                 SELECT erasure.never_again OR cut.written_at <= erasure.erased_at
                 FROM public.vault_erased AS erasure
                 WHERE erasure.token = cut.token
@@ -983,7 +1005,7 @@ BEGIN
             SELECT chosen.*
             FROM chosen
             JOIN public.vault_keys ON vault_keys.id = key_before
-            WHERE vault_keys.accepted_at < chosen.accepted_at
+            WHERE key_before IS NOT NULL AND vault_keys.accepted_at < chosen.accepted_at
         ) AS newer
         WHERE sealed.token = newer.token
     )
@@ -991,7 +1013,7 @@ BEGIN
     SELECT stream_id, key_id, sequence, field, token, ciphertext FROM chosen WHERE key_before IS NULL;
 
     DELETE FROM public.vault_inbox WHERE ctid = ANY (picked);
-    RETURN cardinality(picked);
+    RETURN picked_rows;
 END
 $$;
 

@@ -176,6 +176,37 @@ async fn fifo_batches_are_sealed_too() {
 }
 
 #[tokio::test]
+async fn ordinary_bodies_stay_in_their_rows() {
+    let vault = Vault::create().await;
+    let toasted = "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'vault_inbox'::regclass";
+    let body = |values| (0..values).flat_map(|number| entry(number, b'i', 1, 0)).collect();
+    let mut sizes = Vec::new();
+
+    for values in [80, 1_000] {
+        vault.write(&[], &[Sealed { body: body(values), ..sealed(7, []) }]).await.unwrap();
+        sizes.push(count(&vault.database.admin, toasted).await);
+    }
+
+    assert!(sizes[0] == 0 && sizes[1] >= 99_000, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn long_bodies_count_as_several_rows() {
+    let vault = Vault::create().await;
+    for byte in 1..=5 {
+        let values = if byte % 2 == 0 { 1 } else { 1_000 };
+        let body = (0..values).flat_map(|number| entry(number, b'i', byte, 0)).collect();
+        vault.write(&[], &[Sealed { body, ..sealed(byte, []) }]).await.unwrap();
+    }
+    let fold = async || count(&vault.database.admin, "SELECT vault_fold(14)").await;
+
+    assert_eq!((fold().await, vault.folded().await), (14, vec![1, 2]));
+    assert_eq!((fold().await, vault.folded().await), (14, vec![1, 2, 3, 4]));
+    assert_eq!((fold().await, vault.folded().await), (13, vec![1, 2, 3, 4, 5]));
+    assert_eq!(fold().await, 0);
+}
+
+#[tokio::test]
 async fn malformed_entries_do_not_stop_the_fold() {
     let vault = Vault::create().await;
     // A wrong field, a wrong sequence number, a token within a ciphertext, an unknown key.
