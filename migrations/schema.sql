@@ -1,4 +1,4 @@
--- Schema as of V11__vault
+-- Schema as of V12__later_salts
 --
 -- The whole schema, as all migrations together leave it. This file is for reading: `migrate` does not
 -- run it. A test compares it with the migrations, so it cannot go stale; README.md says how to update it.
