@@ -106,6 +106,7 @@ TESTED = {
     "migrate accept-salt": ("tests/it/programs.rs", '"accept-salt"'),
     "migrate accept-vault-key": ("tests/it/programs.rs", '"accept-vault-key"'),
     "login-etl --env prod resalt": ("tests/e2e/test_resalt.py", '"resalt"'),
+    "migrate resalt": ("tests/torture/faults.py", 'migrate.run("resalt"'),
     "SQL: DROP SCHEMA resalt CASCADE": ("tests/it/resalt.rs", "DROP SCHEMA resalt CASCADE"),
     "login-etl --env prod token": (VAULT_COMMANDS, '"token", "--field", "ip"'),
     "login-etl --env prod reveal": (VAULT_COMMANDS, '"reveal", TOKEN'),
