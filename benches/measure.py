@@ -53,6 +53,7 @@ class Effort:
     vault_rounds: int
     vault_values: int  # stored before
     resalt_rows: int
+    vault_fold_batches: tuple[int, ...]
 
 
 FULL = Effort(
@@ -73,6 +74,8 @@ FULL = Effort(
     vault_rounds=60,
     vault_values=3_000_000,
     resalt_rows=3_000_000,
+    # 120,000 values and 600,000. The fewer values, the more of the index is logged for each.
+    vault_fold_batches=(60, 300),
 )
 QUICK = Effort(
     rounds={10_000: 3, 1_000: 10, 100: 30, 10: 50},
@@ -90,6 +93,7 @@ QUICK = Effort(
     vault_rounds=5,
     vault_values=100_000,
     resalt_rows=100_000,
+    vault_fold_batches=(5,),
 )
 
 
@@ -424,7 +428,7 @@ def vault_batches(servers: BenchServers, effort: Effort) -> list[Row]:
 
 def vault_fold(servers: BenchServers, effort: Effort) -> list[Row]:
     """Measure how many sealed values are folded in a second."""
-    return vault.fold(servers, effort.vault_rounds, effort.vault_values)
+    return vault.fold(servers, effort.vault_fold_batches, effort.vault_values)
 
 
 def resalting(servers: BenchServers, effort: Effort) -> list[Row]:
