@@ -1488,7 +1488,6 @@ BEGIN
         JOIN public.vault_honey AS honey ON honey.token = audit.token
         WHERE audit.id = vault_is_honey.entry AND audit.db_user = session_user AND audit.taken_at IS NOT NULL
     );
-
 END
 $$;
 

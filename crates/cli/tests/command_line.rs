@@ -175,11 +175,11 @@ fn wrong_arguments_of_vault_are_wrong_use() {
 
 #[test]
 fn unknown_command_has_no_man_page() {
-    let (status, error) = failure(&run(&["man", "resalt"]));
+    let (status, error) = failure(&run(&["man", "unmask"]));
 
     assert_eq!(
         (status, &*error),
-        (Some(2), "login-etl: login-etl has no command resalt; login-etl --help lists them\n")
+        (Some(2), "login-etl: login-etl has no command unmask; login-etl --help lists them\n")
     );
 }
 
