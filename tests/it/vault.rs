@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use login::pii::{DeviceId, Field, Ip, Pii};
+use login::pii::{DeviceId, Field, Ip, Masker, Pii, Salts};
 use login_etl::handler::{Ingest, Vault};
 use login_etl::schema;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Database, Logs, batch, body, error_type, failures, fifo, ingest_with, invoke, login, masker, record,
+    Database, Logs, SALT, batch, body, error_type, failures, fifo, ingest_with, invoke, login, masker,
+    record, store_with,
 };
 use crate::vault_support::{KEY, OTHER_KEY, key};
 
@@ -262,4 +263,36 @@ async fn refused_message_leaves_no_value_by_its_copy() {
     written.sort_unstable();
     assert_eq!(sealed_tokens(&database).await, written);
     assert_eq!(written.len(), 4);
+}
+
+/// A batch that is masked again is sealed again, beside the tokens that are written.
+#[tokio::test]
+async fn each_generation_seals_beside_its_own_tokens() {
+    let mut database = Database::create().await;
+    accept_key(&mut database, KEY).await;
+    let later = "fedcba9876543210fedcba9876543210";
+    let maskers = Salts::new(SALT.into(), vec![later.into()]).maskers().unwrap();
+    let pin = |masker: &Masker| {
+        let fingerprint = masker.salt_fingerprint();
+        format!(
+            "INSERT INTO salt_fingerprint (fingerprint) VALUES ('{0}')
+             ON CONFLICT (only_row) DO UPDATE SET fingerprint = '{0}'",
+            fingerprint.as_str()
+        )
+    };
+    let store = store_with(&[("DATABASE_URL", &database.url())]).await;
+    let ingest = Ingest::with_generations(maskers.clone(), store).with_vault(vault(KEY));
+    let logs = Logs::capture();
+
+    // The first batch is refused with the last generation, the third with the first.
+    for (time, masker) in [&maskers[0], &maskers[0], &maskers[1]].into_iter().enumerate() {
+        database.execute(&pin(masker)).await;
+        let records = [1, 2].map(|number| record(&format!("{time} {number}"), own_body(number).to_string()));
+        assert_eq!(invoke(&ingest, &batch(records)).await, failures(&[]));
+    }
+
+    let sealed: Vec<_> = logs.lines("batch done").iter().map(|line| line["sealed"].as_u64()).collect();
+    assert_eq!(sealed, [Some(4), Some(0), Some(4)]);
+    assert_eq!(sealed_tokens(&database).await, tokens_of_table(&database).await);
+    assert_eq!(tokens_of_table(&database).await.len(), 8);
 }
