@@ -13,7 +13,9 @@ from dev import TARGET
 from dev.processes import exit_on_signals
 
 Command = list[str]
-SHARED: list[Command] = [["pytest", "tests/e2e", "-m", "shared_system"], ["pytest", "tests/lake"]]
+# tests/lake first: it runs the program `export`, which test_sam.py, a late test of the other group,
+# builds again.
+SHARED: list[Command] = [["pytest", "tests/lake"], ["pytest", "tests/e2e", "-m", "shared_system"]]
 OWN: list[Command] = [
     ["pytest", "tests/e2e", "-m", "not shared_system"],
     ["pytest", "tests/analysts"],

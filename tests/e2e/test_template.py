@@ -708,9 +708,11 @@ def test_stack_policy_protects_everything_that_holds_data(
     }
 
 
+@pytest.mark.parametrize("may_resalt", [True, False])
 def test_cloudformation_waits_longer_than_migrate_runs(
-    resources: dict[str, Any],
+    template: dict[str, Any], may_resalt: bool
 ) -> None:
+    resources = _resolve(template, MayResalt=may_resalt)["Resources"]
     longest = resources["MigrateFunction"]["Properties"]["Timeout"]
 
     assert resources["Schema"]["Properties"]["ServiceTimeout"] > longest
@@ -825,6 +827,7 @@ def test_environment_variables_hold_no_secret(template: dict[str, Any]) -> None:
             "VAULT_KMS_KEY",
             "VAULT_SECRET_ID",
             "VAULT_ERASURE_BUCKET",
+            "SALT_SECRET_ID",
             "LOGIN_RETENTION_DAYS",
         },
         "ExportFunction": {
@@ -891,7 +894,7 @@ def test_iam_stack_allows_one_database_and_no_password(
     template: dict[str, Any], creates: bool, resource_id: dict[str, Any]
 ) -> None:
     absent = ("HasAnalysts", "HasApiSecret", "HasExport", "HasExportSecret")
-    absent += ("HasVault", "HasVaultSecret")
+    absent += ("HasVault", "HasVaultSecret", "MayResalt")
     none = dict.fromkeys(absent, False) | {"HasReader": creates}
     resolved = _resolve(template, CreatesDatabase=creates, UsesIam=True, **none)
     resources = resolved["Resources"]
