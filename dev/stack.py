@@ -278,9 +278,19 @@ def template_with(code: Mapping[str, str]) -> str:
     packaged = read_template()
     # The emulator has no TLS: requests without TLS must not be denied.
     del packaged["Resources"]["QueuePolicy"]
-    of_bucket = packaged["Resources"]["ExportBucketPolicy"]["Properties"]["PolicyDocument"]
-    kept = [one for one in of_bucket["Statement"] if one.get("Sid") != "RefuseWithoutTls"]
-    of_bucket["Statement"] = kept
+    # For MiniStack, the aws:PrincipalArn of a function is its session and not, as in AWS, its role.
+    left_out = {
+        "ExportBucketPolicy": {"RefuseWithoutTls"},
+        "VaultErasureBucketPolicy": {
+            "RefuseWithoutTls",
+            "RefuseOtherWriters",
+            "RefuseOtherReaders",
+        },
+    }
+    for policy, statements in left_out.items():
+        of_bucket = packaged["Resources"][policy]["Properties"]["PolicyDocument"]
+        kept = [one for one in of_bucket["Statement"] if one.get("Sid") not in statements]
+        of_bucket["Statement"] = kept
     for function, location in code.items():
         packaged["Resources"][function]["Properties"]["CodeUri"] = location
     return json.dumps(packaged)
