@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::analytics;
 use crate::lake;
+use crate::schema::beside;
 use crate::schema::error::is_one_of;
 use crate::schema::trust::{self, Ours};
 use crate::schema::{Finding, REVOKE_PARTITION_RIGHTS, SchemaError, begin};
@@ -240,9 +241,7 @@ async fn is_done(transaction: &mut Transaction<'_>, schema: &str) -> Result<Stri
 
 /// Whether this schema exists and was made by this program.
 async fn is_ours(transaction: &mut Transaction<'_>, schema: &str) -> Result<bool, SchemaError> {
-    let sql = "SELECT FROM pg_namespace
-               WHERE nspname = $1 AND starts_with(obj_description(oid, 'pg_namespace'), 'login-etl ')";
-    let exists = !transaction.query_typed(sql, &[(&schema, Type::TEXT)]).await?.is_empty();
+    let exists = beside::exists(transaction, schema).await?;
     if exists {
         trust::check(transaction, schema, Ours::All).await?;
     }

@@ -5,7 +5,7 @@ me AS (
     SELECT oid, quote_ident(rolname) AS name FROM pg_roles WHERE rolname = current_user
 ),
 logins AS (
-    SELECT pg_class.oid, pg_class.oid::regclass::text AS name, relkind, relowner, relhasrules
+    SELECT pg_class.oid, pg_class.oid::regclass::text AS name, relkind, relowner
     FROM pg_class
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = $2 AND relname = 'user_logins'

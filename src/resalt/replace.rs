@@ -11,6 +11,7 @@ use super::copy::{Reader, copy};
 use super::rewriter::{Tokens, resalt_bytes};
 use super::run::{Bound, COLUMNS, Run, Source, busy, find_parts};
 use crate::deadline::Deadline;
+use crate::schema::beside::exists;
 use crate::schema::error::is_one_of;
 use crate::schema::vault::{self, ROWS_PER_STEP};
 use crate::schema::{REVOKE_ALL, REVOKE_PARTITION_RIGHTS, SchemaError};
@@ -162,7 +163,7 @@ impl Run<'_> {
         for row in transaction.query_typed(FIND_ROLLUPS, &[(&rollups, Type::TEXT)]).await? {
             let (table, column): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
             let source = format!("{}.{}", escape_identifier(&rollups), escape_identifier(table));
-            let copy_of = format!("{}.{}", escape_identifier(&self.schema), escape_identifier(table));
+            let copy_of = self.of_copies(table);
             let create = format!("CREATE TABLE {copy_of} (LIKE {source})");
             transaction.batch_execute(&create).await?;
             let (names, list) = columns(transaction, &source).await?;
@@ -340,15 +341,6 @@ impl Run<'_> {
     fn of_copies(&self, table: &str) -> String {
         format!("{}.{}", escape_identifier(&self.schema), escape_identifier(table))
     }
-}
-
-async fn exists(transaction: &Transaction<'_>, schema: &str) -> Result<bool, tokio_postgres::Error> {
-    let select = "
-        SELECT EXISTS (
-            SELECT FROM pg_namespace
-            WHERE nspname = $1 AND starts_with(obj_description(oid, 'pg_namespace'), 'login-etl ')
-        )";
-    transaction.query_typed_one(select, &[(&schema, Type::TEXT)]).await?.try_get(0)
 }
 
 /// Returns the columns of a table that COPY writes: their names, and a list of the quoted names.

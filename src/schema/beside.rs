@@ -53,3 +53,10 @@ impl Beside<'_> {
         Ok(true)
     }
 }
+
+/// Whether a schema of this name exists that this program has made.
+pub(crate) async fn exists(transaction: &Transaction<'_>, name: &str) -> Result<bool, tokio_postgres::Error> {
+    let select = "SELECT FROM pg_namespace
+                  WHERE nspname = $1 AND starts_with(obj_description(oid, 'pg_namespace'), 'login-etl ')";
+    Ok(!transaction.query_typed(select, &[(&name, Type::TEXT)]).await?.is_empty())
+}
