@@ -35,10 +35,10 @@ struct Set([Remembered; TOKENS_PER_SET]);
 
 impl SealedTokens {
     /// Adds a token, and returns whether it is new.
+    #[expect(clippy::needless_bitwise_bool, reason = "the processor would guess an early end wrongly")]
     pub(super) fn insert(&mut self, token: &[u8; 32]) -> bool {
         let (index, remembered) = place(token);
         let Set(set) = &mut self.sets[index];
-        // Without an early end, which the processor would guess wrongly.
         if set.iter().fold(false, |found, before| found | (*before == remembered)) {
             return false;
         }
