@@ -149,7 +149,9 @@ def reads(plan: Plan) -> Iterator[Limit]:
 
 
 def _timeout_s(function: str) -> int:
-    return template()["Resources"][function]["Properties"]["Timeout"]
+    timeout = template()["Resources"][function]["Properties"]["Timeout"]
+    # "Fn::If" gives more time to a stack that resalts, which is no state to plan for.
+    return timeout["Fn::If"][2] if isinstance(timeout, dict) else timeout
 
 
 def _days(number: int) -> str:
