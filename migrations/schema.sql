@@ -1217,7 +1217,7 @@ DECLARE
         FROM pg_namespace
         WHERE nspname = prefix || 'analytics'
             AND pg_get_userbyid(nspowner) = current_user
-            AND obj_description(oid, 'pg_namespace') = 'login-etl rollups, version 1'
+            AND obj_description(oid, 'pg_namespace') LIKE 'login-etl rollups, version %'
     );
     lake constant text := (
         SELECT quote_ident(nspname)
@@ -1257,9 +1257,12 @@ BEGIN
     END IF;
 
     IF analytics IS NOT NULL THEN
-        FOREACH rollup IN ARRAY ARRAY[
-            'token_user_day', 'token_user_before', 'token_period', 'popular_token_user', 'popular_token_day'
-        ] LOOP
+        FOR rollup IN
+            SELECT relname
+            FROM pg_class
+            JOIN pg_attribute ON attrelid = pg_class.oid
+            WHERE relnamespace = to_regnamespace(analytics) AND relkind = 'r' AND attname = 'token' AND NOT attisdropped
+        LOOP
             EXECUTE format('DELETE FROM %s.%I WHERE token = ANY ($1)', analytics, rollup) USING tokens;
         END LOOP;
         -- A ring has the name of one of its devices. The next roll-up finds the rings anew.

@@ -32,7 +32,7 @@ const FINISH: &str = include_str!("analytics/finish.sql");
 pub const API_LOGIN: &str = "login_api";
 
 /// The comment of the schema, by which the program recognises its own.
-pub const MARKER: &str = "login-etl rollups, version 1";
+pub const MARKER: &str = "login-etl rollups, version 2";
 
 /// Number of logins that the first step of a roll-up counts, if its newest day does not have more. The
 /// step takes some seconds.

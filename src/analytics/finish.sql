@@ -31,7 +31,7 @@ BEGIN
     IF (SELECT sum(logins) FROM day JOIN pg_temp.picked USING (day))
         >= (SELECT sum(logins) FROM day WHERE ledger_entries IS NOT NULL) / 10
     THEN
-        ANALYZE token_user_day, token_user_before, token_period, popular_token_user, popular_token_day, daily, rings,
+        ANALYZE token_user_day, token_user, token_period, popular_token_user, popular_token_day, daily, rings,
             ring_members;
     END IF;
 END

@@ -245,13 +245,13 @@ BEGIN
         RETURN;
     END IF;
 
-    -- ARRAY keeps Postgres from joining the view token_user as a whole, which would read all tokens.
     RETURN QUERY
     WITH hop_1 AS (
-        SELECT * FROM token_user WHERE token = of_token AND field = of_field
+        SELECT user_id, logins, first_day, last_day FROM token_user WHERE token = of_token AND field = of_field
     ),
     all_user_tokens AS (
-        SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY logins DESC, field, token) AS place
+        SELECT field, token, user_id, logins, first_day, last_day,
+            row_number() OVER (PARTITION BY user_id ORDER BY logins DESC, field, token) AS place
         FROM token_user
         WHERE max_depth >= 2 AND user_id = ANY (ARRAY(SELECT user_id FROM hop_1)) AND token <> of_token
     ),
@@ -269,13 +269,12 @@ BEGIN
         LEFT JOIN (SELECT field, token, users FROM token_period WHERE period = 'all') AS shared USING (field, token)
     ),
     token_users AS (
-        SELECT users AS token_users, used.*
-        FROM token_user AS used
-        JOIN kept_tokens USING (field, token)
+        SELECT field, token, users AS token_users, user_id, logins, first_day, last_day
+        FROM kept_tokens
+        JOIN token_user USING (field, token)
         WHERE max_depth >= 3
-            AND used.token = ANY (ARRAY(SELECT token FROM kept_tokens WHERE users BETWEEN 2 AND 50))
             AND users BETWEEN 2 AND 50
-            AND used.user_id <> ALL (ARRAY(SELECT user_id FROM hop_1))
+            AND user_id <> ALL (ARRAY(SELECT user_id FROM hop_1))
     ),
     cut_users AS (
         SELECT user_id
@@ -285,7 +284,9 @@ BEGIN
         OFFSET 199 - of_users - (SELECT count(*) FROM kept_tokens)
     ),
     found AS (
-        SELECT 1 AS depth, field, token, of_users AS token_users, user_id, logins, first_day, last_day FROM hop_1
+        SELECT 1 AS depth, of_field AS field, of_token AS token, of_users AS token_users, user_id, logins, first_day,
+            last_day
+        FROM hop_1
         UNION ALL
         SELECT 2, field, token, users, user_id, logins, first_day, last_day
         FROM kept_tokens

@@ -89,20 +89,20 @@ SET through = greatest(through, (
     SELECT max(day) FROM day, pg_temp.limits WHERE ledger_entries IS NOT NULL AND logins > 0 AND day <= today
 ));
 
--- Days that have left the last 28 days are merged into one row for each token and user.
+-- Days that have left the last 28 days are merged into the row of their token and user.
 CREATE TEMPORARY TABLE leaving ON COMMIT DROP AS
 SELECT day FROM day, state WHERE NOT merged AND ledger_entries IS NOT NULL AND day < through - 27;
 
-INSERT INTO token_user_before AS sums (field, token, user_id, logins, first_day, last_day)
-SELECT field, token, user_id, sum(logins), min(day), max(day)
+INSERT INTO token_user AS pair (field, token, user_id, logins, first_day, last_day, merged_logins, merged_last_day)
+SELECT field, token, user_id, sum(logins), min(day), max(day), sum(logins), max(day)
 FROM token_user_day
 WHERE day IN (SELECT day FROM pg_temp.leaving)
 GROUP BY field, token, user_id
 ON CONFLICT (token, user_id, field) DO UPDATE
 SET
-    logins = sums.logins + excluded.logins,
-    first_day = least(sums.first_day, excluded.first_day),
-    last_day = greatest(sums.last_day, excluded.last_day);
+    first_day = least(pair.first_day, excluded.first_day),
+    merged_logins = coalesce(pair.merged_logins, 0) + excluded.merged_logins,
+    merged_last_day = greatest(pair.merged_last_day, excluded.merged_last_day);
 
 DELETE FROM token_user_day WHERE day IN (SELECT day FROM pg_temp.leaving);
 
@@ -123,15 +123,34 @@ WHERE token_period.first_day < first_day_of.first_day
     AND (SELECT through FROM pg_temp.through_before) < (SELECT through FROM state);
 ANALYZE pg_temp.touched;
 
--- Most tokens have one user: they are in no period, and need no further count.
 CREATE TEMPORARY TABLE part ON COMMIT DROP AS
 SELECT field, token, user_id, logins, day AS first_day, day AS last_day
 FROM token_user_day JOIN pg_temp.touched USING (field, token)
 UNION ALL
-SELECT field, token, user_id, logins, first_day, last_day
-FROM token_user_before JOIN pg_temp.touched USING (field, token);
+SELECT field, token, user_id, merged_logins, first_day, merged_last_day
+FROM token_user JOIN pg_temp.touched USING (field, token)
+WHERE merged_logins IS NOT NULL;
 ANALYZE pg_temp.part;
 
+CREATE TEMPORARY TABLE changed_pair ON COMMIT DROP AS
+SELECT field, token, user_id, sum(logins)::bigint AS logins, min(first_day) AS first_day, max(last_day) AS last_day
+FROM (SELECT DISTINCT field, token, user_id FROM pg_temp.change) AS changed
+LEFT JOIN pg_temp.part USING (field, token, user_id)
+GROUP BY field, token, user_id;
+ANALYZE pg_temp.changed_pair;
+
+DELETE FROM token_user
+USING pg_temp.changed_pair
+WHERE changed_pair.logins IS NULL AND token_user.token = changed_pair.token
+    AND token_user.user_id = changed_pair.user_id AND token_user.field = changed_pair.field;
+
+INSERT INTO token_user (field, token, user_id, logins, first_day, last_day)
+SELECT field, token, user_id, logins, first_day, last_day FROM pg_temp.changed_pair WHERE logins IS NOT NULL
+ON CONFLICT (token, user_id, field) DO UPDATE
+SET logins = excluded.logins, first_day = excluded.first_day, last_day = excluded.last_day;
+
+-- Most tokens have one user: they are in no period, and need no further count.
+--
 -- COUNT(DISTINCT user_id) does not add up over days, so the periods of a token are counted anew.
 CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
 SELECT field, period, token, count(*) AS users, sum(logins)::bigint AS logins,

@@ -58,27 +58,23 @@ CREATE INDEX ON token_user_day (day);
 COMMENT ON TABLE token_user_day IS 'Logins by day, token and user, of the 28 days that end on freshness.through';
 COMMENT ON COLUMN token_user_day.field IS 'device_id or ip';
 
-CREATE TABLE token_user_before (
-    field     text COLLATE "C" NOT NULL,
-    token     text COLLATE "C" NOT NULL,
-    user_id   text COLLATE "C" NOT NULL,
-    logins    bigint           NOT NULL,
-    first_day date             NOT NULL,
-    last_day  date             NOT NULL,
+-- A row is updated when its pair logs in on a further day: the rest of a page is for its next version.
+CREATE TABLE token_user (
+    field           text COLLATE "C" NOT NULL,
+    token           text COLLATE "C" NOT NULL,
+    user_id         text COLLATE "C" NOT NULL,
+    logins          bigint           NOT NULL,
+    first_day       date             NOT NULL,
+    last_day        date             NOT NULL,
+    merged_logins   bigint,
+    merged_last_day date,
     PRIMARY KEY (token, user_id, field)
-);
-CREATE INDEX ON token_user_before (user_id);
-COMMENT ON TABLE token_user_before IS 'Logins by token and user, of all days before those of token_user_day';
-
-CREATE VIEW token_user AS
-SELECT field, token, user_id, sum(logins)::bigint AS logins, min(first_day) AS first_day, max(last_day) AS last_day
-FROM (
-    SELECT field, token, user_id, logins, day AS first_day, day AS last_day FROM token_user_day
-    UNION ALL
-    SELECT field, token, user_id, logins, first_day, last_day FROM token_user_before
-) AS part
-GROUP BY field, token, user_id;
-COMMENT ON VIEW token_user IS 'Logins by token and user, of all days. Fast by token and by user_id';
+) WITH (fillfactor = 90);
+CREATE INDEX ON token_user (user_id);
+COMMENT ON TABLE token_user IS 'Logins by token and user, of all days';
+COMMENT ON COLUMN token_user.merged_logins IS
+    'The logins on merged days, which are no longer in token_user_day; null without such days. The first is first_day';
+COMMENT ON COLUMN token_user.merged_last_day IS 'The last merged day';
 
 CREATE TABLE token_period (
     field     text COLLATE "C" NOT NULL,

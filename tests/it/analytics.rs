@@ -24,7 +24,10 @@ const NOON: u64 = 1_794_614_400;
 const EXPECTED: [(&str, &str); 9] = [
     (
         "token_user",
-        "SELECT field, token, user_id, count(*), min(day), max(day) FROM plain_pair GROUP BY 1, 2, 3",
+        "SELECT field, token, user_id, count(*), min(day), max(day), nullif(count(*) FILTER (WHERE day <= merged), 0),
+             max(day) FILTER (WHERE day <= merged)
+         FROM plain_pair, (SELECT max(day) - 28 FROM dated) AS days (merged)
+         GROUP BY 1, 2, 3",
     ),
     (
         "token_user_day",
@@ -546,7 +549,7 @@ async fn every_view_table_and_function_has_a_comment() {
 
 #[tokio::test]
 async fn schema_that_cannot_be_trusted_is_refused() {
-    let marked = "CREATE SCHEMA analytics; COMMENT ON SCHEMA analytics IS 'login-etl rollups, version 1'";
+    let marked = "CREATE SCHEMA analytics; COMMENT ON SCHEMA analytics IS 'login-etl rollups, version 2'";
     let cases = [
         ("CREATE SCHEMA analytics AUTHORIZATION {owner}".to_owned(), "the schema analytics exists, and owner has not made"),
         (format!("{marked}; ALTER SCHEMA analytics OWNER TO {{other}}"), "the schema analytics exists, and owner has not made"),

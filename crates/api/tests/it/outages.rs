@@ -20,7 +20,7 @@ async fn logins_that_are_not_rolled_up_are_503() {
     assert_eq!(problem().await, "The logins are not rolled up yet");
     login_etl::analytics::create(&mut database.admin, "public").await.unwrap();
     assert_eq!(problem().await, "The logins are not rolled up yet");
-    database.execute("COMMENT ON SCHEMA analytics IS 'login-etl rollups, version 2'").await;
+    database.execute("COMMENT ON SCHEMA analytics IS 'login-etl rollups, version 3'").await;
     assert_eq!(problem().await, "The rollups have another version");
     database.execute("ALTER TABLE analytics.state RENAME TO other").await;
     assert_eq!(problem().await, "The rollups have another version");
