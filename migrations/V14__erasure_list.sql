@@ -82,7 +82,8 @@ CREATE FUNCTION vault_clear_rows(tokens text[], until date) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     prefix constant text := CASE WHEN %1$L = 'public' THEN '' ELSE %1$L || '_' END;
-    -- The comments by which src/analytics.rs and src/lake.rs recognise their schemas.
+    -- The comments by which src/analytics.rs and src/lake.rs recognise their schemas. Of rollups, every version is
+    -- cleared.
     analytics constant text := (
         SELECT quote_ident(nspname)
         FROM pg_namespace
