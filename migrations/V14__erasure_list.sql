@@ -82,8 +82,8 @@ CREATE FUNCTION vault_clear_rows(tokens text[], until date) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
     prefix constant text := CASE WHEN %1$L = 'public' THEN '' ELSE %1$L || '_' END;
-    -- The comments by which src/analytics.rs and src/lake.rs recognise their schemas. Of rollups, every version is
-    -- cleared.
+    -- The comments by which src/analytics.rs and src/lake.rs recognise their schemas. This function
+    -- clears rollups of every version.
     analytics constant text := (
         SELECT quote_ident(nspname)
         FROM pg_namespace
@@ -98,7 +98,7 @@ DECLARE
             AND pg_get_userbyid(nspowner) = current_user
             AND obj_description(oid, 'pg_namespace') = 'login-etl lake, version 1'
     );
-    rollup text;
+    rollup record;
     changed_days date[];
     changed_rows bigint;
 BEGIN
@@ -129,17 +129,17 @@ BEGIN
     END IF;
 
     IF analytics IS NOT NULL THEN
+        -- A ring has the name of one of its devices. The next roll-up finds the rings anew.
         FOR rollup IN
-            SELECT relname
+            SELECT relname, attname
             FROM pg_class
             JOIN pg_attribute ON attrelid = pg_class.oid
-            WHERE relnamespace = to_regnamespace(analytics) AND relkind = 'r' AND attname = 'token' AND NOT attisdropped
+            WHERE relnamespace = to_regnamespace(analytics) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+                AND attname IN ('token', 'ring')
         LOOP
-            EXECUTE format('DELETE FROM %%s.%%I WHERE token = ANY ($1)', analytics, rollup) USING tokens;
+            EXECUTE format('DELETE FROM %%s.%%I WHERE %%I = ANY ($1)', analytics, rollup.relname, rollup.attname)
+            USING tokens;
         END LOOP;
-        -- A ring has the name of one of its devices. The next roll-up finds the rings anew.
-        EXECUTE format('DELETE FROM %%s.rings WHERE ring = ANY ($1)', analytics) USING tokens;
-        EXECUTE format('DELETE FROM %%s.ring_members WHERE ring = ANY ($1)', analytics) USING tokens;
         -- Later days may have rows of the tokens, whose counts were just deleted.
         EXECUTE format(
             'UPDATE %%s.day SET ledger_entries = NULL, closed = false '

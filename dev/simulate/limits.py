@@ -150,7 +150,7 @@ def reads(plan: Plan) -> Iterator[Limit]:
 
 def _timeout_s(function: str) -> int:
     timeout = template()["Resources"][function]["Properties"]["Timeout"]
-    # "Fn::If" gives more time to a stack that resalts, which is no state to plan for.
+    # {"Fn::If": [condition, then, otherwise]}: a stack that resalts has more time. No plan does.
     return timeout["Fn::If"][2] if isinstance(timeout, dict) else timeout
 
 

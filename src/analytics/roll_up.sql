@@ -144,10 +144,12 @@ USING pg_temp.changed_pair
 WHERE changed_pair.logins IS NULL AND token_user.token = changed_pair.token
     AND token_user.user_id = changed_pair.user_id AND token_user.field = changed_pair.field;
 
-INSERT INTO token_user (field, token, user_id, logins, first_day, last_day)
+INSERT INTO token_user AS pair (field, token, user_id, logins, first_day, last_day)
 SELECT field, token, user_id, logins, first_day, last_day FROM pg_temp.changed_pair WHERE logins IS NOT NULL
 ON CONFLICT (token, user_id, field) DO UPDATE
-SET logins = excluded.logins, first_day = excluded.first_day, last_day = excluded.last_day;
+SET logins = excluded.logins, first_day = excluded.first_day, last_day = excluded.last_day
+WHERE (pair.logins, pair.first_day, pair.last_day)
+    IS DISTINCT FROM (excluded.logins, excluded.first_day, excluded.last_day);
 
 -- Most tokens have one user: they are in no period, and need no further count.
 --

@@ -58,7 +58,7 @@ CREATE INDEX ON token_user_day (day);
 COMMENT ON TABLE token_user_day IS 'Logins by day, token and user, of the 28 days that end on freshness.through';
 COMMENT ON COLUMN token_user_day.field IS 'device_id or ip';
 
--- A row is updated when its pair logs in on a further day: the rest of a page is for its next version.
+-- A roll-up updates the row of a pair that logs in on a further day. The free part of a page takes the new version.
 CREATE TABLE token_user (
     field           text COLLATE "C" NOT NULL,
     token           text COLLATE "C" NOT NULL,
@@ -73,7 +73,7 @@ CREATE TABLE token_user (
 CREATE INDEX ON token_user (user_id);
 COMMENT ON TABLE token_user IS 'Logins by token and user, of all days';
 COMMENT ON COLUMN token_user.merged_logins IS
-    'The logins on merged days, which are no longer in token_user_day; null without such days. The first is first_day';
+    'Logins on merged days, which token_user_day no longer has; null if there are none. The first is first_day';
 COMMENT ON COLUMN token_user.merged_last_day IS 'The last merged day';
 
 CREATE TABLE token_period (
